@@ -1,0 +1,333 @@
+/* tilewright.h - quantized linear layers, generated, tuned and cached per shape and machine.
+ *
+ *     y[M,N] = act( x[M,K] * dequant(w[N,K])^T + bias[N] )
+ *
+ * This header is the whole public interface: what is not here is not API.
+ *
+ * Conventions
+ *   Errors    Every fallible function returns a tw_status; tw_error_message() then gives one sentence
+ *             that names the argument, its value and the rule it broke.  On failure outputs are untouched.
+ *   Structs   Whatever a caller fills in begins with `size_t struct_size` (the matching *_INIT macro
+ *             sets it); zero means default, so the library can grow a struct without breaking anybody.
+ *   Threads   Functions may be called from any thread.  An object marked [shared] may be used by several
+ *             threads at once, one marked [owned] by one thread at a time.
+ *   Units     Shapes and strides count elements, sizes count bytes, times are nanoseconds.
+ */
+#ifndef TILEWRIGHT_H
+#define TILEWRIGHT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef TW_API
+#if defined(__GNUC__)
+#define TW_API __attribute__((visibility("default")))
+#else
+#define TW_API
+#endif
+#endif
+
+#define TW_VERSION_MAJOR 0
+#define TW_VERSION_MINOR 1
+#define TW_VERSION_PATCH 0
+
+/* major << 16 | minor << 8 | patch of the library that is actually loaded. */
+TW_API uint32_t tw_version(void);
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+/*   name, value, meaning */
+#define TW_STATUSES(X)                                                                             \
+    X(OK, 0, "success")                                                                            \
+    X(INVALID, 1, "an argument breaks its documented contract")                                    \
+    X(UNSUPPORTED, 2, "valid, but nothing here can do it")                                         \
+    X(MEMORY, 3, "an allocation failed")                                                           \
+    X(DEVICE, 4, "the device or its driver failed")                                                \
+    X(COMPILE, 5, "generated code did not compile: a defect of this library")                      \
+    X(VERIFY, 6, "a kernel ran but disagreed with the reference")                                  \
+    X(CACHE, 7, "the kernel cache cannot be used")                                                 \
+    X(MISS, 8, "CACHED_ONLY and the cache has no kernel for this key")                             \
+    X(IO, 9, "a file could not be read or written")                                                \
+    X(FORMAT, 10, "a file's content breaks its format")                                            \
+    X(BUSY, 11, "the object is in use")                                                            \
+    X(INTERNAL, 12, "a defect of this library")
+
+typedef enum tw_status {
+#define TW_ROW(name, value, text) TW_##name = value,
+    TW_STATUSES(TW_ROW)
+#undef TW_ROW
+} tw_status;
+
+/* "INVALID", ...; "?" for a value that is none. */
+TW_API const char *tw_status_name(tw_status status);
+
+/* The sentence of this thread's latest failure ("" if none); valid until the thread's next failure. */
+TW_API const char *tw_error_message(void);
+
+/* ---- data types -------------------------------------------------------------------------------- */
+
+/*   name, value, text, bits, kind, exponent bits, mantissa bits */
+#define TW_DTYPES(X)                                                                               \
+    X(F32, 1, "f32", 32, FLOAT, 8, 23)                                                             \
+    X(F16, 2, "f16", 16, FLOAT, 5, 10)                                                             \
+    X(BF16, 3, "bf16", 16, FLOAT, 8, 7)                                                            \
+    X(E4M3, 4, "e4m3", 8, FLOAT, 4, 3)                                                             \
+    X(E5M2, 5, "e5m2", 8, FLOAT, 5, 2)                                                             \
+    X(E3M2, 6, "e3m2", 6, FLOAT, 3, 2)                                                             \
+    X(E2M3, 7, "e2m3", 6, FLOAT, 2, 3)                                                             \
+    X(E2M1, 8, "e2m1", 4, FLOAT, 2, 1)                                                             \
+    X(E8M0, 9, "e8m0", 8, FLOAT, 8, 0)                                                             \
+    X(LUT4, 10, "lut4", 4, LUT, 0, 0)                                                              \
+    X(I1, 17, "i1", 1, INT, 0, 0)                                                                  \
+    X(I2, 18, "i2", 2, INT, 0, 0)                                                                  \
+    X(I3, 19, "i3", 3, INT, 0, 0)                                                                  \
+    X(I4, 20, "i4", 4, INT, 0, 0)                                                                  \
+    X(I5, 21, "i5", 5, INT, 0, 0)                                                                  \
+    X(I6, 22, "i6", 6, INT, 0, 0)                                                                  \
+    X(I7, 23, "i7", 7, INT, 0, 0)                                                                  \
+    X(I8, 24, "i8", 8, INT, 0, 0)                                                                  \
+    X(U1, 33, "u1", 1, UINT, 0, 0)                                                                 \
+    X(U2, 34, "u2", 2, UINT, 0, 0)                                                                 \
+    X(U3, 35, "u3", 3, UINT, 0, 0)                                                                 \
+    X(U4, 36, "u4", 4, UINT, 0, 0)                                                                 \
+    X(U5, 37, "u5", 5, UINT, 0, 0)                                                                 \
+    X(U6, 38, "u6", 6, UINT, 0, 0)                                                                 \
+    X(U7, 39, "u7", 7, UINT, 0, 0)                                                                 \
+    X(U8, 40, "u8", 8, UINT, 0, 0)
+
+typedef enum tw_dtype {
+    TW_NONE = 0,
+#define TW_ROW(name, value, text, bits, kind, exponent, mantissa) TW_##name = value,
+    TW_DTYPES(TW_ROW)
+#undef TW_ROW
+} tw_dtype;
+
+/* "u4", ...; "none" for TW_NONE, "?" for a value that is no dtype. */
+TW_API const char *tw_dtype_name(tw_dtype dtype);
+/* Bits of one element; 0 for TW_NONE and for a value that is no dtype. */
+TW_API int32_t tw_dtype_bits(tw_dtype dtype);
+
+/* ---- quantization: independent fields, no enum of named formats ---------------------------------- */
+
+typedef enum tw_zero_mode {
+    TW_ZERO_NONE = 0, /* w = q * s */
+    TW_ZERO_CODE,     /* w = (q - z) * s   zeros are u8 codes (GPTQ, AWQ) */
+    TW_ZERO_VALUE,    /* w = q * s + z     zeros are values in the scales' dtype (GGUF mins, HQQ) */
+} tw_zero_mode;
+
+typedef enum tw_act_quant {
+    TW_ACTQ_NONE = 0, /* x stays as it is */
+    TW_ACTQ_I8,       /* codes within +-127, one scale per token, or per token and act_group of K */
+    TW_ACTQ_I8Z,      /* u8 codes with a zero point per token */
+} tw_act_quant;
+
+/* One scale (and zero) covers group_n x group_k weights; 0 means the whole dimension.
+ *   per tensor {0,0}   per output channel {1,0}   per group of 128 {1,128}   per block {128,128}
+ * The last group of a row may be short.  scale == TW_NONE: plain float weights, no scales. */
+typedef struct tw_scheme {
+    tw_dtype weight;
+    tw_dtype scale;
+    tw_zero_mode zero_mode;
+    int32_t group_n, group_k;
+    tw_act_quant act_quant;
+    int32_t act_group; /* 0: per token; else a multiple of group_k */
+} tw_scheme;
+
+/* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), in any order. */
+TW_API tw_status tw_scheme_parse(const char *text, tw_scheme *out);
+
+typedef enum tw_act {
+    TW_ACT_NONE = 0,
+    TW_ACT_RELU,
+    TW_ACT_GELU,      /* x * (1 + erf(x / sqrt 2)) / 2   (Hendrycks and Gimpel, arXiv:1606.08415) */
+    TW_ACT_GELU_TANH, /* the tanh approximation of the same paper */
+    TW_ACT_SILU,      /* x / (1 + exp(-x)) */
+} tw_act;
+
+/* ---- tensors: borrowed views ---------------------------------------------------------------------- */
+
+/* Row major unless stride says otherwise (all strides 0: contiguous).  Sub-byte codes are packed as
+ * DLPack does: element i of a row at bits [i*b, (i+1)*b), lowest first; each row starts at a byte and
+ * its pad bits are 0.  Sub-byte tensors must be contiguous. */
+typedef struct tw_tensor {
+    void *data;
+    tw_dtype dtype;
+    int32_t ndim;
+    int64_t shape[4];
+    int64_t stride[4]; /* in elements */
+} tw_tensor;
+
+/* A contiguous two-dimensional view. */
+#define TW_TENSOR_2D(data_, dtype_, rows_, columns_)                                               \
+    {                                                                                              \
+        (data_), (dtype_), 2, {(rows_), (columns_), 0, 0}, {0, 0, 0, 0}                            \
+    }
+
+/* ---- context [shared] ------------------------------------------------------------------------------- */
+
+typedef struct tw_context tw_context;
+
+typedef enum tw_mode {
+    TW_MODE_DEFAULT = 0,  /* the cache's choice, else an untuned guess; never measures */
+    TW_MODE_REFERENCE,    /* plain C, straight loops: the oracle */
+    TW_MODE_TUNE,         /* tune on a miss, inside prepare() */
+    TW_MODE_MAX_AUTOTUNE, /* as TUNE, over the whole space within the budget */
+    TW_MODE_CACHED_ONLY,  /* a miss is the error TW_MISS naming the key; nothing compiles */
+} tw_mode;
+
+typedef enum tw_log_level { TW_LOG_ERROR = 1, TW_LOG_WARN, TW_LOG_INFO, TW_LOG_DEBUG, TW_LOG_TRACE } tw_log_level;
+
+/* Receives whole lines without a newline; may be called from any thread. */
+typedef struct tw_log {
+    void (*write)(void *user, tw_log_level level, const char *line);
+    void *user;
+} tw_log;
+
+/* alloc returns memory aligned to `align` (a power of two) or NULL; free gets the size it was asked for. */
+typedef struct tw_allocator {
+    void *(*alloc)(void *user, size_t size, size_t align);
+    void (*free)(void *user, void *p, size_t size);
+    void *user;
+} tw_allocator;
+
+/* run calls task(arg, i) once for each i in [0, count), on any threads, and returns when all are done. */
+typedef struct tw_parallel {
+    void (*run)(void *user, void (*task)(void *arg, size_t i), void *arg, size_t count);
+    void *user;
+    int32_t threads; /* how many run() uses; tile decisions and keys depend on it */
+} tw_parallel;
+
+typedef struct tw_options {
+    size_t struct_size;
+    const char *cache_path; /* NULL: $TW_CACHE, else $XDG_CACHE_HOME/tilewright/cache.db; "": no file */
+    const char *device;     /* NULL: "cpu"; "cpu:avx2" and the like force a lower target */
+    tw_mode mode;
+    double tune_budget_s;   /* per prepare() call in the tuning modes; 0: 10 s */
+    int32_t threads;        /* 0: every CPU this process may run on; ignored with a parallel hook */
+    tw_parallel parallel;   /* zeroed: an own pthreadpool */
+    tw_log log;             /* zeroed: warnings and errors to stderr, more with TW_DEBUG */
+    tw_allocator allocator; /* zeroed: the C library's */
+} tw_options;
+#define TW_OPTIONS_INIT                                                                            \
+    {                                                                                              \
+        sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL},    \
+            {NULL, NULL, NULL}                                                                     \
+    }
+
+/* options may be NULL for defaults.  A cache that cannot be used costs one warning, never the context.
+ * Errors: INVALID (an option breaks its contract), UNSUPPORTED (unknown or unavailable device), MEMORY. */
+TW_API tw_status tw_context_create(const tw_options *options, tw_context **out);
+/* All linears of the context must be destroyed first.  NULL is allowed. */
+TW_API void tw_context_destroy(tw_context *context);
+
+typedef struct tw_device_info {
+    size_t struct_size;
+    char name[64];   /* "AMD EPYC 9R45", as the machine calls itself */
+    char target[32]; /* "avx512vnni": the instruction set that kernels are generated for */
+    int32_t threads;
+    int64_t l1_bytes, l2_bytes, l3_bytes; /* data caches as one core sees them; 0 where unknown */
+} tw_device_info;
+#define TW_DEVICE_INFO_INIT {sizeof(tw_device_info), {0}, {0}, 0, 0, 0, 0}
+
+/* Describes the device that the context generates for. */
+TW_API tw_status tw_context_device(const tw_context *context, tw_device_info *out);
+
+/* ---- linear layer [shared] ---------------------------------------------------------------------------- */
+
+typedef struct tw_linear tw_linear;
+
+typedef struct tw_linear_desc {
+    size_t struct_size;
+    int64_t N, K;
+    tw_dtype x, y; /* f32, f16 or bf16; TW_NONE: f32, and y as x */
+    tw_scheme scheme;
+    tw_act act;
+} tw_linear_desc;
+#define TW_LINEAR_DESC_INIT                                                                        \
+    {                                                                                              \
+        sizeof(tw_linear_desc), 0, 0, TW_NONE, TW_NONE,                                            \
+            {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0}, TW_ACT_NONE                   \
+    }
+
+/* Creates a layer from canonical tensors, which are copied: the caller may free them on return.
+ *   weight [N,K] of scheme.weight   scales [N/group_n, ceil(K/group_k)] of scheme.scale (NULL if none)
+ *   zeros as scales, u8 or the scales' dtype (NULL if none)   bias [N] f32, f16 or bf16 (may be NULL)
+ * Errors: INVALID names the tensor; NaN or infinite scales and value zeros are refused, zero scales are legal. */
+TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, const tw_tensor *weight,
+                                  const tw_tensor *scales, const tw_tensor *zeros, const tw_tensor *bias,
+                                  tw_linear **out);
+
+/* Quantizes float weights [N,K] (f32, f16, bf16) by scheme and creates the layer: z=none symmetric,
+ * z=code and z=value by each group's minimum and maximum.  Plain float schemes convert. */
+TW_API tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc *desc,
+                                             const tw_tensor *weight, const tw_tensor *bias, tw_linear **out);
+/* No forward may be running.  NULL is allowed. */
+TW_API void tw_linear_destroy(tw_linear *linear);
+
+/* Makes everything ready that forward() needs for the given M: kernels, and scratch for
+ * max_concurrent (0: 1) simultaneous forwards.  In the tuning modes this is where tuning happens. */
+TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count, int32_t max_concurrent);
+
+/* y = act(x * w^T + bias).  x [M,K] and y [M,N] may be row-strided (stride[1] == 1); M may be 0.
+ * y may not overlap x.  After prepare() it takes no lock, allocates nothing and compiles nothing; an M
+ * that was not prepared is prepared by guess on first use (an error in CACHED_ONLY). */
+TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, tw_tensor *y);
+
+/* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL; its data
+ * must hold the contiguous tensor that create() documents, whose dtype and shape are filled in here. */
+TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales, tw_tensor *zeros);
+
+typedef struct tw_plan_info {
+    size_t struct_size;
+    char kernel[64];   /* "cpu.int_gemm" */
+    char config[128];  /* "mm4 mn64 bm128 bn256" */
+    char origin[16];   /* guess, tuned, cache, registered, reference */
+    double median_ns;  /* as tuned; 0 when never measured */
+} tw_plan_info;
+#define TW_PLAN_INFO_INIT {sizeof(tw_plan_info), {0}, {0}, {0}, 0.0}
+
+/* What forward() runs for this M; makes the plan if there is none yet. */
+TW_API tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out);
+
+typedef enum tw_dump { TW_DUMP_KEY = 1, TW_DUMP_IR, TW_DUMP_ASM, TW_DUMP_OBJECT, TW_DUMP_TRACE, TW_DUMP_EXPLAIN } tw_dump;
+
+/* Copies at most `size` bytes of the dump into buf (text ends with a NUL when there is room) and sets
+ * *needed to the whole length in bytes, so a first call with size 0 tells how much to allocate. */
+TW_API tw_status tw_linear_dump(tw_linear *linear, int64_t M, tw_dump what, char *buf, size_t size, size_t *needed);
+
+/* ---- extension: your own implementation of a linear layer [shared] ------------------------------------ */
+
+typedef struct tw_linear_call {
+    size_t struct_size;
+    int64_t M, N, K;
+    const tw_scheme *scheme;
+    const tw_tensor *x, *weight, *scales, *zeros, *bias; /* canonical; scales, zeros, bias may be NULL */
+    const tw_tensor *y;
+    tw_act act;
+} tw_linear_call;
+
+typedef struct tw_linear_impl {
+    size_t struct_size;
+    const char *name; /* unique within the context; copied */
+    uint32_t version;
+    int32_t priority; /* built-in kernels have 0; the highest that accepts wins without measuring */
+    /* Nonzero: takes this problem (text form, see docs/problem.md) on this target. */
+    int (*condition)(void *user, const char *problem, const char *target);
+    tw_status (*run)(void *user, const tw_linear_call *call);
+    void *user;
+} tw_linear_impl;
+
+/* Errors: INVALID for a duplicate name or a missing function.  Takes effect for plans made from now on,
+ * those of existing linears included. */
+TW_API tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl);
+/* Errors: INVALID for an unknown name, BUSY while a forward runs it. */
+TW_API tw_status tw_unregister_linear(tw_context *context, const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

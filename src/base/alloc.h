@@ -1,0 +1,16 @@
+/* Aligned memory through the host's hook. */
+#ifndef TW_BASE_ALLOC_H
+#define TW_BASE_ALLOC_H
+
+#include "src/base/base.h"
+
+/* The C library's allocator behind the hook's interface. */
+extern const tw_allocator tw_allocator_default;
+
+/* Zeroed memory aligned to 64 bytes (2 MiB and huge-page advice from 1 MiB up), or NULL.
+ * size 0 gives a valid pointer. */
+void *tw_alloc(const tw_allocator *allocator, size_t size);
+/* `size` as it was given to tw_alloc; NULL is allowed. */
+void tw_free(const tw_allocator *allocator, void *p, size_t size);
+
+#endif

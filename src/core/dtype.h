@@ -1,0 +1,48 @@
+/* src/core: what a problem is, as pure data: dtypes, schemes, problems, configs, keys, the oracle.
+ * No I/O, no threads, no device.  This file: facts about one code type, from TW_DTYPES's rows. */
+#ifndef TW_CORE_DTYPE_H
+#define TW_CORE_DTYPE_H
+
+#include "src/base/base.h"
+
+typedef enum tw_dtype_kind { TW_KIND_NONE = 0, TW_KIND_FLOAT, TW_KIND_INT, TW_KIND_UINT, TW_KIND_LUT } tw_dtype_kind;
+
+typedef struct tw_dtype_info {
+    tw_dtype dtype;
+    const char *name;
+    int bits;
+    tw_dtype_kind kind;
+    int exponent_bits, mantissa_bits;
+} tw_dtype_info;
+
+/* NULL for TW_NONE and values that are no dtype. */
+const tw_dtype_info *tw_dtype_get(tw_dtype dtype);
+/* TW_NONE for a text that names none. */
+tw_dtype tw_dtype_parse(const char *text, size_t size);
+/* The i-th row, NULL past the end: for listings and tests. */
+const tw_dtype_info *tw_dtype_row(int i);
+
+static inline bool tw_dtype_is_int(tw_dtype d) { return (d >= TW_I1 && d <= TW_I8) || (d >= TW_U1 && d <= TW_U8); }
+static inline bool tw_dtype_is_signed(tw_dtype d) { return d >= TW_I1 && d <= TW_I8; }
+/* The float types that x, y, bias and plain weights may have. */
+static inline bool tw_dtype_is_real(tw_dtype d) { return d == TW_F32 || d == TW_F16 || d == TW_BF16; }
+/* Smallest and largest code of an integer dtype. */
+int32_t tw_dtype_min(tw_dtype dtype);
+int32_t tw_dtype_max(tw_dtype dtype);
+
+/* Bytes of one canonical row of `count` elements: rows start at a byte. */
+static inline size_t tw_dtype_row_bytes(tw_dtype dtype, int64_t count) {
+    return ((size_t)count * (size_t)tw_dtype_bits(dtype) + 7) / 8;
+}
+
+/* Element i of a canonical row, as its code (integers) with sign. */
+int32_t tw_code_get(const void *row, tw_dtype dtype, int64_t i);
+/* Pad bits keep what they were: clear the row first. */
+void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code);
+
+/* Element i of a float array of f32, f16, bf16, e8m0 or e4m3 as f32, exactly. */
+float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
+/* Rounds half to even; f32, f16 and bf16 only. */
+void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value);
+
+#endif

@@ -1,0 +1,33 @@
+/* The oracle: straight loops, dequantization in f32 (multiply then add, never contracted), products
+ * and sums in double.  Also what runs where nothing can be compiled. */
+#ifndef TW_CORE_REFERENCE_H
+#define TW_CORE_REFERENCE_H
+
+#include "src/core/problem.h"
+
+/* A layer in canonical form; scales, zeros, bias may be NULL as the scheme says. */
+typedef struct tw_canonical {
+    const void *weight, *scales, *zeros, *bias;
+} tw_canonical;
+
+/* w[n,k] in f32. */
+float tw_dequantize_one(const tw_problem *p, const tw_canonical *w, int64_t n, int64_t k);
+/* Row n, K values. */
+void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, float *out);
+
+/* Quantizes one row of K values of x as the scheme's activation quantization defines it.
+ * codes: K values, sums up as (code - zero) * scale; scales, zeros: one per activation group. */
+void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *codes, float *scales, int32_t *zeros);
+
+/* y[m,n] in double before rounding to y's dtype, for one row of x (K floats, already in f32):
+ * out[n] for n in [n0, n1), and, where magnitude is not NULL, sum over k of |x|*|w| beside it. */
+void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0, int64_t n1,
+                      double *out, double *magnitude);
+
+/* The whole layer: x and y with row strides in elements, dtypes as the problem says. */
+void tw_reference_linear(const tw_problem *p, const tw_canonical *w, const void *x, int64_t x_stride, void *y,
+                         int64_t y_stride, int64_t M);
+
+double tw_act_apply(tw_act act, double v);
+
+#endif
