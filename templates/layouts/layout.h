@@ -1,0 +1,24 @@
+/* templates/layouts: physical packings of one weight matrix, a row of layout.def and a file each.
+ * Canonical bits can always be recovered; packed forms are never what a file stores. */
+#ifndef TW_TEMPLATES_LAYOUTS_LAYOUT_H
+#define TW_TEMPLATES_LAYOUTS_LAYOUT_H
+
+#include "src/core/problem.h"
+#include "src/core/reference.h"
+
+typedef struct tw_layout {
+    const char *name;
+    uint32_t version;
+    /* NULL: can hold this problem's weights; else why not, as a sentence. */
+    const char *(*reject)(const tw_problem *problem);
+    size_t (*bytes)(const tw_problem *problem);
+    /* packed: bytes() of zeroed memory, 64-byte aligned. */
+    void (*pack)(const tw_problem *problem, const tw_canonical *canonical, void *packed);
+    /* Each output may be NULL; each is the contiguous canonical tensor. */
+    void (*unpack)(const tw_problem *problem, const void *packed, void *weight, void *scales, void *zeros);
+} tw_layout;
+
+/* NULL past the end. */
+const tw_layout *tw_layout_row(int i);
+
+#endif
