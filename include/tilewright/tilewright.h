@@ -5,12 +5,14 @@
  * This header is the whole public interface: what is not here is not API.
  *
  * Conventions
- *   Errors    Every fallible function returns a tw_status; tw_error_message() then gives one sentence
- *             that names the argument, its value and the rule it broke.  On failure outputs are untouched.
- *   Structs   Whatever a caller fills in begins with `size_t struct_size` (the matching *_INIT macro
- *             sets it); zero means default, so the library can grow a struct without breaking anybody.
- *   Threads   Functions may be called from any thread.  An object marked [shared] may be used by several
- *             threads at once, one marked [owned] by one thread at a time.
+ *   Errors    Every fallible function returns a tw_status; tw_error_message() then gives one
+ *             sentence that names the argument, its value and the rule it broke.  On failure
+ *             outputs are untouched.
+ *   Structs   Whatever a caller fills in begins with `size_t struct_size` (the matching *_INIT
+ *             macro sets it); zero means default, so the library can grow a struct without breaking
+ *             anybody.
+ *   Threads   Functions may be called from any thread.  An object marked [shared] may be used by
+ *             several threads at once, one marked [owned] by one thread at a time.
  *   Units     Shapes and strides count elements, sizes count bytes, times are nanoseconds.
  */
 #ifndef TILEWRIGHT_H
@@ -65,10 +67,10 @@ typedef enum tw_status {
 /* "INVALID", ...; "?" for a value that is none. */
 TW_API const char *tw_status_name(tw_status status);
 
-/* The sentence of this thread's latest failure ("" if none); valid until the thread's next failure. */
+/* The sentence of this thread's latest failure ("" if none); valid until its next failure. */
 TW_API const char *tw_error_message(void);
 
-/* ---- data types -------------------------------------------------------------------------------- */
+/* ---- data types ------------------------------------------------------------------------------ */
 
 /*   name, value, text, bits, kind, exponent bits, mantissa bits */
 #define TW_DTYPES(X)                                                                               \
@@ -111,7 +113,7 @@ TW_API const char *tw_dtype_name(tw_dtype dtype);
 /* Bits of one element; 0 for TW_NONE and for a value that is no dtype. */
 TW_API int32_t tw_dtype_bits(tw_dtype dtype);
 
-/* ---- quantization: independent fields, no enum of named formats ---------------------------------- */
+/* ---- quantization: independent fields, no enum of named formats ------------------------------ */
 
 typedef enum tw_zero_mode {
     TW_ZERO_NONE = 0, /* w = q * s */
@@ -137,7 +139,7 @@ typedef struct tw_scheme {
     int32_t act_group; /* 0: per token; else a multiple of group_k */
 } tw_scheme;
 
-/* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), in any order. */
+/* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any order. */
 TW_API tw_status tw_scheme_parse(const char *text, tw_scheme *out);
 
 typedef enum tw_act {
@@ -148,11 +150,11 @@ typedef enum tw_act {
     TW_ACT_SILU,      /* x / (1 + exp(-x)) */
 } tw_act;
 
-/* ---- tensors: borrowed views ---------------------------------------------------------------------- */
+/* ---- tensors: borrowed views ----------------------------------------------------------------- */
 
 /* Row major unless stride says otherwise (all strides 0: contiguous).  Sub-byte codes are packed as
- * DLPack does: element i of a row at bits [i*b, (i+1)*b), lowest first; each row starts at a byte and
- * its pad bits are 0.  Sub-byte tensors must be contiguous. */
+ * DLPack does: element i of a row at bits [i*b, (i+1)*b), lowest first; each row starts at a byte
+ * and its pad bits are 0.  Sub-byte tensors must be contiguous. */
 typedef struct tw_tensor {
     void *data;
     tw_dtype dtype;
@@ -163,11 +165,9 @@ typedef struct tw_tensor {
 
 /* A contiguous two-dimensional view. */
 #define TW_TENSOR_2D(data_, dtype_, rows_, columns_)                                               \
-    {                                                                                              \
-        (data_), (dtype_), 2, {(rows_), (columns_), 0, 0}, {0, 0, 0, 0}                            \
-    }
+    {(data_), (dtype_), 2, {(rows_), (columns_), 0, 0}, {0, 0, 0, 0}}
 
-/* ---- context [shared] ------------------------------------------------------------------------------- */
+/* ---- context [shared] ------------------------------------------------------------------------ */
 
 typedef struct tw_context tw_context;
 
@@ -179,7 +179,13 @@ typedef enum tw_mode {
     TW_MODE_CACHED_ONLY,  /* a miss is the error TW_MISS naming the key; nothing compiles */
 } tw_mode;
 
-typedef enum tw_log_level { TW_LOG_ERROR = 1, TW_LOG_WARN, TW_LOG_INFO, TW_LOG_DEBUG, TW_LOG_TRACE } tw_log_level;
+typedef enum tw_log_level {
+    TW_LOG_ERROR = 1,
+    TW_LOG_WARN,
+    TW_LOG_INFO,
+    TW_LOG_DEBUG,
+    TW_LOG_TRACE
+} tw_log_level;
 
 /* Receives whole lines without a newline; may be called from any thread. */
 typedef struct tw_log {
@@ -187,14 +193,14 @@ typedef struct tw_log {
     void *user;
 } tw_log;
 
-/* alloc returns memory aligned to `align` (a power of two) or NULL; free gets the size it was asked for. */
+/* alloc returns memory aligned to `align` (a power of two) or NULL; free gets the asked size. */
 typedef struct tw_allocator {
     void *(*alloc)(void *user, size_t size, size_t align);
     void (*free)(void *user, void *p, size_t size);
     void *user;
 } tw_allocator;
 
-/* run calls task(arg, i) once for each i in [0, count), on any threads, and returns when all are done. */
+/* run calls task(arg, i) once for each i in [0, count), on any threads, and waits for all. */
 typedef struct tw_parallel {
     void (*run)(void *user, void (*task)(void *arg, size_t i), void *arg, size_t count);
     void *user;
@@ -203,8 +209,9 @@ typedef struct tw_parallel {
 
 typedef struct tw_options {
     size_t struct_size;
-    const char *cache_path; /* NULL: $TW_CACHE, else $XDG_CACHE_HOME/tilewright/cache.db; "": no file */
-    const char *device;     /* NULL: "cpu"; "cpu:avx2" and the like force a lower target */
+    /* NULL: $TW_CACHE, else $XDG_CACHE_HOME/tilewright/cache.db; "": no file */
+    const char *cache_path;
+    const char *device; /* NULL: "cpu"; "cpu:avx2" and the like force a lower target */
     tw_mode mode;
     double tune_budget_s;   /* per prepare() call in the tuning modes; 0: 10 s */
     int32_t threads;        /* 0: every CPU this process may run on; ignored with a parallel hook */
@@ -214,12 +221,15 @@ typedef struct tw_options {
 } tw_options;
 #define TW_OPTIONS_INIT                                                                            \
     {                                                                                              \
-        sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL},    \
-            {NULL, NULL, NULL}                                                                     \
+        sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL}, {  \
+            NULL, NULL, NULL                                                                       \
+        }                                                                                          \
     }
 
-/* options may be NULL for defaults.  A cache that cannot be used costs one warning, never the context.
- * Errors: INVALID (an option breaks its contract), UNSUPPORTED (unknown or unavailable device), MEMORY. */
+/* options may be NULL for defaults.  A cache that cannot be used costs one warning, never the
+ * context.
+ * Errors: INVALID (an option breaks its contract), UNSUPPORTED (unknown or unavailable device),
+ * MEMORY. */
 TW_API tw_status tw_context_create(const tw_options *options, tw_context **out);
 /* All linears of the context must be destroyed first.  NULL is allowed. */
 TW_API void tw_context_destroy(tw_context *context);
@@ -236,7 +246,7 @@ typedef struct tw_device_info {
 /* Describes the device that the context generates for. */
 TW_API tw_status tw_context_device(const tw_context *context, tw_device_info *out);
 
-/* ---- linear layer [shared] ---------------------------------------------------------------------------- */
+/* ---- linear layer [shared] ------------------------------------------------------------------- */
 
 typedef struct tw_linear tw_linear;
 
@@ -248,64 +258,83 @@ typedef struct tw_linear_desc {
     tw_act act;
 } tw_linear_desc;
 #define TW_LINEAR_DESC_INIT                                                                        \
-    {                                                                                              \
-        sizeof(tw_linear_desc), 0, 0, TW_NONE, TW_NONE,                                            \
-            {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0}, TW_ACT_NONE                   \
-    }
+    {sizeof(tw_linear_desc),                                                                       \
+     0,                                                                                            \
+     0,                                                                                            \
+     TW_NONE,                                                                                      \
+     TW_NONE,                                                                                      \
+     {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0},                                      \
+     TW_ACT_NONE}
 
 /* Creates a layer from canonical tensors, which are copied: the caller may free them on return.
- *   weight [N,K] of scheme.weight   scales [N/group_n, ceil(K/group_k)] of scheme.scale (NULL if none)
- *   zeros as scales, u8 or the scales' dtype (NULL if none)   bias [N] f32, f16 or bf16 (may be NULL)
- * Errors: INVALID names the tensor; NaN or infinite scales and value zeros are refused, zero scales are legal. */
-TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, const tw_tensor *weight,
-                                  const tw_tensor *scales, const tw_tensor *zeros, const tw_tensor *bias,
-                                  tw_linear **out);
+ *   weight  [N,K] of scheme.weight
+ *   scales  [N/group_n, ceil(K/group_k)] of scheme.scale (NULL if none)
+ *   zeros   as scales, u8 or the scales' dtype (NULL if none)
+ *   bias    [N] f32, f16 or bf16 (may be NULL)
+ * Errors: INVALID names the tensor; NaN or infinite scales and value zeros are refused, zero scales
+ * are legal. */
+TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc,
+                                  const tw_tensor *weight, const tw_tensor *scales,
+                                  const tw_tensor *zeros, const tw_tensor *bias, tw_linear **out);
 
 /* Quantizes float weights [N,K] (f32, f16, bf16) by scheme and creates the layer: z=none symmetric,
  * z=code and z=value by each group's minimum and maximum.  Plain float schemes convert. */
 TW_API tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc *desc,
-                                             const tw_tensor *weight, const tw_tensor *bias, tw_linear **out);
+                                             const tw_tensor *weight, const tw_tensor *bias,
+                                             tw_linear **out);
 /* No forward may be running.  NULL is allowed. */
 TW_API void tw_linear_destroy(tw_linear *linear);
 
 /* Makes everything ready that forward() needs for the given M: kernels, and scratch for
- * max_concurrent (0: 1) simultaneous forwards.  In the tuning modes this is where tuning happens. */
-TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count, int32_t max_concurrent);
+ * max_concurrent (0: 1) simultaneous forwards.  The tuning modes tune here. */
+TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
+                                   int32_t max_concurrent);
 
 /* y = act(x * w^T + bias).  x [M,K] and y [M,N] may be row-strided (stride[1] == 1); M may be 0.
- * y may not overlap x.  After prepare() it takes no lock, allocates nothing and compiles nothing; an M
- * that was not prepared is prepared by guess on first use (an error in CACHED_ONLY). */
+ * y may not overlap x.  After prepare() it takes no lock, allocates nothing and compiles nothing;
+ * an M that was not prepared is prepared by guess on first use (an error in CACHED_ONLY). */
 TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, tw_tensor *y);
 
-/* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL; its data
- * must hold the contiguous tensor that create() documents, whose dtype and shape are filled in here. */
-TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales, tw_tensor *zeros);
+/* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL; its
+ * data must hold the contiguous tensor that create() documents, whose dtype and shape are filled in
+ * here. */
+TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales,
+                                   tw_tensor *zeros);
 
 typedef struct tw_plan_info {
     size_t struct_size;
-    char kernel[64];   /* "cpu.int_gemm" */
-    char config[128];  /* "mm4 mn64 bm128 bn256" */
-    char origin[16];   /* guess, tuned, cache, registered, reference */
-    double median_ns;  /* as tuned; 0 when never measured */
+    char kernel[64];  /* "cpu.int_gemm" */
+    char config[128]; /* "mm4 mn64 bm128 bn256" */
+    char origin[16];  /* guess, tuned, cache, registered, reference */
+    double median_ns; /* as tuned; 0 when never measured */
 } tw_plan_info;
 #define TW_PLAN_INFO_INIT {sizeof(tw_plan_info), {0}, {0}, {0}, 0.0}
 
 /* What forward() runs for this M; makes the plan if there is none yet. */
 TW_API tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out);
 
-typedef enum tw_dump { TW_DUMP_KEY = 1, TW_DUMP_IR, TW_DUMP_ASM, TW_DUMP_OBJECT, TW_DUMP_TRACE, TW_DUMP_EXPLAIN } tw_dump;
+typedef enum tw_dump {
+    TW_DUMP_KEY = 1,
+    TW_DUMP_IR,
+    TW_DUMP_ASM,
+    TW_DUMP_OBJECT,
+    TW_DUMP_TRACE,
+    TW_DUMP_EXPLAIN
+} tw_dump;
 
-/* Copies at most `size` bytes of the dump into buf (text ends with a NUL when there is room) and sets
- * *needed to the whole length in bytes, so a first call with size 0 tells how much to allocate. */
-TW_API tw_status tw_linear_dump(tw_linear *linear, int64_t M, tw_dump what, char *buf, size_t size, size_t *needed);
+/* Copies at most `size` bytes of the dump into buf (text ends with a NUL when there is room) and
+ * sets *needed to the whole length in bytes, so a first call with size 0 tells how much to
+ * allocate. */
+TW_API tw_status tw_linear_dump(tw_linear *linear, int64_t M, tw_dump what, char *buf, size_t size,
+                                size_t *needed);
 
-/* ---- extension: your own implementation of a linear layer [shared] ------------------------------------ */
+/* ---- extension: your own implementation of a linear layer [shared] --------------------------- */
 
 typedef struct tw_linear_call {
     size_t struct_size;
     int64_t M, N, K;
     const tw_scheme *scheme;
-    const tw_tensor *x, *weight, *scales, *zeros, *bias; /* canonical; scales, zeros, bias may be NULL */
+    const tw_tensor *x, *weight, *scales, *zeros, *bias; /* canonical; the last three may be NULL */
     const tw_tensor *y;
     tw_act act;
 } tw_linear_call;
@@ -321,8 +350,8 @@ typedef struct tw_linear_impl {
     void *user;
 } tw_linear_impl;
 
-/* Errors: INVALID for a duplicate name or a missing function.  Takes effect for plans made from now on,
- * those of existing linears included. */
+/* Errors: INVALID for a duplicate name or a missing function.  Takes effect for plans made from now
+ * on, those of existing linears included. */
 TW_API tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl);
 /* Errors: INVALID for an unknown name, BUSY while a forward runs it. */
 TW_API tw_status tw_unregister_linear(tw_context *context, const char *name);

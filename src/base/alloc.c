@@ -1,3 +1,4 @@
+/* Aligned memory through the host's hook, and the hook's default. */
 #define _DEFAULT_SOURCE
 #include "src/base/alloc.h"
 

@@ -1,3 +1,4 @@
+/* Digests, in the form that keys and file checks want. */
 #include "src/base/hash.h"
 
 #include <sodium.h>

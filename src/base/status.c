@@ -37,7 +37,8 @@ tw_status tw_fail_within(tw_status status, const char *format, ...) {
     int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof text)
-        snprintf(text + n, sizeof text - (size_t)n, ": %.*s", (int)(sizeof text - (size_t)n - 3), sentence);
+        snprintf(text + n, sizeof text - (size_t)n, ": %.*s", (int)(sizeof text - (size_t)n - 3),
+                 sentence);
     memcpy(sentence, text, sizeof text);
     return status;
 }

@@ -1,3 +1,4 @@
+/* Text is formatted straight into the buffer, which doubles as it grows. */
 #include "src/base/str.h"
 
 #include <stdarg.h>
