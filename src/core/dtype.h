@@ -5,7 +5,13 @@
 
 #include "src/base/base.h"
 
-typedef enum tw_dtype_kind { TW_KIND_NONE = 0, TW_KIND_FLOAT, TW_KIND_INT, TW_KIND_UINT, TW_KIND_LUT } tw_dtype_kind;
+typedef enum tw_dtype_kind {
+    TW_KIND_NONE = 0,
+    TW_KIND_FLOAT,
+    TW_KIND_INT,
+    TW_KIND_UINT,
+    TW_KIND_LUT
+} tw_dtype_kind;
 
 typedef struct tw_dtype_info {
     tw_dtype dtype;
@@ -22,10 +28,14 @@ tw_dtype tw_dtype_parse(const char *text, size_t size);
 /* The i-th row, NULL past the end: for listings and tests. */
 const tw_dtype_info *tw_dtype_row(int i);
 
-static inline bool tw_dtype_is_int(tw_dtype d) { return (d >= TW_I1 && d <= TW_I8) || (d >= TW_U1 && d <= TW_U8); }
+static inline bool tw_dtype_is_int(tw_dtype d) {
+    return (d >= TW_I1 && d <= TW_I8) || (d >= TW_U1 && d <= TW_U8);
+}
 static inline bool tw_dtype_is_signed(tw_dtype d) { return d >= TW_I1 && d <= TW_I8; }
 /* The float types that x, y, bias and plain weights may have. */
-static inline bool tw_dtype_is_real(tw_dtype d) { return d == TW_F32 || d == TW_F16 || d == TW_BF16; }
+static inline bool tw_dtype_is_real(tw_dtype d) {
+    return d == TW_F32 || d == TW_F16 || d == TW_BF16;
+}
 /* Smallest and largest code of an integer dtype. */
 int32_t tw_dtype_min(tw_dtype dtype);
 int32_t tw_dtype_max(tw_dtype dtype);
@@ -40,9 +50,17 @@ int32_t tw_code_get(const void *row, tw_dtype dtype, int64_t i);
 /* Pad bits keep what they were: clear the row first. */
 void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code);
 
-/* Element i of a float array of f32, f16, bf16, e8m0 or e4m3 as f32, exactly. */
+/* Element i of a canonical row of any float dtype as f32, exactly.  e4m3 is OCP's: no infinities,
+ * 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit types have neither; e8m0 is
+ * 2^(code - 127). */
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
-/* Rounds half to even; f32, f16 and bf16 only. */
-void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value);
+/* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and take
+ * NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards. */
+void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value);
+static inline void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value) {
+    tw_double_set(data, dtype, i, (double)value);
+}
+/* Largest finite value of a float dtype. */
+float tw_float_max(tw_dtype dtype);
 
 #endif

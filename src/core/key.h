@@ -15,13 +15,19 @@ typedef struct tw_key {
 /* Bump when generated code or its calling convention changes for every kernel at once. */
 enum { TW_KEY_VERSION = 1 };
 
-/* A device, as keys name it: "cpu;isa=avx2;model=AMD EPYC;l1=32768;l2=524288;l3=33554432;threads=2". */
+/* A device, as keys name it: "cpu;isa=avx2;model=AMD
+ * EPYC;l1=32768;l2=524288;l3=33554432;threads=2". */
 void tw_device_text(const tw_target *target, tw_str *out);
 /* A decision: problem by M bucket ("M<=512,N=..."), device. */
-tw_status tw_choice_key(const tw_problem *problem, int bucket, const tw_target *target, tw_key *out);
-/* Machine code: problem without M, kernel and its version, config, target, compiler. */
-tw_status tw_binary_key(const tw_problem *problem, const char *kernel, uint32_t version, const tw_config *config,
-                        const tw_target *target, const char *compiler, tw_key *out);
+tw_status tw_choice_key(const tw_problem *problem, int bucket, const tw_target *target,
+                        tw_key *out);
+/* Machine code: problem without M, kernel and its version, config, instruction set, compiler.  Of
+ * the target only the instruction set: an emitter may not read the device's other facts, so that
+ * code moves between machines and thread counts (what depends on them is a guess's and a config's
+ * matter). */
+tw_status tw_binary_key(const tw_problem *problem, const char *kernel, uint32_t version,
+                        const tw_config *config, const tw_target *target, const char *compiler,
+                        tw_key *out);
 void tw_key_free(tw_key *key);
 
 #endif

@@ -1,4 +1,5 @@
-/* A problem: what to compute.  Its text form is the field=value list of CLI, logs, keys and tests. */
+/* A problem: what to compute.  Its text form is the field=value list of CLI, logs, keys and
+ * tests. */
 #ifndef TW_CORE_PROBLEM_H
 #define TW_CORE_PROBLEM_H
 
@@ -12,13 +13,19 @@ typedef struct tw_problem {
     tw_act act;
 } tw_problem;
 
+/* Largest M, N, K and group: sizes in bytes of any tensor then fit an int64_t with room to
+ * spare. */
+enum { TW_MAX_DIM = 1 << 28 };
+
 /* Any order in; unknown, repeated or bad fields fail with a sentence that points at the field.
  * M is required only when need_M. */
 tw_status tw_problem_parse(const char *text, bool need_M, tw_problem *out);
-/* This order and every field out: M=16,N=4096,K=4096,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,y=f32,bias=none,act=none
- * (M is left out when 0; plain weights have no g, s, z). */
+/* This order and every field out:
+ * M=16,N=4096,K=4096,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,y=f32,bias=none,act=none (M is left out
+ * when 0; plain weights have no g, s, z). */
 void tw_problem_text(const tw_problem *problem, tw_str *out);
-/* The fields w, g, s, z, a alone. */
+/* The fields w, g, s, z, a alone.  A block is written NxK, 0 for a dimension that it covers
+ * whole. */
 void tw_scheme_text(const tw_scheme *scheme, tw_str *out);
 /* Every rule that the fields must keep among themselves. */
 tw_status tw_problem_check(const tw_problem *problem);
@@ -30,16 +37,28 @@ const char *tw_act_name(tw_act act);
 
 static inline bool tw_scheme_plain(const tw_scheme *s) { return s->scale == TW_NONE; }
 /* Weights of K (of N) under one scale; K (N) when it covers the whole dimension. */
-static inline int64_t tw_group_k(const tw_scheme *s, int64_t K) { return s->group_k ? tw_min(s->group_k, K) : K; }
-static inline int64_t tw_group_n(const tw_scheme *s, int64_t N) { return s->group_n ? tw_min(s->group_n, N) : N; }
+static inline int64_t tw_group_k(const tw_scheme *s, int64_t K) {
+    return s->group_k ? tw_min(s->group_k, K) : K;
+}
+static inline int64_t tw_group_n(const tw_scheme *s, int64_t N) {
+    return s->group_n ? tw_min(s->group_n, N) : N;
+}
 /* Shape of the scales: [scale_rows, groups]. */
-static inline int64_t tw_groups(const tw_scheme *s, int64_t K) { return tw_ceil_div(K, tw_group_k(s, K)); }
-static inline int64_t tw_scale_rows(const tw_scheme *s, int64_t N) { return tw_ceil_div(N, tw_group_n(s, N)); }
+static inline int64_t tw_groups(const tw_scheme *s, int64_t K) {
+    return tw_ceil_div(K, tw_group_k(s, K));
+}
+static inline int64_t tw_scale_rows(const tw_scheme *s, int64_t N) {
+    return tw_ceil_div(N, tw_group_n(s, N));
+}
 /* Activation group along K; K when per token. */
-static inline int64_t tw_act_group(const tw_scheme *s, int64_t K) { return s->act_group ? tw_min(s->act_group, K) : K; }
+static inline int64_t tw_act_group(const tw_scheme *s, int64_t K) {
+    return s->act_group ? tw_min(s->act_group, K) : K;
+}
 /* Dtype of the zeros, TW_NONE without. */
 static inline tw_dtype tw_zero_dtype(const tw_scheme *s) {
-    return s->zero_mode == TW_ZERO_CODE ? TW_U8 : s->zero_mode == TW_ZERO_VALUE ? s->scale : TW_NONE;
+    return s->zero_mode == TW_ZERO_CODE    ? TW_U8
+           : s->zero_mode == TW_ZERO_VALUE ? s->scale
+                                           : TW_NONE;
 }
 /* Bytes of one layer's weights, scales and zeros in canonical form: what weight_gbps counts. */
 int64_t tw_problem_weight_bytes(const tw_problem *problem);

@@ -15,18 +15,24 @@ float tw_dequantize_one(const tw_problem *p, const tw_canonical *w, int64_t n, i
 /* Row n, K values. */
 void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, float *out);
 
-/* Quantizes one row of K values of x as the scheme's activation quantization defines it.
- * codes: K values, sums up as (code - zero) * scale; scales, zeros: one per activation group. */
-void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *codes, float *scales, int32_t *zeros);
+/* Quantizes one row of K finite or other values of x, each activation group by itself, all in f32:
+ *   i8   s = amax / 127; code = round_half_even(x * (1 / s)) within +-127; zero 0
+ *   i8z  s = (max - min) / 255 with min <= 0 <= max; zero = round_half_even(-min * (1 / s)) within 0..255;
+ *        code = round_half_even(x * (1 / s)) + zero within 0..255
+ * Where 1 / s is not finite (all x 0, or below about 2^-121) s, zero and codes are 0.  Where an x or s is
+ * not finite s is NaN and the codes are 0, so that y becomes NaN.
+ * x = (code - zero) * scale; scales, zeros: one per activation group. */
+void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *codes, float *scales,
+                       int32_t *zeros);
 
 /* y[m,n] in double before rounding to y's dtype, for one row of x (K floats, already in f32):
  * out[n] for n in [n0, n1), and, where magnitude is not NULL, sum over k of |x|*|w| beside it. */
-void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0, int64_t n1,
-                      double *out, double *magnitude);
+void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0,
+                      int64_t n1, double *out, double *magnitude);
 
 /* The whole layer: x and y with row strides in elements, dtypes as the problem says. */
-void tw_reference_linear(const tw_problem *p, const tw_canonical *w, const void *x, int64_t x_stride, void *y,
-                         int64_t y_stride, int64_t M);
+void tw_reference_linear(const tw_problem *p, const tw_canonical *w, const void *x,
+                         int64_t x_stride, void *y, int64_t y_stride, int64_t M);
 
 double tw_act_apply(tw_act act, double v);
 

@@ -1,0 +1,191 @@
+#include "src/core/dtype.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Indexed by the enum's value; the gaps have bits 0. */
+static const tw_dtype_info by_value[] = {
+#define TW_ROW(name, value, text, bits, kind, exponent, mantissa)                                  \
+    [value] = {TW_##name, text, bits, TW_KIND_##kind, exponent, mantissa},
+    TW_DTYPES(TW_ROW)
+#undef TW_ROW
+};
+
+static const tw_dtype in_order[] = {
+#define TW_ROW(name, value, text, bits, kind, exponent, mantissa) TW_##name,
+    TW_DTYPES(TW_ROW)
+#undef TW_ROW
+};
+
+const tw_dtype_info *tw_dtype_get(tw_dtype dtype) {
+    size_t i = (size_t)dtype;
+    return i < TW_COUNT(by_value) && by_value[i].bits ? &by_value[i] : NULL;
+}
+
+const tw_dtype_info *tw_dtype_row(int i) {
+    return i >= 0 && (size_t)i < TW_COUNT(in_order) ? &by_value[in_order[i]] : NULL;
+}
+
+const char *tw_dtype_name(tw_dtype dtype) {
+    const tw_dtype_info *info = tw_dtype_get(dtype);
+    return info ? info->name : dtype == TW_NONE ? "none" : "?";
+}
+
+int32_t tw_dtype_bits(tw_dtype dtype) {
+    const tw_dtype_info *info = tw_dtype_get(dtype);
+    return info ? info->bits : 0;
+}
+
+tw_dtype tw_dtype_parse(const char *text, size_t size) {
+    for (size_t i = 0; i < TW_COUNT(in_order); i++) {
+        const tw_dtype_info *info = &by_value[in_order[i]];
+        if (strlen(info->name) == size && !memcmp(info->name, text, size)) return info->dtype;
+    }
+    return TW_NONE;
+}
+
+int32_t tw_dtype_min(tw_dtype dtype) {
+    return tw_dtype_is_signed(dtype) ? -(1 << (tw_dtype_bits(dtype) - 1)) : 0;
+}
+
+int32_t tw_dtype_max(tw_dtype dtype) {
+    return (1 << (tw_dtype_bits(dtype) - tw_dtype_is_signed(dtype))) - 1;
+}
+
+/* ---- codes: at most 8 bits, so an element lies in one byte or in two neighbours ---- */
+
+static uint32_t bits_get(const void *row, int bits, int64_t i) {
+    const uint8_t *byte = (const uint8_t *)row + i * bits / 8;
+    int shift = (int)(i * bits % 8);
+    uint32_t raw = byte[0];
+    /* The second byte is touched only when the element reaches it: it may lie past the row. */
+    if (shift + bits > 8) raw |= (uint32_t)byte[1] << 8;
+    return (raw >> shift) & ((1u << bits) - 1);
+}
+
+static void bits_set(void *row, int bits, int64_t i, uint32_t code) {
+    uint8_t *byte = (uint8_t *)row + i * bits / 8;
+    int shift = (int)(i * bits % 8);
+    uint32_t mask = ((1u << bits) - 1) << shift, raw = code << shift & mask;
+    byte[0] = (uint8_t)((byte[0] & ~mask) | raw);
+    if (shift + bits > 8) byte[1] = (uint8_t)((byte[1] & ~(mask >> 8)) | raw >> 8);
+}
+
+int32_t tw_code_get(const void *row, tw_dtype dtype, int64_t i) {
+    int bits = tw_dtype_bits(dtype);
+    uint32_t raw = bits_get(row, bits, i);
+    if (!tw_dtype_is_signed(dtype)) return (int32_t)raw;
+    return (int32_t)raw - (int32_t)((raw >> (bits - 1)) << bits);
+}
+
+void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code) {
+    bits_set(row, tw_dtype_bits(dtype), i, (uint32_t)code);
+}
+
+/* ---- floats: sign, exponent, mantissa of any width, as the dtype's row says ---- */
+
+static float float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Do the codes with all exponent bits set mean infinity and NaN? */
+static bool is_ieee(tw_dtype dtype) {
+    return dtype == TW_F32 || dtype == TW_F16 || dtype == TW_BF16 || dtype == TW_E5M2;
+}
+
+static float decode(const tw_dtype_info *t, uint32_t code) {
+    int e = t->exponent_bits, m = t->mantissa_bits, bias = (1 << (e - 1)) - 1;
+    uint32_t sign = code >> (e + m) << 31, exponent = (code >> m) & ((1u << e) - 1);
+    uint32_t mantissa = code & ((1u << m) - 1);
+    if (t->dtype == TW_E4M3 && (code & 0x7f) == 0x7f) return float_of_bits(sign | 0x7fc00000);
+    if (is_ieee(t->dtype) && exponent == (1u << e) - 1)
+        return float_of_bits(sign | 0x7f800000 | mantissa << (23 - m));
+    if (exponent)
+        return float_of_bits(sign | (exponent + 127 - (uint32_t)bias) << 23 | mantissa << (23 - m));
+    /* Subnormal: mantissa units of 2^(1 - bias - m), a normal f32 for every type this is used for. */
+    float unit = float_of_bits((uint32_t)(1 - bias - m + 127) << 23);
+    return float_of_bits(sign | 0x3f800000) * ((float)mantissa * unit);
+}
+
+float tw_float_get(const void *data, tw_dtype dtype, int64_t i) {
+    uint16_t half;
+    float whole;
+    switch (dtype) {
+    case TW_F32: memcpy(&whole, (const char *)data + i * 4, 4); return whole;
+    case TW_F16:
+        memcpy(&half, (const char *)data + i * 2, 2);
+        return decode(&by_value[TW_F16], half);
+    case TW_BF16:
+        memcpy(&half, (const char *)data + i * 2, 2);
+        return float_of_bits((uint32_t)half << 16);
+    case TW_E8M0: {
+        uint32_t code = ((const uint8_t *)data)[i];
+        if (code == 255) return float_of_bits(0x7fc00000);
+        return float_of_bits(code ? code << 23 : 1u << 22); /* 2^-127 is subnormal in f32 */
+    }
+    default: return decode(&by_value[dtype], bits_get(data, by_value[dtype].bits, i));
+    }
+}
+
+float tw_float_max(tw_dtype dtype) {
+    const tw_dtype_info *t = &by_value[dtype];
+    if (dtype == TW_F32) return float_of_bits(0x7f7fffff);
+    if (dtype == TW_BF16) return float_of_bits(0x7f7f0000);
+    if (dtype == TW_E8M0) return float_of_bits(254u << 23);
+    if (dtype == TW_E4M3) return 448;
+    uint32_t top = 1u << (t->exponent_bits + t->mantissa_bits); /* the sign bit */
+    return decode(t, is_ieee(dtype) ? top - 1 - (1u << t->mantissa_bits) : top - 1);
+}
+
+/* Code of a double in a sign-exponent-mantissa type, rounding half to even exactly once. */
+static uint32_t encode(const tw_dtype_info *t, double value) {
+    int e = t->exponent_bits, m = t->mantissa_bits, bias = (1 << (e - 1)) - 1;
+    bool ieee = is_ieee(t->dtype);
+    uint64_t raw;
+    memcpy(&raw, &value, sizeof raw);
+    uint32_t sign = (uint32_t)(raw >> 63) << (e + m), exponents = ((1u << e) - 1) << m;
+    /* The first magnitude past the finite ones: infinity, e4m3's NaN, or none at all. */
+    uint32_t over = ieee ? exponents : t->dtype == TW_E4M3 ? 0x7f : 1u << (e + m);
+    uint32_t overflow = sign | (t->bits == 16 ? over : over - 1);
+    if (isnan(value))
+        return ieee ? sign | exponents | 1u << (m - 1) : t->dtype == TW_E4M3 ? sign | 0x7f : 0;
+    int exponent = (int)(raw >> 52 & 0x7ff) - 1023 + bias;
+    if (exponent >= 1 << e) return overflow;
+    uint64_t mantissa = (raw & 0xfffffffffffffull) | 1ull << 52;
+    int shift = 52 - m + (exponent < 1 ? 1 - exponent : 0);
+    /* Below half the smallest subnormal; a double's own subnormals are far below it. */
+    if (shift > 53) return sign;
+    uint64_t rest = mantissa & ((1ull << shift) - 1), half = 1ull << (shift - 1);
+    uint64_t code = mantissa >> shift;
+    code += rest > half || (rest == half && (code & 1));
+    /* The mantissa's leading 1 adds one to the exponent field, and so does a carry out of it. */
+    if (exponent > 1) code += (uint64_t)(exponent - 1) << m;
+    return code >= over ? overflow : sign | (uint32_t)code;
+}
+
+static uint8_t encode_e8m0(double value) {
+    int exponent;
+    if (isnan(value)) return 255;
+    if (!(value > 0)) return 0;
+    if (isinf(value)) return 254;
+    double fraction =
+        frexp(value, &exponent); /* value = fraction * 2^exponent, fraction in [0.5, 1) */
+    int code = exponent - 1 + 127 + (fraction >= 0.75);
+    return (uint8_t)(code < 0 ? 0 : code > 254 ? 254 : code);
+}
+
+void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value) {
+    if (dtype == TW_F32) {
+        float whole = (float)value;
+        memcpy((char *)data + i * 4, &whole, 4);
+    } else if (dtype == TW_E8M0) {
+        ((uint8_t *)data)[i] = encode_e8m0(value);
+    } else if (by_value[dtype].bits == 16) {
+        uint16_t half = (uint16_t)encode(&by_value[dtype], value);
+        memcpy((char *)data + i * 2, &half, 2);
+    } else {
+        bits_set(data, by_value[dtype].bits, i, encode(&by_value[dtype], value));
+    }
+}

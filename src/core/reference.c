@@ -1,0 +1,191 @@
+/* Nothing here allocates, so it can run where memory is short: sums live in tiles on the stack. */
+#include "src/core/reference.h"
+
+#include <math.h>
+
+#include "src/core/dtype.h"
+
+enum { TILE_M = 8, TILE_N = 64, CHUNK_K = 128 };
+
+/* ---- weights ---- */
+
+/* w[n, k0..k1) in f32.  The build turns contraction off for the whole library (src/core/meson.build). */
+static void dequantize_span(const tw_problem *p, const tw_canonical *w, int64_t n, int64_t k0,
+                            int64_t k1, float *out) {
+    const tw_scheme *s = &p->scheme;
+    const char *row = (const char *)w->weight + n * (int64_t)tw_dtype_row_bytes(s->weight, p->K);
+    if (tw_scheme_plain(s)) {
+        for (int64_t k = k0; k < k1; k++) out[k - k0] = tw_float_get(row, s->weight, k);
+        return;
+    }
+    int64_t group_k = tw_group_k(s, p->K);
+    int64_t scale_row = n / tw_group_n(s, p->N) * tw_groups(s, p->K);
+    bool is_int = tw_dtype_is_int(s->weight);
+    for (int64_t k = k0; k < k1;) {
+        int64_t at = scale_row + k / group_k, end = tw_min(k1, (k / group_k + 1) * group_k);
+        float scale = tw_float_get(w->scales, s->scale, at), zero = 0;
+        int32_t code = s->zero_mode == TW_ZERO_CODE ? ((const uint8_t *)w->zeros)[at] : 0;
+        if (s->zero_mode == TW_ZERO_VALUE) zero = tw_float_get(w->zeros, s->scale, at);
+        for (; k < end; k++) {
+            float q = is_int ? (float)(tw_code_get(row, s->weight, k) - code)
+                             : tw_float_get(row, s->weight, k);
+            float product = q * scale;
+            /* Without a zero nothing is added: -0 stays -0. */
+            out[k - k0] = s->zero_mode == TW_ZERO_VALUE ? product + zero : product;
+        }
+    }
+}
+
+float tw_dequantize_one(const tw_problem *p, const tw_canonical *w, int64_t n, int64_t k) {
+    float value;
+    dequantize_span(p, w, n, k, k + 1, &value);
+    return value;
+}
+
+void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, float *out) {
+    dequantize_span(p, w, n, 0, p->K, out);
+}
+
+/* ---- activations ---- */
+
+typedef struct act_params {
+    float scale, inverse;
+    int32_t zero, least, most;
+} act_params;
+
+/* Scale and zero point of x[k0..k1).  inverse 0 makes every code the zero point. */
+static act_params act_choose(tw_act_quant quant, const void *x, tw_dtype dtype, int64_t k0,
+                             int64_t k1) {
+    float least = 0, most = 0;
+    bool finite = true;
+    for (int64_t k = k0; k < k1; k++) {
+        float v = tw_float_get(x, dtype, k);
+        finite = finite && isfinite(v);
+        least = v < least ? v : least;
+        most = v > most ? v : most;
+    }
+    bool signs = quant == TW_ACTQ_I8;
+    float scale = signs ? fmaxf(-least, most) / 127.0f : (most - least) / 255.0f;
+    float inverse = 1.0f / scale;
+    if (!finite || !isfinite(scale)) return (act_params){.scale = NAN};
+    if (!isfinite(inverse)) return (act_params){0};
+    if (signs) return (act_params){scale, inverse, 0, -127, 127};
+    float zero = rintf(-least * inverse);
+    return (act_params){scale, inverse, (int32_t)(zero < 255 ? zero : 255), 0, 255};
+}
+
+/* A finite v only where inverse is not 0, so the product is at most a little over 255. */
+static int32_t act_code(const act_params *a, float v) {
+    if (a->inverse == 0) return 0;
+    int32_t code = (int32_t)rintf(v * a->inverse) + a->zero;
+    return code < a->least ? a->least : code > a->most ? a->most : code;
+}
+
+void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *codes, float *scales,
+                       int32_t *zeros) {
+    int64_t group = tw_act_group(s, K);
+    for (int64_t k0 = 0, g = 0; k0 < K; k0 += group, g++) {
+        int64_t k1 = tw_min(K, k0 + group);
+        act_params a = act_choose(s->act_quant, x, TW_F32, k0, k1);
+        scales[g] = a.scale;
+        zeros[g] = a.zero;
+        for (int64_t k = k0; k < k1; k++) codes[k] = (int16_t)act_code(&a, x[k]);
+    }
+}
+
+/* ---- the product ---- */
+
+/* Rows of x of any real dtype. */
+typedef struct rows {
+    const char *data;
+    tw_dtype dtype;
+    int64_t stride_bytes;
+    int count;
+} rows;
+
+/* sum[m][n - n0] over all of K for at most TILE_M rows and TILE_N columns. */
+static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows *x, int64_t n0,
+                          int64_t n1, double sum[TILE_M][TILE_N],
+                          double magnitude[TILE_M][TILE_N]) {
+    const tw_scheme *s = &p->scheme;
+    act_params act[TILE_M] = {0};
+    double xs[TILE_M][CHUNK_K];
+    float ws[CHUNK_K];
+    int64_t act_group = tw_act_group(s, p->K);
+    for (int m = 0; m < x->count; m++)
+        for (int n = 0; n < n1 - n0; n++) sum[m][n] = magnitude[m][n] = 0;
+
+    for (int64_t k0 = 0, k1; k0 < p->K; k0 = k1) {
+        int64_t group_end = tw_min(p->K, (k0 / act_group + 1) * act_group);
+        k1 = tw_min(k0 + CHUNK_K, group_end);
+        for (int m = 0; m < x->count; m++) {
+            const char *row = x->data + m * x->stride_bytes;
+            if (s->act_quant && k0 % act_group == 0)
+                act[m] = act_choose(s->act_quant, row, x->dtype, k0, group_end);
+            for (int64_t k = k0; k < k1; k++) {
+                float v = tw_float_get(row, x->dtype, k);
+                xs[m][k - k0] = s->act_quant ? (double)(act_code(&act[m], v) - act[m].zero) *
+                                                   (double)act[m].scale
+                                             : (double)v;
+            }
+        }
+        for (int64_t n = n0; n < n1; n++) {
+            dequantize_span(p, w, n, k0, k1, ws);
+            for (int m = 0; m < x->count; m++)
+                for (int64_t k = 0; k < k1 - k0; k++) {
+                    double product = xs[m][k] * (double)ws[k];
+                    sum[m][n - n0] += product;
+                    magnitude[m][n - n0] += fabs(product);
+                }
+        }
+    }
+}
+
+double tw_act_apply(tw_act act, double v) {
+    const double root_half = 0.70710678118654752440, root_2_over_pi = 0.79788456080286535588;
+    switch (act) {
+    case TW_ACT_NONE: return v;
+    case TW_ACT_RELU: return v < 0 ? 0 : v; /* NaN stays */
+    case TW_ACT_GELU: return 0.5 * v * erfc(-v * root_half);
+    case TW_ACT_GELU_TANH: return 0.5 * v * (1 + tanh(root_2_over_pi * (v + 0.044715 * v * v * v)));
+    case TW_ACT_SILU: return v / (1 + exp(-v));
+    }
+    return NAN;
+}
+
+static double finish(const tw_problem *p, const tw_canonical *w, int64_t n, double sum) {
+    double bias = p->bias ? (double)tw_float_get(w->bias, p->bias, n) : 0;
+    return tw_act_apply(p->act, p->bias ? sum + bias : sum);
+}
+
+void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0,
+                      int64_t n1, double *out, double *magnitude) {
+    double sum[TILE_M][TILE_N], size[TILE_M][TILE_N];
+    rows one = {(const char *)x, TW_F32, 0, 1};
+    for (int64_t n = n0; n < n1; n += TILE_N) {
+        int64_t end = tw_min(n1, n + TILE_N);
+        multiply_tile(p, w, &one, n, end, sum, size);
+        for (int64_t i = n; i < end; i++) {
+            out[i - n0] = finish(p, w, i, sum[0][i - n]);
+            if (magnitude) magnitude[i - n0] = size[0][i - n];
+        }
+    }
+}
+
+void tw_reference_linear(const tw_problem *p, const tw_canonical *w, const void *x,
+                         int64_t x_stride, void *y, int64_t y_stride, int64_t M) {
+    double sum[TILE_M][TILE_N], size[TILE_M][TILE_N];
+    int64_t stride_bytes = x_stride * tw_dtype_bits(p->x) / 8, y_bytes = tw_dtype_bits(p->y) / 8;
+    for (int64_t m = 0; m < M; m += TILE_M) {
+        rows some = {(const char *)x + m * stride_bytes, p->x, stride_bytes,
+                     (int)tw_min(TILE_M, M - m)};
+        for (int64_t n = 0; n < p->N; n += TILE_N) {
+            int64_t end = tw_min(p->N, n + TILE_N);
+            multiply_tile(p, w, &some, n, end, sum, size);
+            for (int i = 0; i < some.count; i++)
+                for (int64_t j = n; j < end; j++)
+                    tw_double_set((char *)y + (m + i) * y_stride * y_bytes, p->y, j,
+                                  finish(p, w, j, sum[i][j - n]));
+        }
+    }
+}
