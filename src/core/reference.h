@@ -15,7 +15,7 @@ float tw_dequantize_one(const tw_problem *p, const tw_canonical *w, int64_t n, i
 /* Row n, K values. */
 void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, float *out);
 
-/* Quantizes one row of K finite or other values of x, each activation group by itself, all in f32:
+/* Quantizes one row of K values of x, each activation group by itself, all in f32:
  *   i8   s = amax / 127; code = round_half_even(x * (1 / s)) within +-127; zero 0
  *   i8z  s = (max - min) / 255 with min <= 0 <= max; zero = round_half_even(-min * (1 / s)) within 0..255;
  *        code = round_half_even(x * (1 / s)) + zero within 0..255
