@@ -93,8 +93,7 @@ static void put_codes(const job *j, const group *g, float scale, int32_t zero_co
     for (int64_t n = g->n0; n < g->n1; n++)
         for (int64_t k = g->k0; k < g->k1; k++) {
             float v = j->w[n * j->w_stride + k];
-            if (scale == 0) continue; /* the codes are 0 already */
-            if (!j->is_int)           /* the cast rounds and saturates */
+            if (!j->is_int) /* the cast rounds and saturates */
                 tw_float_set(code_row(j, n), dtype, k, v / scale);
             else if (j->scheme->zero_mode == TW_ZERO_VALUE)
                 tw_code_set(code_row(j, n), dtype, k, clamp_code(j, rintf((v - zero) / scale)));
@@ -105,7 +104,7 @@ static void put_codes(const job *j, const group *g, float scale, int32_t zero_co
 }
 
 static tw_status quantize_group(const job *j, group *g) {
-    float scale, zero = 0;
+    float scale = 0, zero = 0;
     int32_t zero_code = 0;
     TW_TRY(find_range(j, g));
     TW_TRY(choose_scale(j, g, &scale));
