@@ -45,7 +45,7 @@ def count_test(test):
 
 
 def count_build(build):
-    """Totals of one build folder's run; prints them, and the names of what failed or was skipped."""
+    """Totals of one build folder's run; prints them, and what failed or was skipped."""
     total, seconds, bad = [0, 0, 0], 0.0, []
     log = os.path.join(build, 'meson-logs', 'testlog.json')
     if not os.path.exists(log):
