@@ -51,7 +51,7 @@ def includes(root, path):
 
 
 def closure(root, path, known):
-    """path and all files of ours that it includes, directly or not; known caches the direct ones."""
+    """path and all files of ours it includes, directly or not; known caches the direct ones."""
     seen, todo = set(), [path]
     while todo:
         file = todo.pop()
