@@ -13,7 +13,7 @@ void tw_logger_init(tw_logger *logger, const tw_log *hook) {
 }
 
 bool tw_log_wants(const tw_logger *logger, tw_log_level level) {
-    return level <= (logger ? logger->level : TW_LOG_WARN);
+    return (int)level <= (logger ? logger->level : TW_LOG_WARN);
 }
 
 void tw_log_line(const tw_logger *logger, tw_log_level level, const char *format, ...) {
