@@ -1,3 +1,4 @@
+/* Configs to text and back. */
 #include "src/core/config.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* The table of dtypes, and the bits of one element of each. */
 #include "src/core/dtype.h"
 
 #include <math.h>
@@ -104,7 +105,7 @@ static float decode(const tw_dtype_info *t, uint32_t code) {
         return float_of_bits(sign | 0x7f800000 | mantissa << (23 - m));
     if (exponent)
         return float_of_bits(sign | (exponent + 127 - (uint32_t)bias) << 23 | mantissa << (23 - m));
-    /* Subnormal: mantissa units of 2^(1 - bias - m), a normal f32 for every type this is used for. */
+    /* Subnormal: mantissa units of 2^(1 - bias - m), all of them normal f32. */
     float unit = float_of_bits((uint32_t)(1 - bias - m + 127) << 23);
     return float_of_bits(sign | 0x3f800000) * ((float)mantissa * unit);
 }

@@ -54,8 +54,8 @@ void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code);
  * 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit types have neither; e8m0 is
  * 2^(code - 127). */
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
-/* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and take
- * NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards. */
+/* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and
+ * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards. */
 void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value);
 static inline void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value) {
     tw_double_set(data, dtype, i, (double)value);

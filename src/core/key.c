@@ -1,5 +1,5 @@
-/* Keys are one line each: readable in the sqlite3 shell, and every part is delimited, so that no two
- * different decisions can share a text. */
+/* Keys are one line each: readable in the sqlite3 shell, and every part is delimited, so that no
+ * two different decisions can share a text. */
 #include "src/core/key.h"
 
 #include "src/base/status.h"

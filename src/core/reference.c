@@ -9,7 +9,7 @@ enum { TILE_M = 8, TILE_N = 64, CHUNK_K = 128 };
 
 /* ---- weights ---- */
 
-/* w[n, k0..k1) in f32.  The build turns contraction off for the whole library (src/core/meson.build). */
+/* w[n, k0..k1) in f32.  src/core/meson.build turns contraction off for the whole library. */
 static void dequantize_span(const tw_problem *p, const tw_canonical *w, int64_t n, int64_t k0,
                             int64_t k1, float *out) {
     const tw_scheme *s = &p->scheme;

@@ -17,10 +17,11 @@ void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, fl
 
 /* Quantizes one row of K values of x, each activation group by itself, all in f32:
  *   i8   s = amax / 127; code = round_half_even(x * (1 / s)) within +-127; zero 0
- *   i8z  s = (max - min) / 255 with min <= 0 <= max; zero = round_half_even(-min * (1 / s)) within 0..255;
+ *   i8z  s = (max - min) / 255 with min <= 0 <= max;
+ *        zero = round_half_even(-min * (1 / s)) within 0..255;
  *        code = round_half_even(x * (1 / s)) + zero within 0..255
- * Where 1 / s is not finite (all x 0, or below about 2^-121) s, zero and codes are 0.  Where an x or s is
- * not finite s is NaN and the codes are 0, so that y becomes NaN.
+ * Where 1 / s is not finite (all x 0, or below about 2^-121) s, zero and codes are 0.  Where an x
+ * or s is not finite s is NaN, zero and codes are 0, so that y becomes NaN.
  * x = (code - zero) * scale; scales, zeros: one per activation group. */
 void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *codes, float *scales,
                        int32_t *zeros);

@@ -1,3 +1,4 @@
+/* The table of instruction sets. */
 #include "src/core/target.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* One group at a time: range, scale, zero, then codes under what was stored of them. */
 #include "src/quant/quantize.h"
 
 #include <float.h>
