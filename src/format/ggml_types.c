@@ -1,0 +1,150 @@
+/* Blocks of ggml's quantized types as codes, scales and zeros, so that code * scale + zero in f32
+ * gives the bits of ggml's own dequantize_row_*.  Layouts: the block structs of ggml-common.h.
+ *
+ * Types with a stored minimum keep unsigned codes; the others centre theirs at a constant, which
+ * two's complement takes in by flipping the top bit: (q - 8) mod 16 == q ^ 8. */
+#include "src/format/ggml_types.h"
+
+#include "src/core/dtype.h"
+
+enum { BLOCK = 32, SUPER = 256 };
+
+static float load_f16(const uint8_t *p) {
+    uint16_t bits = tw_load_u16(p);
+    return tw_float_get(&bits, TW_F16, 0);
+}
+
+/* 32 nibbles: the low ones are the first half of the block, the high ones the second. */
+static void halves(const uint8_t *packed, uint8_t *codes) {
+    for (int i = 0; i < BLOCK / 2; i++) {
+        codes[i] = packed[i] & 15;
+        codes[i + BLOCK / 2] = packed[i] >> 4;
+    }
+}
+
+/* Bit i of the word is the fifth bit of code i. */
+static void fifth_bits(const uint8_t *word, uint8_t *codes) {
+    uint32_t high = tw_load_u32(word);
+    for (int i = 0; i < BLOCK; i++) codes[i] |= (uint8_t)((high >> i & 1) << 4);
+}
+
+static void flip(uint8_t *codes, int count, uint8_t top) {
+    for (int i = 0; i < count; i++) codes[i] ^= top;
+}
+
+static void decode_q4_0(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    (void)zeros;
+    memcpy(scales, block, 2);
+    halves(block + 2, codes);
+    flip(codes, BLOCK, 8);
+}
+
+static void decode_q4_1(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    memcpy(scales, block, 2);
+    memcpy(zeros, block + 2, 2);
+    halves(block + 4, codes);
+}
+
+static void decode_q5_0(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    (void)zeros;
+    memcpy(scales, block, 2);
+    halves(block + 6, codes);
+    fifth_bits(block + 2, codes);
+    flip(codes, BLOCK, 16);
+}
+
+static void decode_q5_1(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    memcpy(scales, block, 2);
+    memcpy(zeros, block + 2, 2);
+    halves(block + 8, codes);
+    fifth_bits(block + 4, codes);
+}
+
+static void decode_q8_0(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    (void)zeros;
+    memcpy(scales, block, 2);
+    memcpy(codes, block + 2, BLOCK);
+}
+
+/* The eight 6-bit scales and minimums of Q4_K and Q5_K, in 12 bytes: the first four of each have a
+ * byte of their own, whose top bits hold the high bits of the last four. */
+static void k_scales(const uint8_t *block, float *scales, float *zeros) {
+    const uint8_t *packed = block + 4;
+    float d = load_f16(block), d_min = load_f16(block + 2);
+    for (int i = 0; i < 8; i++) {
+        int scale, minimum;
+        if (i < 4) {
+            scale = packed[i] & 63;
+            minimum = packed[i + 4] & 63;
+        } else {
+            scale = (packed[i + 4] & 15) | (packed[i - 4] >> 6) << 4;
+            minimum = packed[i + 4] >> 4 | (packed[i] >> 6) << 4;
+        }
+        scales[i] = d * (float)scale;
+        /* ggml subtracts the product: adding its negative has the same bits. */
+        zeros[i] = -(d_min * (float)minimum);
+    }
+}
+
+/* 256 nibbles: of each 32 bytes the low ones first, then the high ones. */
+static void k_nibbles(const uint8_t *packed, uint8_t *codes) {
+    for (int i = 0; i < SUPER; i++) {
+        int chunk = i / 64, in = i % 64;
+        uint8_t byte = packed[chunk * 32 + in % 32];
+        codes[i] = in < 32 ? byte & 15 : byte >> 4;
+    }
+}
+
+static void decode_q4_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    k_scales(block, scales, zeros);
+    k_nibbles(block + 16, codes);
+}
+
+static void decode_q5_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    const uint8_t *high = block + 16;
+    k_scales(block, scales, zeros);
+    k_nibbles(block + 48, codes);
+    /* Byte j holds the fifth bits of column j of all eight groups. */
+    for (int i = 0; i < SUPER; i++) codes[i] |= (uint8_t)((high[i % 32] >> i / 32 & 1) << 4);
+}
+
+static void decode_q6_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    (void)zeros;
+    const uint8_t *low = block, *high = block + 128;
+    const int8_t *sub = (const int8_t *)block + 192;
+    float d = load_f16(block + 208), *out = scales;
+    for (int i = 0; i < SUPER / 16; i++) out[i] = d * (float)sub[i];
+    for (int i = 0; i < SUPER; i++) {
+        /* Each half of 128: four quarters of 32 share 64 bytes of nibbles and 32 of bit pairs. */
+        int half = i / 128, quarter = i % 128 / 32, in = i % 32;
+        uint8_t nibbles = low[half * 64 + quarter % 2 * 32 + in];
+        int code = quarter < 2 ? nibbles & 15 : nibbles >> 4;
+        code |= (high[half * 32 + in] >> 2 * quarter & 3) << 4;
+        codes[i] = (uint8_t)(code ^ 32);
+    }
+}
+
+typedef struct ggml_row {
+    uint32_t id;
+    tw_source_type type;
+} ggml_row;
+
+/* Quantized types bring ggml's activation quantization along: i8 codes per act_group of K. */
+#define TW_ROW(id, name, block, bytes, w, s, z, group, act_group, decode)                          \
+    {id,                                                                                           \
+     {#name,                                                                                       \
+      block,                                                                                       \
+      bytes,                                                                                       \
+      {w, s, z, (group) != 0, group, (act_group) ? TW_ACTQ_I8 : TW_ACTQ_NONE, act_group},          \
+      decode}},
+/* One more expansion: TW_PLAIN and TW_LATER stand for several arguments. */
+#define TW_GGML_TYPE(...) TW_ROW(__VA_ARGS__)
+static const ggml_row rows[] = {
+#include "src/format/ggml_types.def"
+};
+
+const tw_source_type *tw_ggml_type(uint32_t id) {
+    for (size_t i = 0; i < TW_COUNT(rows); i++)
+        if (rows[i].id == id) return &rows[i].type;
+    return NULL;
+}

@@ -1,0 +1,112 @@
+/* What the readers of this folder share: the open model and how a reader fills it. */
+#ifndef TW_FORMAT_MODEL_IMPL_H
+#define TW_FORMAT_MODEL_IMPL_H
+
+#include <string.h>
+
+#include "src/base/status.h"
+#include "src/format/model.h"
+
+/* Files are read as they lie in memory. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the readers assume a little-endian host");
+
+static inline uint16_t tw_load_u16(const void *p) {
+    uint16_t v;
+    return memcpy(&v, p, sizeof v), v;
+}
+static inline uint32_t tw_load_u32(const void *p) {
+    uint32_t v;
+    return memcpy(&v, p, sizeof v), v;
+}
+static inline uint64_t tw_load_u64(const void *p) {
+    uint64_t v;
+    return memcpy(&v, p, sizeof v), v;
+}
+
+/* An element type of a file format: `block` elements in `bytes` bytes. */
+typedef struct tw_source_type {
+    const char *name;
+    uint32_t block, bytes;
+    tw_scheme scheme; /* weight TW_NONE: tensors are listed, their data is refused */
+    /* One block into its codes (one a byte, low bits) and the scales and zeros of its groups, which
+     * are written in the scheme's dtypes.  NULL for plain floats, which are copied. */
+    void (*decode)(const uint8_t *block, uint8_t *codes, void *scales, void *zeros);
+} tw_source_type;
+
+typedef struct tw_model_file {
+    const uint8_t *bytes;
+    size_t size;
+    bool mapped;
+    const char *label; /* for messages */
+} tw_model_file;
+
+typedef struct tw_tensor_entry {
+    tw_model_tensor info;
+    const tw_source_type *type;
+    const uint8_t *data; /* info.bytes of it lie within one file */
+} tw_tensor_entry;
+
+/* One linear, or `count` alike ones under one name. */
+typedef struct tw_linear_entry {
+    tw_problem problem;
+    const char *type, *name;
+    int64_t count;
+    int32_t tensor;
+} tw_linear_entry;
+
+struct tw_model {
+    tw_model_kind kind;
+    const tw_logger *logger;  /* only while opening */
+    const char *architecture; /* as the file names it; NULL: unknown */
+    /* Without a tensor for the output layer the token embedding is one. */
+    bool ties_output;
+    const char *refusal; /* why the linears cannot be told, else NULL */
+    tw_model_file *files;
+    tw_tensor_entry *tensors;
+    tw_linear_entry *linears;
+    char **strings;                  /* owned text behind the pointers above */
+    const tw_tensor_entry **by_name; /* sorted, once all tensors are in */
+    int32_t file_count, file_capacity, tensor_count, tensor_capacity, linear_count, linear_capacity,
+        string_count, string_capacity;
+};
+
+/* ---- filling a model (model.c, files.c) ---- */
+
+/* Makes room for one more element; grows geometrically, so never by a count that a file claims. */
+tw_status tw_grow(void *array, int32_t count, int32_t *capacity, size_t element);
+/* A copy that lives as long as the model. */
+tw_status tw_model_keep(tw_model *model, const char *text, size_t size, const char **out);
+tw_status tw_model_add_bytes(tw_model *model, const void *bytes, size_t size, const char *label,
+                             int32_t *file);
+/* Maps a regular, non-empty file. */
+tw_status tw_model_map(tw_model *model, const char *path, int32_t *file);
+/* Copies name; data must hold info.bytes (tw_type_bytes() of its shape). */
+tw_status tw_model_add_tensor(tw_model *model, const char *name, size_t name_size,
+                              const tw_source_type *type, int32_t ndim, const int64_t *shape,
+                              const uint8_t *data);
+tw_status tw_model_add_linear(tw_model *model, const tw_linear_entry *entry);
+/* Bytes of a tensor; false when the element count or the bytes leave int64 or do not make whole
+ * blocks.  Negative dimensions must have been refused. */
+bool tw_type_bytes(const tw_source_type *type, int32_t ndim, const int64_t *shape, uint64_t *out);
+/* N and K of model.h's canonical tensor. */
+void tw_fold_shape(const tw_model_tensor *tensor, int64_t *N, int64_t *K);
+/* Sorts tensors by name and refuses two of one name. */
+tw_status tw_model_index(tw_model *model, const char *label);
+/* Decides is_linear for every tensor and collects the linears (classify.c). */
+tw_status tw_model_classify(tw_model *model);
+
+/* At most 64 bytes of a hostile text, printable, for messages. */
+typedef struct tw_shown {
+    char text[72];
+} tw_shown;
+tw_shown tw_show(const void *text, size_t size);
+
+/* ---- the readers: each takes a file of the model and checks it whole ---- */
+
+/* Several files: the parts of a split model, in order. */
+tw_status tw_gguf_read(tw_model *model, int32_t file);
+tw_status tw_gguf_open_split(tw_model *model, const char *path);
+tw_status tw_safetensors_read(tw_model *model, int32_t file);
+
+#endif

@@ -1,0 +1,87 @@
+/* A tensor's data in canonical form. */
+#include <stdlib.h>
+
+#include "src/base/alloc.h"
+#include "src/core/dtype.h"
+#include "src/format/model_impl.h"
+
+enum { MOST_ELEMENTS = 256 }; /* of one block of any source type */
+
+/* Codes of one byte each into `bits` each, lowest first; bits * count is whole bytes. */
+static void pack(const uint8_t *codes, uint32_t count, int bits, uint8_t *out) {
+    uint32_t pending = 0;
+    int filled = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        pending |= (uint32_t)(codes[i] & ((1 << bits) - 1)) << filled;
+        for (filled += bits; filled >= 8; filled -= 8, pending >>= 8) *out++ = (uint8_t)pending;
+    }
+}
+
+/* Blocks fill whole bytes and groups, and rows whole blocks: a tensor is one run of blocks. */
+static void decode(const tw_source_type *type, const uint8_t *data, uint64_t blocks,
+                   tw_canonical_tensor *out) {
+    const tw_scheme *s = &type->scheme;
+    int bits = tw_dtype_bits(s->weight);
+    size_t code_bytes = (size_t)type->block * (size_t)bits / 8;
+    size_t scale_bytes = type->block / (size_t)s->group_k * (size_t)tw_dtype_bits(s->scale) / 8;
+    size_t zero_bytes = s->zero_mode == TW_ZERO_VALUE ? scale_bytes : 0;
+    uint8_t codes[MOST_ELEMENTS], *weight = out->weight, *scales = out->scales, *zeros = out->zeros;
+    for (uint64_t i = 0; i < blocks; i++) {
+        type->decode(data + i * type->bytes, codes, scales, zeros);
+        pack(codes, type->block, bits, weight);
+        weight += code_bytes;
+        scales += scale_bytes;
+        if (zeros) zeros += zero_bytes;
+    }
+}
+
+static tw_status allocate(tw_canonical_tensor *t) {
+    const tw_scheme *s = &t->scheme;
+    t->weight_bytes = (size_t)t->N * tw_dtype_row_bytes(s->weight, t->K);
+    t->weight = tw_alloc(&tw_allocator_default, t->weight_bytes);
+    bool ok = t->weight;
+    if (!tw_scheme_plain(s)) {
+        size_t groups = (size_t)t->N * (size_t)(t->K / s->group_k);
+        t->scale_bytes = groups * (size_t)tw_dtype_bits(s->scale) / 8;
+        t->scales = tw_alloc(&tw_allocator_default, t->scale_bytes);
+        ok = ok && t->scales;
+        if (s->zero_mode == TW_ZERO_VALUE) {
+            t->zero_bytes = t->scale_bytes;
+            t->zeros = tw_alloc(&tw_allocator_default, t->zero_bytes);
+            ok = ok && t->zeros;
+        }
+    }
+    return ok ? TW_OK
+              : tw_fail(TW_MEMORY, "out of memory for a tensor of %zu bytes", t->weight_bytes);
+}
+
+tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tensor *out) {
+    if (index < 0 || index >= model->tensor_count)
+        return tw_fail(TW_INVALID, "tensor: index %d, expected 0..%d", index,
+                       model->tensor_count - 1);
+    const tw_tensor_entry *entry = &model->tensors[index];
+    const tw_source_type *type = entry->type;
+    if (!type->scheme.weight)
+        return tw_fail(TW_UNSUPPORTED, "%s: data of type %s cannot be read by this version",
+                       tw_show(entry->info.name, strlen(entry->info.name)).text, type->name);
+    tw_canonical_tensor t = {.scheme = type->scheme};
+    tw_fold_shape(&entry->info, &t.N, &t.K);
+    tw_status status = allocate(&t);
+    if (status) {
+        tw_canonical_tensor_free(&t);
+        return status;
+    }
+    if (type->decode)
+        decode(type, entry->data, entry->info.bytes / type->bytes, &t);
+    else if (t.weight_bytes)
+        memcpy(t.weight, entry->data, t.weight_bytes);
+    *out = t;
+    return TW_OK;
+}
+
+void tw_canonical_tensor_free(tw_canonical_tensor *t) {
+    tw_free(&tw_allocator_default, t->weight, t->weight_bytes);
+    tw_free(&tw_allocator_default, t->scales, t->scale_bytes);
+    tw_free(&tw_allocator_default, t->zeros, t->zero_bytes);
+    *t = (tw_canonical_tensor){0};
+}
