@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Counts what the test runs of `./dev test` did and closes with 'N passed, N failed, N skipped'.
 
-usage: test_summary.py [NAME=passed|failed]... BUILD...
+usage: test_summary.py [NAME=passed|failed|skipped]... BUILD...
     NAME=...   a step that is one test by itself, such as a lint tool
     BUILD      a build folder whose meson-logs/testlog.json holds a run; none there is a failure
 
@@ -68,9 +68,9 @@ def count_build(build):
 def main():
     total = [0, 0, 0]
     for argument in sys.argv[1:]:
-        step = re.fullmatch(r'([\w-]+)=(passed|failed)', argument)
+        step = re.fullmatch(r'([\w-]+)=(passed|failed|skipped)', argument)
         if step:
-            counts = [1, 0, 0] if step[2] == 'passed' else [0, 1, 0]
+            counts = [int(step[2] == kind) for kind in ('passed', 'failed', 'skipped')]
             print(f'{step[1]}: {step[2]}')
         else:
             counts = count_build(argument)
