@@ -8,19 +8,19 @@
 #include "templates/template.h"
 
 /* One measured (or failed) config. */
-typedef struct tw_trial {
+typedef struct tw_tune_trial {
     const tw_template *tmpl;
     tw_config config;
     double median_ns, spread_ns; /* 0 when failed */
     const char *failure;         /* NULL, or why: "verify: ...", "compile: ..." */
-} tw_trial;
+} tw_tune_trial;
 
 typedef struct tw_tune_hooks {
     void *user;
     /* Stores one measurement as it is made.  May be NULL. */
-    void (*sink)(void *user, const tw_trial *trial);
+    void (*sink)(void *user, const tw_tune_trial *trial);
     /* Calls each(arg, trial) for what is already known of this problem.  May be NULL. */
-    void (*source)(void *user, void (*each)(void *arg, const tw_trial *trial), void *arg);
+    void (*source)(void *user, void (*each)(void *arg, const tw_tune_trial *trial), void *arg);
     /* The object of one config (binary cache first, then the compiler); out is filled with object bytes. */
     tw_status (*build)(void *user, const tw_template *tmpl, const tw_problem *problem, const tw_config *config, tw_str *out);
     /* Progress: done of total configs of this problem; returns nonzero to stop early (Ctrl-C).  May be NULL. */

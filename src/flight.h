@@ -1,0 +1,50 @@
+/* Single flight: what several threads ask for at a time is made by the first and shared by all, for as
+ * long as somebody uses it.  A failure is given to those who waited for it and then forgotten. */
+#ifndef TW_SRC_FLIGHT_H
+#define TW_SRC_FLIGHT_H
+
+#include <pthread.h>
+
+#include "src/base/base.h"
+
+typedef enum tw_flight_state {
+    TW_FLIGHT_MAKING,
+    TW_FLIGHT_READY,
+    TW_FLIGHT_FAILED
+} tw_flight_state;
+
+typedef struct tw_flight {
+    struct tw_flight *next;
+    void *value; /* valid while READY */
+    int users;
+    tw_flight_state state;
+    tw_status status; /* of a failure, with its sentence */
+    char message[512];
+    size_t size; /* of this entry with its key */
+    char key[];
+} tw_flight;
+
+typedef struct tw_flights {
+    const tw_allocator *allocator;
+    void (*destroy)(void *user, void *value); /* called without the lock */
+    void *user;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    tw_flight *first;
+} tw_flights;
+
+void tw_flights_init(tw_flights *flights, const tw_allocator *allocator,
+                     void (*destroy)(void *user, void *value), void *user);
+/* Nothing may be in use any more. */
+void tw_flights_free(tw_flights *flights);
+
+/* The entry of `key`, made by make(arg, &value) when there is none.  make may take as long as it likes
+ * and ask for other keys, in one order.  Errors: make's, MEMORY. */
+tw_status tw_flights_get(tw_flights *flights, const char *key,
+                         tw_status (*make)(void *arg, void **value), void *arg, tw_flight **out);
+/* The entry of `key` if it is ready, else NULL. */
+tw_flight *tw_flights_find(tw_flights *flights, const char *key);
+/* The last user's release destroys the value. */
+void tw_flights_release(tw_flights *flights, tw_flight *flight);
+
+#endif

@@ -1,0 +1,94 @@
+/* A plan: a problem, for one M bucket, resolved to something that runs, and where that came from.
+ *
+ *     choice in the cache? -> (may tune ? tune : guess) -> binary in the cache? -> compile -> load
+ *
+ * Linears and tools make plans here; nothing else asks cache, tuner or compiler.  Plans and the code
+ * they run are shared by everybody in a context who asks for the same, and made once however many
+ * threads ask at a time. */
+#ifndef TW_SRC_PLAN_H
+#define TW_SRC_PLAN_H
+
+#include "autotune/tune.h"
+#include "src/context.h"
+
+/* name in code, text in tw_plan_info */
+#define TW_ORIGINS(X)                                                                              \
+    X(GUESS, "guess")                                                                              \
+    X(TUNED, "tuned")                                                                              \
+    X(CACHE, "cache")                                                                              \
+    X(FORCED, "forced")                                                                            \
+    X(REGISTERED, "registered")                                                                    \
+    X(REFERENCE, "reference")
+
+typedef enum tw_origin {
+#define TW_ROW(name, text) TW_ORIGIN_##name,
+    TW_ORIGINS(TW_ROW)
+#undef TW_ROW
+} tw_origin;
+const char *tw_origin_text(tw_origin origin);
+
+/* Which kernel, before anything is built. */
+typedef struct tw_decision {
+    const tw_template *tmpl; /* NULL: the reference */
+    tw_config config;
+    tw_origin origin;
+    double median_ns, spread_ns, error; /* as tuned; 0 when never measured */
+} tw_decision;
+
+typedef struct tw_plan_request {
+    const tw_problem *problem; /* M >= 1 is rounded up to its bucket's size */
+    tw_mode mode;
+    const tw_layout *layout; /* NULL: any; else only kernels over this one */
+    /* Forces a kernel and a config; tmpl alone: its guess.  Choices are neither asked nor stored. */
+    const tw_template *tmpl;
+    const tw_config *config;
+    /* The rest is for the tuning modes. */
+    double budget_s; /* 0: the context's */
+    bool again;      /* tune although the cache has a choice; measurements are still taken over */
+    int (*progress)(void *user, int done, int total); /* as tw_tune_hooks; may be NULL */
+    void *user;
+    tw_tune_result *result; /* NULL, or what tuning did; all zero where nothing was tuned */
+} tw_plan_request;
+
+/* A request of the context's own mode and budget. */
+tw_plan_request tw_plan_ask(const tw_context *context, const tw_problem *problem);
+
+/* The decision alone: nothing is loaded, and nothing compiled unless to tune.
+ * Errors: MISS (CACHED_ONLY) names the key; UNSUPPORTED: no kernel takes the problem, or the forced one
+ * does not; whatever tw_tune fails with. */
+tw_status tw_plan_decide(tw_context *context, const tw_plan_request *request, tw_decision *out);
+
+/* Machine code of one config: from the binary cache, else compiled and stored there.
+ * Errors: MISS (CACHED_ONLY), UNSUPPORTED (no compiler here, or the config is rejected), COMPILE. */
+tw_status tw_plan_object(tw_context *context, tw_mode mode, const tw_template *tmpl,
+                         const tw_problem *problem, const tw_config *config, tw_str *out);
+
+/* A few lines for people: the key, what was decided and why each other kernel declined. */
+tw_status tw_plan_explain(tw_context *context, const tw_plan_request *request,
+                          const tw_decision *decision, tw_str *out);
+
+/* The same machine code, loaded once for everybody. */
+typedef struct tw_code {
+    tw_image *image;
+    tw_pack_x_fn *pack_x;
+    tw_matmul_fn *matmul;
+} tw_code;
+
+typedef struct tw_plan {
+    tw_problem problem; /* M: the bucket's size */
+    tw_decision decision;
+    tw_kernel kernel;     /* what tw_launch takes; zero for the reference */
+    size_t scratch_bytes; /* for any M up to the bucket's size */
+    tw_flight *code;      /* its tw_code; NULL for the reference */
+    tw_flight *flight;    /* this plan's own entry */
+} tw_plan;
+
+/* Decides, builds and loads; the reference where nothing can be compiled, which the caller reports.
+ * Release it when done.  Errors: as tw_plan_decide and tw_plan_object, except that UNSUPPORTED becomes
+ * the reference outside CACHED_ONLY (*why, where given, then holds the reason); MEMORY, INTERNAL. */
+tw_status tw_plan_make(tw_context *context, const tw_plan_request *request, tw_plan **out,
+                       tw_str *why);
+/* NULL is allowed. */
+void tw_plan_release(tw_context *context, tw_plan *plan);
+
+#endif
