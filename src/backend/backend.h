@@ -1,5 +1,5 @@
-/* src/backend: devices: facts, loading machine code, launching, the threads of a CPU.  Knows nothing of
- * caches, templates or tuning. */
+/* src/backend: devices: facts, loading machine code, launching, the threads of a CPU.  Knows
+ * nothing of caches, templates or tuning. */
 #ifndef TW_BACKEND_BACKEND_H
 #define TW_BACKEND_BACKEND_H
 
@@ -23,7 +23,8 @@ tw_status tw_cpu_describe(const char *device, int32_t threads, tw_target *out);
 typedef struct tw_image tw_image; /* mapped, executable, read-only code [shared] */
 
 /* Links the object by itself (no LLVM): the few relocations that generated objects have; others are
- * refused by name.  `object` may be freed on return. */
+ * refused by name.  `object` may be freed on return.
+ * Errors: FORMAT (damaged, or not what codegen makes), MEMORY, UNSUPPORTED (no executable memory). */
 tw_status tw_image_load(const void *object, size_t size, tw_image **out);
 /* NULL when there is no such function. */
 void *tw_image_symbol(const tw_image *image, const char *name);
@@ -31,13 +32,14 @@ void tw_image_unload(tw_image *image);
 
 /* ---- threads ---- */
 
-/* The host's hook, or an own pool of target->threads; NULL for one thread. */
+/* The host's hook, or an own pool of `threads`; NULL for one thread.  [shared] */
 typedef struct tw_threads tw_threads;
 tw_status tw_threads_create(const tw_parallel *hook, int32_t threads, tw_threads **out);
 void tw_threads_destroy(tw_threads *threads);
 int32_t tw_threads_count(const tw_threads *threads);
 /* threads NULL or count 1: on the calling thread. */
-void tw_threads_run(tw_threads *threads, void (*task)(void *arg, size_t i), void *arg, size_t count);
+void tw_threads_run(tw_threads *threads, void (*task)(void *arg, size_t i), void *arg,
+                    size_t count);
 
 /* ---- launch ---- */
 
@@ -54,8 +56,9 @@ typedef struct tw_kernel {
 int64_t tw_launch_chunk(const tw_kernel *kernel, int64_t M);
 /* Bytes of scratch for launches of up to M rows. */
 size_t tw_launch_scratch(const tw_kernel *kernel, int64_t M);
-/* args: x, x_stride, w, bias, y, y_stride, M filled in; scratch: tw_launch_scratch bytes, 64-byte aligned.
- * Allocates nothing, takes no lock but the parallel-for's. */
-void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args, void *scratch);
+/* args: x, x_stride, w, bias, y, y_stride, M filled in; scratch: tw_launch_scratch bytes, 64-byte
+ * aligned.  Allocates nothing, takes no lock but the parallel-for's. */
+void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args,
+               void *scratch);
 
 #endif

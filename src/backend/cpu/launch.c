@@ -1,0 +1,149 @@
+/* One linear layer's forward on a CPU: x is packed chunk by chunk of rows, so that scratch is
+ * bounded, then a grid of tiles of y is computed from it. */
+#include <string.h>
+
+#include "src/backend/backend.h"
+
+/* Rows a chunk: weights are read once a chunk, and its packed x stays in the second-level cache. */
+enum { CHUNK_ROWS = 512, SCRATCH_ALIGN = 64 };
+/* Waking a pool costs some microseconds; a core does this many multiply-adds in about five. */
+static const double INLINE_MACS = 1 << 18;
+/* Elements of x worth a packing task of its own, by the same measure. */
+enum { PACK_ELEMENTS = 1 << 14 };
+/* What starting a task costs, in multiply-adds. */
+static const double TASK_MACS = 1 << 13;
+
+/* Rows of one task: block_m in whole register tiles; without block_m, what there is. */
+static int64_t unit_rows(const tw_config *c) {
+    int64_t micro = tw_max(c->micro_m, 1);
+    return c->block_m ? tw_round_up(c->block_m, micro) : tw_round_up(CHUNK_ROWS, micro);
+}
+
+/* The most rows of a chunk, for any M. */
+static int64_t chunk_limit(const tw_config *c) {
+    int64_t unit = unit_rows(c);
+    return tw_max(CHUNK_ROWS / unit, 1) * unit;
+}
+
+/* Chunks of one launch are about equal: 520 rows are not 512 and then 8. */
+int64_t tw_launch_chunk(const tw_kernel *kernel, int64_t M) {
+    int64_t limit = chunk_limit(&kernel->config);
+    if (M <= limit) return tw_max(M, 1);
+    return tw_round_up(tw_ceil_div(M, tw_ceil_div(M, limit)), unit_rows(&kernel->config));
+}
+
+/* Rows of scratch that hold `rows` rows of x: the last register tile reads whole. */
+static int64_t padded_rows(const tw_kernel *kernel, int64_t rows) {
+    return tw_round_up(rows, tw_max(kernel->config.micro_m, 1));
+}
+
+static size_t xq_bytes(const tw_kernel *kernel, int64_t rows) {
+    return (size_t)tw_round_up(padded_rows(kernel, rows) * kernel->xq_stride, SCRATCH_ALIGN);
+}
+
+static size_t xmeta_bytes(const tw_kernel *kernel, int64_t rows) {
+    return (size_t)tw_round_up(padded_rows(kernel, rows) * kernel->xmeta_stride, SCRATCH_ALIGN);
+}
+
+size_t tw_launch_scratch(const tw_kernel *kernel, int64_t M) {
+    int64_t rows = tw_min(tw_max(M, 1), chunk_limit(&kernel->config));
+    return xq_bytes(kernel, rows) + xmeta_bytes(kernel, rows);
+}
+
+/* ---- packing ---- */
+
+typedef struct pack_job {
+    const tw_kernel *kernel;
+    const tw_kernel_args *args;
+    int64_t rows; /* of one task */
+} pack_job;
+
+static void pack_task(void *arg, size_t i) {
+    const pack_job *job = arg;
+    int64_t m0 = (int64_t)i * job->rows;
+    job->kernel->pack_x(job->args, m0, tw_min(m0 + job->rows, job->args->M));
+}
+
+/* Rows past M, which the last register tile computes with and does not store, are zero. */
+static void clear_padding(const tw_kernel *kernel, const tw_kernel_args *args) {
+    int64_t padding = padded_rows(kernel, args->M) - args->M;
+    if (!padding) return;
+    memset((char *)args->xq + args->M * kernel->xq_stride, 0,
+           (size_t)(padding * kernel->xq_stride));
+    memset((char *)args->xmeta + args->M * kernel->xmeta_stride, 0,
+           (size_t)(padding * kernel->xmeta_stride));
+}
+
+static void pack(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args) {
+    clear_padding(kernel, args);
+    int64_t tasks = tw_min(tw_threads_count(threads), args->M * kernel->K / PACK_ELEMENTS);
+    pack_job job = {kernel, args, tw_ceil_div(args->M, tw_max(tasks, 1))};
+    tw_threads_run(threads, pack_task, &job, (size_t)tw_ceil_div(args->M, job.rows));
+}
+
+/* ---- the product ---- */
+
+typedef struct matmul_job {
+    const tw_kernel *kernel;
+    const tw_kernel_args *args;
+    int64_t rows, columns; /* of one task */
+    int64_t tiles_m;
+} matmul_job;
+
+/* Consecutive tasks go down a column of tiles: a thread's run of them shares weights. */
+static void matmul_task(void *arg, size_t i) {
+    const matmul_job *job = arg;
+    int64_t m0 = (int64_t)i % job->tiles_m * job->rows;
+    int64_t n0 = (int64_t)i / job->tiles_m * job->columns;
+    job->kernel->matmul(job->args, m0, tw_min(m0 + job->rows, job->args->M), n0,
+                        tw_min(n0 + job->columns, job->kernel->N));
+}
+
+static int64_t grid(const matmul_job *job) {
+    return job->tiles_m * tw_ceil_div(job->kernel->N, job->columns);
+}
+
+/* Halves block_n where that ends the slowest thread's share earlier: with few rows the columns are
+ * all there is to split, and a last round that half of the threads sit out costs a full one. */
+static void balance(matmul_job *job, int32_t threads) {
+    int64_t micro = tw_max(job->kernel->config.micro_n, 1), best = job->columns;
+    double least = 0;
+    for (int64_t columns = best;; columns = tw_round_up(columns / 2, micro)) {
+        job->columns = columns;
+        int64_t rounds = tw_ceil_div(grid(job), threads);
+        double macs = (double)columns * (double)job->rows * (double)job->kernel->K;
+        double time = (double)rounds * (macs + TASK_MACS);
+        if (least == 0 || time < least) {
+            least = time;
+            best = columns;
+        }
+        if (columns <= micro) break;
+    }
+    job->columns = best;
+}
+
+static void matmul(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args) {
+    const tw_config *c = &kernel->config;
+    int64_t micro_n = tw_max(c->micro_n, 1), whole = tw_round_up(kernel->N, micro_n);
+    matmul_job job = {kernel, args, tw_min(unit_rows(c), args->M), whole, 0};
+    if (c->block_n) job.columns = tw_min(tw_round_up(c->block_n, micro_n), whole);
+    job.tiles_m = tw_ceil_div(args->M, job.rows);
+    if (threads) balance(&job, tw_threads_count(threads));
+    tw_threads_run(threads, matmul_task, &job, (size_t)grid(&job));
+}
+
+void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args,
+               void *scratch) {
+    tw_kernel_args part = *args;
+    int64_t chunk = tw_launch_chunk(kernel, args->M);
+    if ((double)args->M * (double)kernel->N * (double)kernel->K < INLINE_MACS) threads = NULL;
+    part.xq = scratch;
+    part.xmeta = (char *)scratch + xq_bytes(kernel, chunk);
+    for (int64_t m = 0; m < args->M; m += chunk) {
+        part.x = (const char *)args->x + m * args->x_stride;
+        part.y = (char *)args->y + m * args->y_stride;
+        part.M = tw_min(chunk, args->M - m);
+        pack(kernel, threads, &part);
+        matmul(kernel, threads, &part);
+    }
+}
