@@ -24,7 +24,7 @@ typedef struct tw_image tw_image; /* mapped, executable, read-only code [shared]
 
 /* Links the object by itself (no LLVM): the few relocations that generated objects have; others are
  * refused by name.  `object` may be freed on return.
- * Errors: FORMAT (damaged, or not what codegen makes), MEMORY, UNSUPPORTED (no executable memory). */
+ * Errors: FORMAT (damaged, or not codegen's), MEMORY, UNSUPPORTED (no executable memory). */
 tw_status tw_image_load(const void *object, size_t size, tw_image **out);
 /* NULL when there is no such function. */
 void *tw_image_symbol(const tw_image *image, const char *name);
