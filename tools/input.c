@@ -1,0 +1,110 @@
+#include "tools/input.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/backend/backend.h"
+#include "src/base/options.h"
+#include "src/base/status.h"
+#include "tools/out.h"
+
+/* INVALID is a word that breaks its rule, anything else went wrong with a good one. */
+static int exit_code(const char *what, tw_status status) {
+    return status == TW_INVALID ? cli_bad(what) : cli_failed();
+}
+
+int input_problem(const char *word, bool need_m, tw_problem *out) {
+    tw_status status = tw_problem_parse(word, need_m, out);
+    return status == TW_OK ? CLI_OK : exit_code("PROBLEM", status);
+}
+
+int input_target(const char *word, const cli_args *args, bool any, tw_target *out) {
+    int32_t threads = (int32_t)(args->threads ? args->threads : tw_option_int(TW_OPT_TW_THREADS));
+    tw_status status = (any ? tw_cpu_describe : tw_cpu_detect)(word, threads, out);
+    return status == TW_OK ? CLI_OK : exit_code("DEV", status);
+}
+
+/* ---- problems -------------------------------------------------------------------------------- */
+
+static tw_status add_item(input *in, const tw_problem *problem, const char *name, int64_t count) {
+    tw_str text = {0};
+    tw_problem_text(problem, &text);
+    TW_TRY(tw_str_ok(&text));
+    for (int i = 0; i < in->count; i++)
+        if (!strcmp(in->items[i].text, text.text)) {
+            in->items[i].count += count;
+            tw_str_free(&text);
+            return TW_OK;
+        }
+    input_item *items = realloc(in->items, (size_t)(in->count + 1) * sizeof *items);
+    if (!items) {
+        tw_str_free(&text);
+        return tw_fail(TW_MEMORY, "problems: out of memory after %d", in->count);
+    }
+    in->items = items;
+    items[in->count++] = (input_item){*problem, text.text, name, count};
+    return TW_OK;
+}
+
+/* The problem at its own M, or at each of --m. */
+static tw_status add_problem(input *in, const tw_problem *problem, const cli_args *args,
+                             const char *name, int64_t count) {
+    static const cli_sizes standard = {{1, 16, 512}, 3};
+    const cli_sizes *m = args->m.count ? &args->m : &standard;
+    tw_problem p = *problem;
+    if (args->scheme) TW_TRY(tw_scheme_parse(args->scheme, &p.scheme));
+    if (p.M) return add_item(in, &p, name, count);
+    for (int i = 0; i < m->count; i++) {
+        p.M = m->at[i];
+        TW_TRY(tw_problem_check(&p));
+        TW_TRY(add_item(in, &p, name, count));
+    }
+    return TW_OK;
+}
+
+static tw_status add_model(const char *path, const cli_args *args, input *in) {
+    TW_TRY(tw_model_open(path, NULL, &in->model));
+    TW_TRY(tw_model_linears_get(in->model, &in->linears));
+    for (int32_t i = 0; i < in->linears.count; i++) {
+        const tw_model_linear *linear = &in->linears.items[i];
+        if (linear->problem.scheme.weight == TW_NONE && !args->scheme) {
+            out_note("left out: %lld of %s %s cannot be read yet; --scheme gives them another type",
+                     (long long)linear->count, linear->type, linear->names[0]);
+            continue;
+        }
+        TW_TRY(add_problem(in, &linear->problem, args, linear->names[0], linear->count));
+    }
+    if (!in->count) return tw_fail(TW_FORMAT, "%s: holds no linear layer that can be read", path);
+    return TW_OK;
+}
+
+static tw_status add_word(const char *word, const cli_args *args, input *in) {
+    tw_problem problem;
+    if (*word == '@') return add_model(word + 1, args, in);
+    if (!strchr(word, '=') || !access(word, F_OK)) return add_model(word, args, in);
+    TW_TRY(tw_problem_parse(word, false, &problem));
+    return add_problem(in, &problem, args, "", 1);
+}
+
+int input_open(const char *word, const cli_args *args, input *out) {
+    tw_scheme scheme;
+    *out = (input){0};
+    if (args->scheme) {
+        tw_status status = tw_scheme_parse(args->scheme, &scheme);
+        if (status != TW_OK) return exit_code("--scheme", status);
+    }
+    tw_status status = add_word(word, args, out);
+    if (status == TW_OK) return CLI_OK;
+    int code = exit_code(word, status);
+    input_close(out);
+    return code;
+}
+
+void input_close(input *in) {
+    for (int i = 0; i < in->count; i++) free(in->items[i].text);
+    free(in->items);
+    tw_model_linears_free(&in->linears);
+    tw_model_close(in->model);
+    *in = (input){0};
+}

@@ -1,0 +1,27 @@
+#include "tools/schemes.h"
+
+#include "src/base/base.h"
+
+static const named_scheme rows[] = {
+    {"q4_0", "w=i4,g=32,s=f16,z=none,a=i8g32", "GGUF Q4_0"},
+    {"q4_1", "w=u4,g=32,s=f16,z=value,a=i8g32", "GGUF Q4_1"},
+    {"q5_0", "w=i5,g=32,s=f16,z=none,a=i8g32", "GGUF Q5_0"},
+    {"q5_1", "w=u5,g=32,s=f16,z=value,a=i8g32", "GGUF Q5_1"},
+    {"q8_0", "w=i8,g=32,s=f16,z=none,a=i8g32", "GGUF Q8_0"},
+    {"q4_k", "w=u4,g=32,s=f32,z=value,a=i8g256",
+     "GGUF Q4_K, its two levels of scales multiplied out"},
+    {"q5_k", "w=u5,g=32,s=f32,z=value,a=i8g256", "GGUF Q5_K"},
+    {"q6_k", "w=i6,g=16,s=f32,z=none,a=i8g256", "GGUF Q6_K"},
+    {"gptq", "w=u4,g=128,s=f16,z=code,a=none", "GPTQ and AWQ checkpoints, W4A16"},
+    {"hqq", "w=u4,g=64,s=bf16,z=value,a=none", "HQQ, zeros as values"},
+    {"w4a8", "w=i4,g=128,s=f16,z=none,a=i8", "4-bit weights, per-token 8-bit activations"},
+    {"w8a8", "w=i8,g=channel,s=f32,z=none,a=i8", "SmoothQuant's: per channel, per token"},
+    {"w8a16", "w=i8,g=channel,s=f32,z=none,a=none", "8-bit weights alone"},
+    {"f32", "w=f32", "plain weights"},
+    {"f16", "w=f16", "plain weights"},
+    {"bf16", "w=bf16", "plain weights"},
+};
+
+const named_scheme *named_scheme_row(int i) {
+    return i >= 0 && (size_t)i < TW_COUNT(rows) ? &rows[i] : NULL;
+}
