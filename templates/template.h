@@ -24,15 +24,16 @@ typedef struct tw_geometry {
 } tw_geometry;
 
 typedef struct tw_template {
-    const char *name;  /* "cpu.int_gemm" */
-    uint32_t version;  /* bump when generated code changes on purpose */
+    const char *name; /* "cpu.int_gemm" */
+    uint32_t version; /* bump when generated code changes on purpose */
     const tw_layout *layout;
     const tw_axis *space;
     int axes;
     /* NULL: takes the problem on this target; else why not, as a complete sentence.  M is not looked at. */
     const char *(*reject_problem)(const tw_target *target, const tw_problem *problem);
     /* The same for one config of a problem it takes; problem->M is the bucket's size here. */
-    const char *(*reject)(const tw_target *target, const tw_problem *problem, const tw_config *config);
+    const char *(*reject)(const tw_target *target, const tw_problem *problem,
+                          const tw_config *config);
     /* A legal config, good without measuring. */
     void (*guess)(const tw_target *target, const tw_problem *problem, tw_config *config);
     /* Estimated nanoseconds on one thread: only its order matters. */
@@ -49,7 +50,8 @@ const tw_template *tw_template_row(int i);
 const tw_template *tw_template_find(const char *name);
 
 /* Compiles one config: key, banner and all.  Same arguments, same bytes. */
-tw_status tw_template_compile(const tw_template *tmpl, const tw_problem *problem, const tw_config *config,
-                              const tw_target *target, tw_code_kind kind, tw_str *out);
+tw_status tw_template_compile(const tw_template *tmpl, const tw_problem *problem,
+                              const tw_config *config, const tw_target *target, tw_code_kind kind,
+                              tw_str *out);
 
 #endif

@@ -15,8 +15,8 @@ typedef enum tw_code_kind { TW_CODE_OBJECT, TW_CODE_IR, TW_CODE_ASM, TW_CODE_TRA
 /* banner: comment that opens textual output (key, kernel, config, how to regenerate).
  * Deterministic: same arguments, same bytes.  Thread rule: any thread, compiles run in parallel.
  * Errors: COMPILE, UNSUPPORTED when the LLVM module is not there. */
-tw_status tw_cpu_compile(const tw_target *target, tw_emit_fn *emit, const void *arg, const char *banner,
-                         tw_code_kind kind, tw_str *out);
+tw_status tw_cpu_compile(const tw_target *target, tw_emit_fn *emit, const void *arg,
+                         const char *banner, tw_code_kind kind, tw_str *out);
 
 /* "llvm 19.1.7", part of binary keys: known without opening LLVM. */
 const char *tw_cpu_compiler(void);

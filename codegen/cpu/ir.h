@@ -9,7 +9,18 @@
 #include "src/base/base.h"
 #include "src/core/target.h"
 
-typedef enum tw_ty_kind { TW_TY_VOID, TW_TY_I1, TW_TY_I8, TW_TY_I16, TW_TY_I32, TW_TY_I64, TW_TY_F16, TW_TY_BF16, TW_TY_F32, TW_TY_PTR } tw_ty_kind;
+typedef enum tw_ty_kind {
+    TW_TY_VOID,
+    TW_TY_I1,
+    TW_TY_I8,
+    TW_TY_I16,
+    TW_TY_I32,
+    TW_TY_I64,
+    TW_TY_F16,
+    TW_TY_BF16,
+    TW_TY_F32,
+    TW_TY_PTR
+} tw_ty_kind;
 
 /* lanes 0: a scalar. */
 typedef struct tw_ty {
@@ -26,14 +37,17 @@ typedef void *tw_block;
 
 /* name in code, name in traces and LLVM */
 #define TW_BINOPS(X)                                                                               \
-    X(ADD, add) X(SUB, sub) X(MUL, mul) X(AND, and) X(OR, or) X(XOR, xor) X(SHL, shl)              \
-    X(LSHR, lshr) X(ASHR, ashr) X(SMIN, smin) X(SMAX, smax) X(UMIN, umin) X(UMAX, umax)            \
-    X(FADD, fadd) X(FSUB, fsub) X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum) X(FMAX, maxnum)
+    X(ADD, add)                                                                                    \
+    X(SUB, sub) X(MUL, mul) X(AND, and) X(OR, or) X(XOR, xor) X(SHL, shl) X(LSHR, lshr)            \
+        X(ASHR, ashr) X(SMIN, smin) X(SMAX, smax) X(UMIN, umin) X(UMAX, umax) X(FADD, fadd)        \
+            X(FSUB, fsub) X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum) X(FMAX, maxnum)
 #define TW_UNOPS(X) X(FNEG, fneg) X(FABS, fabs) X(ROUNDEVEN, roundeven)
 #define TW_CASTS(X)                                                                                \
-    X(ZEXT, zext) X(SEXT, sext) X(TRUNC, trunc) X(BITCAST, bitcast) X(SITOFP, sitofp)              \
-    X(FPTOSI, fptosi) X(FPEXT, fpext) X(FPTRUNC, fptrunc)
-#define TW_CMPS(X) X(EQ, eq) X(NE, ne) X(SLT, slt) X(SGT, sgt) X(ULT, ult) X(UGT, ugt) X(OLT, olt) X(OGT, ogt)
+    X(ZEXT, zext)                                                                                  \
+    X(SEXT, sext) X(TRUNC, trunc) X(BITCAST, bitcast) X(SITOFP, sitofp) X(FPTOSI, fptosi)          \
+        X(FPEXT, fpext) X(FPTRUNC, fptrunc)
+#define TW_CMPS(X)                                                                                 \
+    X(EQ, eq) X(NE, ne) X(SLT, slt) X(SGT, sgt) X(ULT, ult) X(UGT, ugt) X(OLT, olt) X(OGT, ogt)
 
 #define TW_ROW(name, text) TW_IR_##name,
 typedef enum tw_binop { TW_BINOPS(TW_ROW) TW_BINOP_COUNT } tw_binop;
@@ -62,7 +76,8 @@ typedef struct tw_ir_ops {
     void *(*intrinsic)(tw_ir *, const char *name, tw_ty result, const tw_val *args, int count);
     void (*prefetch)(tw_ir *, tw_val pointer);
     void *(*local)(tw_ir *, tw_ty); /* a stack slot */
-    void (*function_begin)(tw_ir *, const char *name, const tw_ty *params, tw_val *values, int count);
+    void (*function_begin)(tw_ir *, const char *name, const tw_ty *params, tw_val *values,
+                           int count);
     void (*function_end)(tw_ir *);
     tw_block (*block)(tw_ir *);
     tw_block (*current)(tw_ir *);
@@ -80,7 +95,9 @@ struct tw_ir {
 };
 
 /* ---- types ---- */
-static inline tw_ty tw_ty_of(tw_ty_kind kind, int lanes) { return (tw_ty){(uint16_t)kind, (uint16_t)lanes}; }
+static inline tw_ty tw_ty_of(tw_ty_kind kind, int lanes) {
+    return (tw_ty){(uint16_t)kind, (uint16_t)lanes};
+}
 static inline tw_ty tw_i8(int lanes) { return tw_ty_of(TW_TY_I8, lanes); }
 static inline tw_ty tw_i16(int lanes) { return tw_ty_of(TW_TY_I16, lanes); }
 static inline tw_ty tw_i32(int lanes) { return tw_ty_of(TW_TY_I32, lanes); }
@@ -128,7 +145,9 @@ TW_BIN(tw_fmul, FMUL)
 tw_val tw_shl(tw_ir *g, tw_val a, int bits);
 tw_val tw_lshr(tw_ir *g, tw_val a, int bits);
 tw_val tw_ashr(tw_ir *g, tw_val a, int bits);
-static inline tw_val tw_bitcast(tw_ir *g, tw_val a, tw_ty to) { return tw_cast(g, TW_IR_BITCAST, a, to); }
+static inline tw_val tw_bitcast(tw_ir *g, tw_val a, tw_ty to) {
+    return tw_cast(g, TW_IR_BITCAST, a, to);
+}
 
 /* ---- functions, loops, ifs ---- */
 void tw_function_begin(tw_ir *g, const char *name, const tw_ty *params, tw_val *values, int count);
@@ -137,17 +156,20 @@ void tw_function_end(tw_ir *g);
 enum { TW_MAX_CARRIED = 96 };
 /* for (i = lo; i < hi; i += step) with values carried from one round to the next. */
 typedef struct tw_loop {
-    tw_val i;                       /* the counter, inside the body */
-    tw_val carried[TW_MAX_CARRIED]; /* inside: this round's values; after tw_loop_end: the last ones */
+    tw_val i; /* the counter, inside the body */
+    tw_val
+        carried[TW_MAX_CARRIED]; /* inside: this round's values; after tw_loop_end: the last ones */
     int count;
-    bool runs;                      /* at least one round is certain: tested at the end only */
+    bool runs; /* at least one round is certain: tested at the end only */
     tw_val step, hi;
     tw_block head, body, exit, before;
 } tw_loop;
 
 /* tw_loop_begin tests before each round; tw_loop_begin_nonempty only after it (the caller knows lo < hi). */
-void tw_loop_begin(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64_t step, const tw_val *carried, int count);
-void tw_loop_begin_nonempty(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64_t step, const tw_val *carried, int count);
+void tw_loop_begin(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64_t step,
+                   const tw_val *carried, int count);
+void tw_loop_begin_nonempty(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64_t step,
+                            const tw_val *carried, int count);
 /* next: the values that the following round starts with. */
 void tw_loop_end(tw_ir *g, tw_loop *loop, const tw_val *next);
 

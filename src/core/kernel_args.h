@@ -16,13 +16,14 @@ typedef struct tw_kernel_args {
     void *xq;         /* packed x: rows of xq_stride bytes, a compile-time constant of the kernel */
     void *xmeta;      /* per row: scales, sums; rows of xmeta_stride bytes, likewise */
     const void *w;    /* packed weights */
-    const void *bias;
+    const float *bias; /* f32, round_up(N, 64) entries, whatever the caller's bias was; NULL without */
     void *y;
     int64_t y_stride; /* bytes between rows */
     int64_t M;        /* rows that exist: a tile at the end computes more but stores only these */
 } tw_kernel_args;
 
 typedef void tw_pack_x_fn(const tw_kernel_args *args, int64_t m0, int64_t m1);
-typedef void tw_matmul_fn(const tw_kernel_args *args, int64_t m0, int64_t m1, int64_t n0, int64_t n1);
+typedef void tw_matmul_fn(const tw_kernel_args *args, int64_t m0, int64_t m1, int64_t n0,
+                          int64_t n1);
 
 #endif

@@ -15,7 +15,8 @@ typedef struct tw_layout {
     /* packed: bytes() of zeroed memory, 64-byte aligned. */
     void (*pack)(const tw_problem *problem, const tw_canonical *canonical, void *packed);
     /* Each output may be NULL; each is the contiguous canonical tensor. */
-    void (*unpack)(const tw_problem *problem, const void *packed, void *weight, void *scales, void *zeros);
+    void (*unpack)(const tw_problem *problem, const void *packed, void *weight, void *scales,
+                   void *zeros);
 } tw_layout;
 
 /* NULL past the end. */

@@ -1,0 +1,296 @@
+/* The walk: loops over tiles, units, folds and bodies.  Counts that are constant cost no loop. */
+#include "templates/cpu/gemm.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+#include "src/core/dtype.h"
+#include "src/core/kernel_args.h"
+#include "templates/cpu/convert.h"
+
+static int64_t clamp(int64_t v, int64_t lo, int64_t hi) { return v < lo ? lo : v > hi ? hi : v; }
+
+void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,
+                  const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k) {
+    t->g = g;
+    t->problem = problem;
+    t->config = config;
+    t->ops = ops;
+    tw_panel_init(problem, &t->panel);
+    t->lanes = tw_target_lanes(g->target);
+    t->rows = config->micro_m;
+    t->nv = config->micro_n / t->lanes;
+    t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
+    t->fold_k = tw_min(fold_k, t->panel.unit_k);
+}
+
+int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
+    if (panel->unit_groups > 1) return panel->units * panel->unit_groups;
+    return panel->units * tw_ceil_div(panel->unit_k, tw_min(fold_k, panel->unit_k));
+}
+
+/* ---- loads of one group's scales and zeros ---- */
+
+static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
+    int64_t size = tw_dtype_bits(dtype) / 8;
+    tw_val column = tw_mul(t->g, t->column, tw_k64(t->g, size));
+    return tw_at(t->g, tw_offset(t->g, t->header, column), base + v * t->lanes * size);
+}
+
+tw_val tw_gemm_scale(tw_gemm *t, int v) {
+    int align = t->lanes * tw_dtype_bits(t->panel.scale) / 8;
+    return tw_load_f32(t->g, t->panel.scale, header_at(t, 0, t->panel.scale, v), t->lanes, align);
+}
+
+/* From a group's scales to its zeros: all scales of the unit lie before all its zeros. */
+static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
+    const tw_panel *p = &t->panel;
+    int64_t zero_group = TW_PANEL_ROWS * tw_dtype_bits(p->zero) / 8;
+    int64_t scale_group = TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8;
+    return p->scale_bytes + sub * (zero_group - scale_group);
+}
+
+tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
+    int align = t->lanes * tw_dtype_bits(t->panel.zero) / 8;
+    tw_val at = header_at(t, zeros_base(t, t->sub_group), t->panel.zero, v);
+    return tw_load_f32(t->g, t->panel.zero, at, t->lanes, align);
+}
+
+tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
+    tw_val at = header_at(t, zeros_base(t, t->sub_group), TW_U8, v);
+    return tw_cast(t->g, TW_IR_ZEXT, tw_load(t->g, tw_i8(t->lanes), at, t->lanes),
+                   tw_i32(t->lanes));
+}
+
+tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
+    tw_ir *g = t->g;
+    int64_t bytes = tw_ty_bits(ty) / 8;
+    tw_val at = tw_at(g, t->codes, offset + v * bytes);
+    /* One prefetch a cache line, however many vectors it holds. */
+    if (t->config->prefetch && v * bytes % 64 == 0)
+        tw_prefetch(g, tw_at(g, at, (int64_t)t->config->prefetch * 64));
+    return tw_load(g, ty, at, (int)bytes);
+}
+
+tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
+    const tw_panel *p = &t->panel;
+    int64_t offset = k / p->chunk_k * p->chunk_bytes;
+    for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
+    int64_t dword = k % p->chunk_k / 4 / (8 / p->plane_bits[plane]);
+    return tw_gemm_load_codes(t, v, tw_i32(t->lanes), offset + dword * TW_PANEL_ROWS * 4);
+}
+
+/* ---- the walk over K of one tile ---- */
+
+/* Bodies of one fold: acc from init through steps; bodies is a value because the last unit may be short. */
+static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val bodies,
+                        int64_t constant_bodies) {
+    tw_ir *g = t->g;
+    int count = t->rows * t->nv;
+    int64_t w_step = t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
+    if (constant_bodies == 1) {
+        t->codes = codes;
+        t->x = x;
+        t->ops->steps(t, acc, 0, t->body_k);
+        return;
+    }
+    /* The counter runs in bytes of x, so that the loop keeps one register for it and one for w. */
+    tw_val carried[TW_TILE + 1];
+    for (int i = 0; i < count; i++) carried[i] = acc[i];
+    carried[count] = tw_k64(g, 0);
+    tw_loop loop;
+    int64_t x_step = t->body_k * t->x_bytes;
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_mul(g, bodies, tw_k64(g, x_step)), x_step,
+                           carried, count + 1);
+    t->codes = tw_offset(g, codes, loop.carried[count]);
+    t->x = tw_offset(g, x, loop.i);
+    for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
+    t->ops->steps(t, acc, 0, t->body_k);
+    for (int i = 0; i < count; i++) carried[i] = acc[i];
+    carried[count] = tw_add(g, loop.carried[count], tw_k64(g, w_step));
+    tw_loop_end(g, &loop, carried);
+    for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
+}
+
+/* Totals live in registers (carried) or, when tiles are large, in stack slots that only fold() touches. */
+static void fold_totals(tw_gemm *t, const tw_val *acc, tw_val *total, const tw_val *slots) {
+    int count = t->rows * t->nv;
+    if (!slots) {
+        t->ops->fold(t, acc, total);
+        return;
+    }
+    int align = t->lanes * 4;
+    tw_val loaded[TW_TILE];
+    for (int i = 0; i < count; i++) loaded[i] = tw_load(t->g, tw_f32(t->lanes), slots[i], align);
+    t->ops->fold(t, acc, loaded);
+    for (int i = 0; i < count; i++) tw_store(t->g, loaded[i], slots[i], align);
+}
+
+/* A unit that is one chunk with several groups in it: everything static. */
+static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total,
+                              const tw_val *slots) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    tw_val meta = t->meta;
+    for (int64_t sub = 0; sub < p->unit_groups; sub++) {
+        tw_val acc[TW_TILE];
+        t->sub_group = (int)sub;
+        t->header = tw_at(g, unit, sub * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8);
+        t->meta = tw_add(g, meta, tw_k64(g, sub * 4));
+        t->codes =
+            tw_offset(g, tw_at(g, unit, p->header_bytes), tw_mul(g, t->column, tw_k64(g, 4)));
+        t->x = x;
+        t->ops->init(t, acc);
+        t->ops->steps(t, acc, sub * p->group_k, (sub + 1) * p->group_k);
+        fold_totals(t, acc, total, slots);
+    }
+    t->meta = tw_add(g, meta, tw_k64(g, p->unit_groups * 4));
+}
+
+/* One unit that is one group: its folds, each a run of bodies. */
+static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t constant_bodies,
+                      tw_val *total, const tw_val *slots) {
+    tw_ir *g = t->g;
+    int count = slots ? 0 : t->rows * t->nv;
+    int64_t column_bytes = t->panel.chunk_bytes / TW_PANEL_ROWS;
+    if (t->panel.planes) column_bytes = 4;
+    t->sub_group = 0;
+    t->header = unit;
+    tw_val codes = tw_offset(g, tw_at(g, unit, t->panel.header_bytes),
+                             tw_mul(g, t->column, tw_k64(g, column_bytes)));
+    int64_t fold_bodies = t->fold_k / t->body_k;
+    tw_val acc[TW_TILE];
+    if (t->panel.unit_k <= t->fold_k) {
+        t->ops->init(t, acc);
+        emit_bodies(t, acc, codes, x, bodies, constant_bodies);
+        fold_totals(t, acc, total, slots);
+        t->meta = tw_add(g, t->meta, tw_k64(g, 4));
+        return;
+    }
+    tw_val carried[TW_TILE + 1];
+    for (int i = 0; i < count; i++) carried[i] = total[i];
+    carried[count] = t->meta;
+    tw_loop loop;
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), bodies, fold_bodies, carried, count + 1);
+    for (int i = 0; i < count; i++) total[i] = loop.carried[i];
+    t->meta = loop.carried[count];
+    tw_val left = tw_sub(g, bodies, loop.i), whole = tw_k64(g, fold_bodies);
+    tw_val here = tw_select(g, tw_compare(g, TW_IR_SLT, left, whole), left, whole);
+    int64_t w_step = t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
+    t->ops->init(t, acc);
+    emit_bodies(t, acc, tw_offset(g, codes, tw_mul(g, loop.i, tw_k64(g, w_step))),
+                tw_offset(g, x, tw_mul(g, loop.i, tw_k64(g, t->body_k * t->x_bytes))), here, 0);
+    fold_totals(t, acc, total, slots);
+    for (int i = 0; i < count; i++) carried[i] = total[i];
+    carried[count] = tw_add(g, t->meta, tw_k64(g, 4));
+    tw_loop_end(g, &loop, carried);
+    for (int i = 0; i < count; i++) total[i] = loop.carried[i];
+    t->meta = loop.carried[count];
+}
+
+static void emit_units(tw_gemm *t, tw_val *total, const tw_val *slots) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    int count = slots ? 0 : t->rows * t->nv;
+    int64_t unit_bodies = p->unit_k / t->body_k,
+            last_bodies = p->last_chunks * p->chunk_k / t->body_k;
+    t->meta = tw_k64(g, 0);
+    if (p->units == 1 && p->unit_groups == 1) {
+        emit_unit(t, t->panel_w, t->tile_x, tw_k64(g, last_bodies), last_bodies, total, slots);
+        return;
+    }
+    tw_val carried[TW_TILE + 1];
+    for (int i = 0; i < count; i++) carried[i] = total[i];
+    carried[count] = t->meta;
+    tw_loop loop;
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_k64(g, p->units), 1, carried, count + 1);
+    for (int i = 0; i < count; i++) total[i] = loop.carried[i];
+    t->meta = loop.carried[count];
+    tw_val unit = tw_offset(g, t->panel_w, tw_mul(g, loop.i, tw_k64(g, p->unit_stride)));
+    tw_val x = tw_offset(g, t->tile_x, tw_mul(g, loop.i, tw_k64(g, p->unit_k * t->x_bytes)));
+    if (p->unit_groups > 1) {
+        emit_chunk_groups(t, unit, x, total, slots);
+    } else if (unit_bodies == last_bodies) {
+        emit_unit(t, unit, x, tw_k64(g, unit_bodies), unit_bodies, total, slots);
+    } else {
+        tw_val is_last = tw_compare(g, TW_IR_EQ, loop.i, tw_k64(g, p->units - 1));
+        tw_val bodies = tw_select(g, is_last, tw_k64(g, last_bodies), tw_k64(g, unit_bodies));
+        emit_unit(t, unit, x, bodies, 0, total, slots);
+    }
+    for (int i = 0; i < count; i++) carried[i] = total[i];
+    carried[count] = t->meta;
+    tw_loop_end(g, &loop, carried);
+    for (int i = 0; i < count; i++) total[i] = loop.carried[i];
+}
+
+/* Totals stay in registers while they and the accumulators fit; slots are cheap, spills in the loop are not. */
+static bool totals_in_slots(const tw_gemm *t) {
+    return 2 * t->rows * t->nv > tw_target_isa(t->g->target)->vector_registers;
+}
+
+static void emit_tile(tw_gemm *t, const tw_val *slots) {
+    tw_ir *g = t->g;
+    int count = t->rows * t->nv;
+    tw_val total[TW_TILE], zero = tw_const_f32(g, t->lanes, 0);
+    for (int i = 0; i < count; i++) {
+        total[i] = zero;
+        if (slots) tw_store(g, zero, slots[i], t->lanes * 4);
+    }
+    t->tile_x = tw_offset(g, t->xq, tw_mul(g, t->m, tw_k64(g, t->geometry.xq_stride)));
+    t->tile_meta = tw_offset(g, t->xmeta, tw_mul(g, t->m, tw_k64(g, t->geometry.xmeta_stride)));
+    emit_units(t, total, slots);
+    if (slots)
+        for (int i = 0; i < count; i++)
+            total[i] = tw_load(g, tw_f32(t->lanes), slots[i], t->lanes * 4);
+    tw_gemm_store(t, total);
+}
+
+#define FIELD(t, args, ty, field)                                                                  \
+    tw_load((t)->g, ty, tw_at((t)->g, args, offsetof(tw_kernel_args, field)), 8)
+
+void tw_gemm_emit(tw_gemm *t) {
+    tw_ir *g = t->g;
+    static const tw_ty params[] = {
+        {TW_TY_PTR, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}};
+    tw_val a[5];
+    tw_function_begin(g, "tw_matmul", params, a, 5);
+    t->w = FIELD(t, a[0], tw_ptr(), w);
+    t->xq = FIELD(t, a[0], tw_ptr(), xq);
+    t->xmeta = FIELD(t, a[0], tw_ptr(), xmeta);
+    t->y = FIELD(t, a[0], tw_ptr(), y);
+    t->y_stride = FIELD(t, a[0], tw_i64(), y_stride);
+    if (t->problem->bias) t->bias = FIELD(t, a[0], tw_ptr(), bias);
+    t->m1 = a[2];
+    tw_val slots[TW_TILE];
+    bool slotted = totals_in_slots(t);
+    for (int i = 0; slotted && i < t->rows * t->nv; i++) slots[i] = tw_local(g, tw_f32(t->lanes));
+
+    tw_loop over_n, over_m;
+    tw_loop_begin(g, &over_n, a[3], a[4], t->config->micro_n, NULL, 0);
+    t->n = over_n.i;
+    t->column = tw_and(g, t->n, tw_k64(g, TW_PANEL_ROWS - 1));
+    tw_val panel = tw_binary(g, TW_IR_LSHR, t->n, tw_k64(g, 6));
+    t->panel_w = tw_offset(g, t->w, tw_mul(g, panel, tw_k64(g, t->panel.panel_stride)));
+    tw_loop_begin(g, &over_m, a[1], a[2], t->config->micro_m, NULL, 0);
+    t->m = over_m.i;
+    emit_tile(t, slotted ? slots : NULL);
+    tw_loop_end(g, &over_m, NULL);
+    tw_loop_end(g, &over_n, NULL);
+    tw_function_end(g);
+}
+
+const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+    int lanes = tw_target_lanes(target);
+    if (c->micro_m < 1) return "micro_m must be at least 1.";
+    if (c->micro_n < lanes || c->micro_n % lanes)
+        return "micro_n must be a multiple of the target's f32 lanes.";
+    if (TW_PANEL_ROWS % c->micro_n) return "micro_n must divide panel64's 64 rows.";
+    if (c->micro_m * c->micro_n / lanes > TW_TILE) return "the tile has more than 64 vectors.";
+    if (problem->M && c->micro_m > problem->M) return "micro_m exceeds the rows there are.";
+    if (c->block_m < c->micro_m || c->block_m % c->micro_m)
+        return "block_m must be a multiple of micro_m.";
+    if (c->block_n < c->micro_n || c->block_n % c->micro_n)
+        return "block_n must be a multiple of micro_n.";
+    if (c->prefetch < 0) return "prefetch must not be negative.";
+    return NULL;
+}

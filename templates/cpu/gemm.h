@@ -1,0 +1,82 @@
+/* templates/cpu: what the matmul templates over panel64 share: the walk over a tile's K, the store of a
+ * tile, activations, conversions.  A template supplies the inner step and the end of a group.
+ *
+ *   for n in [n0, n1) by micro_n
+ *     for m in [m0, m1) by micro_m
+ *       for each unit of the panel (a group of K), for each fold of the unit
+ *         acc = init(); for each body of the fold: acc = steps(acc); total = fold(acc, total)
+ *       store(total) */
+#ifndef TW_TEMPLATES_CPU_GEMM_H
+#define TW_TEMPLATES_CPU_GEMM_H
+
+#include "templates/layouts/panel64.h"
+#include "templates/template.h"
+
+enum { TW_TILE = 64 }; /* vectors of accumulators at most */
+
+typedef struct tw_gemm tw_gemm;
+
+/* Accumulators and totals are indexed [row * nv + vector]. */
+typedef struct tw_gemm_ops {
+    /* First values of the accumulators of one group (fold). */
+    void (*init)(tw_gemm *t, tw_val *acc);
+    /* Adds the products of K columns [k0, k1) of the body at t->codes, t->x: static bounds within it. */
+    void (*steps)(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1);
+    /* Scales the accumulators into the totals. */
+    void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
+    /* What is left to do to one row of totals before bias and activation; may be NULL. */
+    void (*finish)(tw_gemm *t, int row, tw_val *total);
+} tw_gemm_ops;
+
+struct tw_gemm {
+    tw_ir *g;
+    const tw_problem *problem;
+    const tw_config *config;
+    const tw_gemm_ops *ops;
+    tw_panel panel;
+    tw_geometry geometry;
+    int lanes, rows, nv;    /* f32 lanes of a vector; micro_m; vectors in micro_n */
+    int64_t x_bytes;        /* of packed x per k */
+    int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
+    /* arguments */
+    tw_val w, xq, xmeta, y, bias, y_stride;
+    tw_val m1;
+    /* where the walk is */
+    tw_val m, n;                       /* the tile's first row and column */
+    tw_val column;                     /* within its panel */
+    tw_val panel_w, tile_x, tile_meta; /* pointers: panel, first row of packed x, its meta row */
+    tw_val header;                     /* scales of the group at hand */
+    int sub_group;                     /* which group of its unit that is */
+    tw_val meta;     /* byte offset of the fold's entry in the arrays of a meta row */
+    tw_val codes, x; /* pointers of the body at hand */
+};
+
+/* Fills everything that does not depend on emitted values; body_want is rounded to what the layout allows. */
+void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,
+                  const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k);
+/* Number of folds along K: entries of the per-fold arrays in a meta row. */
+int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k);
+/* Emits tw_matmul. */
+void tw_gemm_emit(tw_gemm *t);
+
+/* Scales and zeros of vector v of the group at hand, as f32. */
+tw_val tw_gemm_scale(tw_gemm *t, int v);
+tw_val tw_gemm_value_zero(tw_gemm *t, int v);
+/* u8 zeros in i32 lanes. */
+tw_val tw_gemm_code_zero(tw_gemm *t, int v);
+/* Loads vector v of a dword row of codes, prefetching ahead: byte offset within the body. */
+tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
+/* The codes of step (4 consecutive k from k, relative to the body), four bytes a lane, before masking:
+ * bits of plane i moved so that they end up at `shift`. */
+tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k);
+
+/* store.c: rows of totals through finish, bias, activation into y. */
+void tw_gemm_store(tw_gemm *t, tw_val *total);
+/* act.c */
+tw_val tw_emit_act(tw_ir *g, tw_act act, tw_val v);
+
+/* Reasons shared by the templates' reject(): tile, tasks and prefetch of a config. */
+const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem,
+                           const tw_config *config);
+
+#endif

@@ -1,0 +1,362 @@
+/* cpu.int_gemm: x quantized to 8 bits inside forward, integer products and sums, one scaling a group.
+ *
+ *   y = sx * sum_groups s * (sum_k qx * qw - zero * sum_k qx)
+ *
+ * Accumulators start at -zero * sum(qx), so zeros cost nothing at a group's end. */
+#include "templates/cpu/int_gemm.h"
+
+#include <assert.h>
+
+#include "src/core/dtype.h"
+#include "templates/cpu/convert.h"
+
+typedef struct int_gemm {
+    tw_gemm t; /* first: hooks get a pointer to it */
+    tw_int_form form;
+    tw_int_meta meta;
+    tw_dot dot;
+    int flush;            /* vpmaddubsw results that fit one i16 */
+    bool words_hold_sums; /* zero and group sum fit i16: vpmaddwd multiplies them */
+} int_gemm;
+
+static const tw_scheme *scheme(const tw_gemm *t) { return &t->problem->scheme; }
+
+int32_t tw_int_constant_zero(const tw_problem *problem) {
+    return -tw_dtype_min(problem->scheme.weight);
+}
+
+tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem) {
+    if (problem->scheme.act_quant == TW_ACTQ_I8Z)
+        return TW_INT_WORDS; /* codes minus zero need 9 bits */
+    /* 2 * 255 * 127 saturates vpmaddubsw's i16; 2 * 127 * 127 does not. */
+    bool saturates =
+        tw_target_isa(target)->dot == TW_DOT_MADDUBS && tw_dtype_bits(problem->scheme.weight) == 8;
+    return saturates ? TW_INT_WORDS : TW_INT_BYTES;
+}
+
+void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out) {
+    const tw_scheme *s = &problem->scheme;
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    *out = (tw_int_meta){tw_gemm_folds(&panel, panel.unit_k), -1, -1, -1, -1, 16};
+    int64_t array = out->entries * 4;
+    bool constant = tw_int_constant_zero(problem) != 0;
+    if (s->zero_mode == TW_ZERO_CODE || (constant && s->zero_mode == TW_ZERO_NONE))
+        out->sum = out->stride, out->stride += array;
+    if (constant && s->zero_mode == TW_ZERO_VALUE) out->fixed = out->stride, out->stride += array;
+    if (s->act_group) out->scale = out->stride, out->stride += array;
+    if (s->zero_mode == TW_ZERO_VALUE) out->total = out->stride, out->stride += array;
+    out->stride = tw_round_up(out->stride, 64);
+}
+
+int64_t tw_int_xq_stride(const tw_problem *problem) {
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    /* An odd number of cache lines: rows a power of two apart would share a set of the L1 cache.  The
+     * stride is that of the wider form for every target, so that it depends on the problem alone. */
+    int64_t lines = tw_ceil_div(panel.padded_k * 2, 64);
+    return (lines | 1) * 64;
+}
+
+/* ---- vocabulary of integer products ---- */
+
+static tw_val madd_words(tw_gemm *t, tw_val a, tw_val b) {
+    tw_ir *g = t->g;
+    tw_ty words = tw_i16(2 * t->lanes);
+    if (tw_target_isa(g->target)->dot == TW_DOT_GENERIC) {
+        /* Low and high words of each dword, sign-extended in place. */
+        tw_val al = tw_ashr(g, tw_shl(g, a, 16), 16), bl = tw_ashr(g, tw_shl(g, b, 16), 16);
+        return tw_add(g, tw_mul(g, al, bl), tw_mul(g, tw_ashr(g, a, 16), tw_ashr(g, b, 16)));
+    }
+    tw_val args[] = {tw_bitcast(g, a, words), tw_bitcast(g, b, words)};
+    const char *name = t->lanes == 16 ? "llvm.x86.avx512.pmaddw.d.512" : "llvm.x86.avx2.pmadd.wd";
+    return tw_intrinsic(g, name, tw_i32(t->lanes), args, 2);
+}
+
+static tw_val madd_bytes(tw_gemm *t, tw_val codes, tw_val x) {
+    tw_ir *g = t->g;
+    tw_ty bytes = tw_i8(4 * t->lanes);
+    tw_val args[] = {tw_bitcast(g, codes, bytes), tw_bitcast(g, x, bytes)};
+    const char *name =
+        t->lanes == 16 ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw";
+    return tw_intrinsic(g, name, tw_i16(2 * t->lanes), args, 2);
+}
+
+static tw_val dpbusd(tw_gemm *t, tw_val acc, tw_val codes, tw_val x) {
+    tw_val args[] = {acc, codes, x};
+    const char *name =
+        t->lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
+    return tw_intrinsic(t->g, name, tw_i32(t->lanes), args, 3);
+}
+
+/* Four unsigned by four signed bytes a lane, in plain arithmetic. */
+static tw_val dot_generic(tw_gemm *t, tw_val codes, tw_val x) {
+    tw_ir *g = t->g;
+    tw_val sum = {0};
+    for (int byte = 0; byte < 4; byte++) {
+        tw_val q = tw_and(g, tw_lshr(g, codes, 8 * byte), tw_const_int(g, codes.ty, 255));
+        tw_val product = tw_mul(g, q, tw_ashr(g, tw_shl(g, x, 24 - 8 * byte), 24));
+        sum = byte ? tw_add(g, sum, product) : product;
+    }
+    return sum;
+}
+
+/* ---- hooks ---- */
+
+static tw_val meta_broadcast(tw_gemm *t, tw_ty ty, int row, int64_t array) {
+    tw_val at =
+        tw_offset(t->g, tw_at(t->g, t->tile_meta, row * t->geometry.xmeta_stride + array), t->meta);
+    return tw_broadcast(t->g, ty, at);
+}
+
+/* Code zeros of a vector in i32 lanes, the constant one included. */
+static tw_val zeros_of(tw_gemm *t, int v) {
+    tw_val z = tw_gemm_code_zero(t, v);
+    int32_t constant = tw_int_constant_zero(t->problem);
+    return constant ? tw_add(t->g, z, tw_const_int(t->g, z.ty, constant)) : z;
+}
+
+static void init(tw_gemm *t, tw_val *acc) {
+    int_gemm *self = (int_gemm *)t;
+    tw_ty ty = tw_i32(t->lanes);
+    tw_val zeros[TW_TILE];
+    if (scheme(t)->zero_mode == TW_ZERO_CODE)
+        for (int v = 0; v < t->nv; v++) zeros[v] = zeros_of(t, v);
+    for (int row = 0; row < t->rows; row++) {
+        int64_t array = self->meta.sum >= 0 ? self->meta.sum : self->meta.fixed;
+        tw_val start = array >= 0 ? meta_broadcast(t, ty, row, array) : tw_const_int(t->g, ty, 0);
+        for (int v = 0; v < t->nv; v++) {
+            tw_val *a = &acc[row * t->nv + v];
+            if (scheme(t)->zero_mode != TW_ZERO_CODE)
+                *a = start;
+            else
+                *a = self->words_hold_sums ? madd_words(t, zeros[v], start)
+                                           : tw_mul(t->g, zeros[v], start);
+        }
+    }
+}
+
+/* The codes of four consecutive k, a byte each, from all planes. */
+static tw_val step_codes(tw_gemm *t, int v, int64_t k) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    tw_val codes = {0};
+    for (int i = 0; i < p->planes; i++) {
+        int bits = p->plane_bits[i], from = (int)(k % p->chunk_k / 4 % (8 / bits)) * bits,
+            to = p->plane_shift[i];
+        tw_val dword = tw_gemm_dwords(t, v, i, k);
+        if (bits == 8) return dword;
+        tw_val moved = from >= to ? tw_lshr(g, dword, from - to) : tw_shl(g, dword, to - from);
+        int64_t mask = (int64_t)(((1 << bits) - 1) << to) * 0x01010101;
+        moved = tw_and(g, moved, tw_const_int(g, moved.ty, mask));
+        codes = i ? tw_or(g, codes, moved) : moved;
+    }
+    return codes;
+}
+
+static tw_val x_dword(tw_gemm *t, int row, int64_t k, int64_t dword) {
+    int64_t at = row * t->geometry.xq_stride + k * t->x_bytes + dword * 4;
+    return tw_broadcast(t->g, tw_i32(t->lanes), tw_at(t->g, t->x, at));
+}
+
+static void steps_words(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
+    tw_ir *g = t->g;
+    for (int64_t k = k0; k < k1; k += 4) {
+        tw_val even[TW_TILE], odd[TW_TILE];
+        for (int v = 0; v < t->nv; v++) {
+            tw_val codes = step_codes(t, v, k), mask = tw_const_int(g, codes.ty, 0x00ff00ff);
+            even[v] = tw_and(g, codes, mask);
+            odd[v] = tw_and(g, tw_lshr(g, codes, 8), mask);
+        }
+        for (int row = 0; row < t->rows; row++) {
+            tw_val x02 = x_dword(t, row, k, 0), x13 = x_dword(t, row, k, 1);
+            for (int v = 0; v < t->nv; v++) {
+                tw_val *a = &acc[row * t->nv + v];
+                *a = tw_add(g, *a, madd_words(t, even[v], x02));
+                *a = tw_add(g, *a, madd_words(t, odd[v], x13));
+            }
+        }
+    }
+}
+
+/* Sums of vpmaddubsw stay in i16 while they fit; one vpmaddwd by ones widens them. */
+static void flush(tw_gemm *t, tw_val *acc, tw_val *partial) {
+    tw_val ones = tw_const_int(t->g, tw_i32(t->lanes), 0x00010001);
+    for (int i = 0; i < t->rows * t->nv; i++) {
+        tw_val wide = madd_words(t, tw_bitcast(t->g, partial[i], tw_i32(t->lanes)), ones);
+        acc[i] = tw_add(t->g, acc[i], wide);
+        partial[i].p = NULL;
+    }
+}
+
+static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
+    int_gemm *self = (int_gemm *)t;
+    if (self->form == TW_INT_WORDS) {
+        steps_words(t, acc, k0, k1);
+        return;
+    }
+    tw_val partial[TW_TILE] = {0};
+    int pending = 0;
+    for (int64_t k = k0; k < k1; k += 4) {
+        tw_val codes[TW_TILE];
+        for (int v = 0; v < t->nv; v++) codes[v] = step_codes(t, v, k);
+        for (int row = 0; row < t->rows; row++) {
+            tw_val x = x_dword(t, row, k, 0);
+            for (int v = 0; v < t->nv; v++) {
+                int i = row * t->nv + v;
+                if (self->dot == TW_DOT_DPBUSD) {
+                    acc[i] = dpbusd(t, acc[i], codes[v], x);
+                } else if (self->dot == TW_DOT_GENERIC) {
+                    acc[i] = tw_add(t->g, acc[i], dot_generic(t, codes[v], x));
+                } else {
+                    tw_val pairs = madd_bytes(t, codes[v], x);
+                    partial[i] = partial[i].p ? tw_add(t->g, partial[i], pairs) : pairs;
+                }
+            }
+        }
+        if (self->dot == TW_DOT_MADDUBS && (++pending == self->flush || k + 4 >= k1)) {
+            flush(t, acc, partial);
+            pending = 0;
+        }
+    }
+}
+
+static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
+    int_gemm *self = (int_gemm *)t;
+    tw_ir *g = t->g;
+    tw_ty f32 = tw_f32(t->lanes);
+    tw_val scale[TW_TILE], zero[TW_TILE];
+    for (int v = 0; v < t->nv; v++) scale[v] = tw_gemm_scale(t, v);
+    if (self->meta.total >= 0)
+        for (int v = 0; v < t->nv; v++) zero[v] = tw_gemm_value_zero(t, v);
+    for (int row = 0; row < t->rows; row++) {
+        tw_val x_scale = {0}, x_total = {0};
+        if (self->meta.scale >= 0) x_scale = meta_broadcast(t, f32, row, self->meta.scale);
+        if (self->meta.total >= 0) x_total = meta_broadcast(t, f32, row, self->meta.total);
+        for (int v = 0; v < t->nv; v++) {
+            tw_val *y = &total[row * t->nv + v];
+            tw_val both = x_scale.p ? tw_fmul(g, scale[v], x_scale) : scale[v];
+            *y = tw_fma(g, tw_cast(g, TW_IR_SITOFP, acc[row * t->nv + v], f32), both, *y);
+            if (x_total.p) *y = tw_fma(g, zero[v], x_total, *y);
+        }
+    }
+}
+
+static void finish(tw_gemm *t, int row, tw_val *total) {
+    int_gemm *self = (int_gemm *)t;
+    if (self->meta.scale >= 0) return;
+    tw_val at = tw_at(t->g, t->tile_meta, row * t->geometry.xmeta_stride);
+    tw_val scale = tw_broadcast(t->g, tw_f32(t->lanes), at);
+    for (int v = 0; v < t->nv; v++) total[v] = tw_fmul(t->g, total[v], scale);
+}
+
+/* ---- the row of templates.def ---- */
+
+static void geometry(const tw_problem *problem, tw_geometry *out) {
+    tw_int_meta meta;
+    tw_int_meta_init(problem, &meta);
+    *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
+}
+
+static int flush_of(const tw_problem *problem) {
+    int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
+    return (int)tw_min(8, 32767 / (2 * 127 * largest));
+}
+
+static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
+    static const tw_gemm_ops ops = {init, steps, fold, finish};
+    int_gemm self = {.dot = tw_target_isa(g->target)->dot,
+                     .form = tw_int_form_of(g->target, problem)};
+    tw_int_meta_init(problem, &self.meta);
+    self.flush = self.form == TW_INT_BYTES && self.dot == TW_DOT_MADDUBS ? flush_of(problem) : 1;
+    int64_t body_want = self.dot == TW_DOT_MADDUBS ? 4 * self.flush : 8;
+    tw_gemm_init(&self.t, g, problem, config, &ops, body_want, INT64_MAX);
+    geometry(problem, &self.t.geometry);
+    self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
+    int64_t largest_x = self.form == TW_INT_WORDS ? 255 : 127;
+    self.words_hold_sums = self.t.panel.group_k * largest_x <= 32767;
+    tw_int_emit_pack(g, problem);
+    tw_gemm_emit(&self.t);
+    return TW_OK;
+}
+
+static const char *reject_problem(const tw_target *target, const tw_problem *problem) {
+    (void)target;
+    const tw_scheme *s = &problem->scheme;
+    if (s->act_quant == TW_ACTQ_NONE)
+        return "int_gemm multiplies quantized activations only (a=i8, i8gG, i8z).";
+    if (!tw_dtype_is_int(s->weight)) return "int_gemm takes integer weights only.";
+    const char *why = tw_layout_panel64.reject(problem);
+    if (why) return why;
+    if (s->act_group && tw_act_group(s, problem->K) % tw_group_k(s, problem->K))
+        return "int_gemm needs the activation group to be a multiple of the weights' group.";
+    /* |sum of products| <= K * 255 * 255, and a start of K * 383 * 255 beside it. */
+    if (tw_group_k(s, problem->K) > 8192)
+        return "int_gemm's i32 sums hold groups of at most 8192 along K.";
+    return NULL;
+}
+
+static const char *reject(const tw_target *target, const tw_problem *problem,
+                          const tw_config *config) {
+    return tw_gemm_reject(target, problem, config);
+}
+
+/* Instructions of one tile and k-step of four, by kind of product; vectors of weights are unpacked once a tile. */
+static double cost(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+    int lanes = tw_target_lanes(target), nv = c->micro_n / lanes;
+    const tw_isa_info *isa = tw_target_isa(target);
+    int bits = tw_dtype_bits(problem->scheme.weight);
+    double per_dot = isa->dot == TW_DOT_DPBUSD ? 1 : isa->dot == TW_DOT_GENERIC ? 16 : 2.2;
+    if (tw_int_form_of(target, problem) == TW_INT_WORDS)
+        per_dot = isa->dot == TW_DOT_GENERIC ? 16 : 4;
+    double unpack = bits == 8 ? 1 : bits == 4 ? 2.5 : 5;
+    double registers = c->micro_m * nv + nv + 2;
+    double spill =
+        registers > isa->vector_registers ? 1.5 * (registers - isa->vector_registers) : 0;
+    double step = c->micro_m * nv * per_dot + nv * unpack + c->micro_m * 0.5 + spill;
+    double group_steps = (double)tw_group_k(&problem->scheme, problem->K) / 4;
+    double group_end = (c->micro_m * nv * 5 + nv * 4) / group_steps;
+    double tiles_m = (double)tw_ceil_div(problem->M, c->micro_m),
+           tiles_n = (double)tw_ceil_div(problem->N, c->micro_n);
+    double compute = tiles_m * tiles_n * (double)problem->K / 4 * (step + group_end) / 3.0 * 0.3;
+    double stream = (double)tw_problem_weight_bytes(problem) * 0.05 *
+                    (c->micro_n < 64 && problem->M < 8 ? 1.2 : 1);
+    return compute > stream ? compute + 0.1 * stream : stream + 0.1 * compute;
+}
+
+static void guess(const tw_target *target, const tw_problem *problem, tw_config *c) {
+    bool wide = tw_target_isa(target)->vector_registers >= 32;
+    *c = (tw_config){
+        .micro_m = 4, .micro_n = wide ? 64 : 16, .block_m = 128, .block_n = 256, .prefetch = 0};
+    if (problem->M < 4) c->micro_m = (int32_t)tw_max(problem->M, 1);
+    if (problem->M <= 2) c->micro_n = wide ? 64 : 32;
+    if (problem->M <= 8) c->prefetch = 32, c->block_n = 64;
+    c->block_m = (int32_t)tw_round_up(tw_min(c->block_m, tw_max(problem->M, 1)), c->micro_m);
+}
+
+static int64_t chain(const tw_problem *problem) {
+    return tw_groups(&problem->scheme, problem->K) *
+               (problem->scheme.zero_mode == TW_ZERO_VALUE ? 2 : 1) +
+           4;
+}
+
+static const tw_axis space[] = {
+    {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 12}, 8},
+    {TW_TUNABLE_micro_n, {4, 8, 16, 32, 64}, 5},
+    {TW_TUNABLE_block_m, {1, 2, 4, 8, 16, 32, 60, 64, 120, 128, 240, 256}, 12},
+    {TW_TUNABLE_block_n, {64, 128, 256, 512}, 4},
+    {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
+};
+
+const tw_template tw_template_int_gemm = {"cpu.int_gemm",
+                                          1,
+                                          &tw_layout_panel64,
+                                          space,
+                                          TW_COUNT(space),
+                                          reject_problem,
+                                          reject,
+                                          guess,
+                                          cost,
+                                          geometry,
+                                          chain,
+                                          emit};

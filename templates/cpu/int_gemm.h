@@ -1,0 +1,30 @@
+/* What int_gemm.c (the matmul) and int_pack.c (the quantization of x) agree on. */
+#ifndef TW_TEMPLATES_CPU_INT_GEMM_H
+#define TW_TEMPLATES_CPU_INT_GEMM_H
+
+#include "templates/cpu/gemm.h"
+
+/* How integer products are formed; decides the form of packed x. */
+typedef enum tw_int_form {
+    TW_INT_BYTES, /* x as i8, four k a dword: vpdpbusd, vpmaddubsw, or plain arithmetic */
+    TW_INT_WORDS, /* x as i16, per four k: k, k+2, k+1, k+3: vpmaddwd, where bytes would saturate or not fit */
+} tw_int_form;
+
+/* A meta row: token scale (f32) and 12 unused bytes, then arrays of one entry a group:
+ *   i32 sum    of what init() needs: the codes' negated sum, times the constant zero where zeros are none
+ *   i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
+ *   f32 scale  with an activation group: that of x
+ *   f32 total  with value zeros: the codes' sum times the group's x scale, in f32 */
+typedef struct tw_int_meta {
+    int64_t entries, sum, fixed, scale, total, stride; /* byte offsets; -1: not there */
+} tw_int_meta;
+
+tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem);
+void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out);
+/* The zero that storing codes as unsigned adds: 0 for unsigned weights. */
+int32_t tw_int_constant_zero(const tw_problem *problem);
+/* Emits tw_pack_x. */
+void tw_int_emit_pack(tw_ir *g, const tw_problem *problem);
+int64_t tw_int_xq_stride(const tw_problem *problem);
+
+#endif

@@ -1,0 +1,263 @@
+/* tw_pack_x of int_gemm: one row of x at a time becomes codes, scales and sums.
+ * Activation quantization is src/core/reference.h's tw_quantize_token, operation for operation. */
+#include <assert.h>
+#include <stddef.h>
+
+#include "src/core/dtype.h"
+#include "src/core/kernel_args.h"
+#include "templates/cpu/convert.h"
+#include "templates/cpu/int_gemm.h"
+
+typedef struct pack {
+    tw_ir *g;
+    const tw_problem *problem;
+    tw_panel panel;
+    tw_int_form form;
+    tw_int_meta meta;
+    int lanes;           /* of a vector: no wider than a group */
+    int64_t size;        /* bytes of one x */
+    tw_val x, xq, xmeta; /* the row */
+    tw_val scratch;      /* a vector on the stack, for the last elements */
+} pack;
+
+/* Elements [k, k + count) of the row; lanes past count are zero, and memory past K is not touched. */
+static tw_val load_x(pack *s, tw_val k, int count) {
+    tw_ir *g = s->g;
+    tw_val at = tw_offset(g, s->x, tw_mul(g, k, tw_k64(g, s->size)));
+    if (count == s->lanes) return tw_load_f32(g, s->problem->x, at, s->lanes, (int)s->size);
+    tw_store(g, tw_const_f32(g, s->lanes, 0), s->scratch, s->lanes * 4);
+    for (int i = 0; i < count; i++) {
+        /* One-lane vectors: conversions without scalar forms. */
+        tw_val one = tw_load_f32(g, s->problem->x, tw_at(g, at, i * s->size), 1, (int)s->size);
+        tw_store(g, one, tw_at(g, s->scratch, i * 4L), 4);
+    }
+    return tw_load(g, tw_f32(s->lanes), s->scratch, s->lanes * 4);
+}
+
+/* Runs body over the vectors of [from, from + length): a loop over whole ones, the rest by itself.
+ * carried values go through body. */
+typedef void vector_body(pack *s, void *arg, tw_val k, int count, tw_val *carried);
+static void for_vectors(pack *s, tw_val from, int64_t length, tw_val *carried, int count,
+                        vector_body *body, void *arg) {
+    tw_ir *g = s->g;
+    int64_t whole = length / s->lanes * s->lanes;
+    if (whole == s->lanes) {
+        body(s, arg, from, s->lanes, carried);
+    } else if (whole) {
+        tw_loop loop;
+        tw_loop_begin_nonempty(g, &loop, from, tw_add(g, from, tw_k64(g, whole)), s->lanes, carried,
+                               count);
+        for (int i = 0; i < count; i++) carried[i] = loop.carried[i];
+        body(s, arg, loop.i, s->lanes, carried);
+        tw_loop_end(g, &loop, carried);
+        for (int i = 0; i < count; i++) carried[i] = loop.carried[i];
+    }
+    if (length % s->lanes)
+        body(s, arg, tw_add(g, from, tw_k64(g, whole)), (int)(length % s->lanes), carried);
+}
+
+/* ---- scale of one activation group ---- */
+
+typedef struct act_scale {
+    tw_val scale, inverse; /* scale 0: inverse 0; not finite: scale NaN, inverse 0 */
+    tw_val zero;           /* i8z: the zero point, in i32 lanes */
+} act_scale;
+
+/* Largest |x| as bits: integers order like magnitudes, and infinity and NaN come out above all. */
+static void amax_body(pack *s, void *arg, tw_val k, int count, tw_val *carried) {
+    (void)arg;
+    tw_val bits = tw_bitcast(s->g, load_x(s, k, count), tw_i32(s->lanes));
+    tw_val magnitude = tw_and(s->g, bits, tw_const_int(s->g, bits.ty, 0x7fffffff));
+    carried[0] = tw_binary(s->g, TW_IR_SMAX, carried[0], magnitude);
+}
+
+/* As amax_body, and smallest and largest x beside it. */
+static void range_body(pack *s, void *arg, tw_val k, int count, tw_val *carried) {
+    tw_val x = load_x(s, k, count);
+    amax_body(s, arg, k, count, carried);
+    carried[1] = tw_binary(s->g, TW_IR_FMIN, carried[1], x);
+    carried[2] = tw_binary(s->g, TW_IR_FMAX, carried[2], x);
+}
+
+/* Rounds half to even into i32 lanes; |v| < 2^22.  Adding 1.5 * 2^23 leaves the integer in the low bits. */
+static tw_val round_to_int(tw_ir *g, tw_val v) {
+    tw_val magic = tw_const_f32(g, v.ty.lanes, 12582912.0f);
+    tw_val bits = tw_bitcast(g, tw_fadd(g, v, magic), tw_i32(v.ty.lanes));
+    return tw_sub(g, bits, tw_const_int(g, bits.ty, 0x4b400000));
+}
+
+/* min(max(v, lo), hi); NaN becomes lo. */
+static tw_val clamp_f32(tw_ir *g, tw_val v, float lo, float hi) {
+    v = tw_binary(g, TW_IR_FMAX, v, tw_const_f32(g, v.ty.lanes, lo));
+    return tw_binary(g, TW_IR_FMIN, v, tw_const_f32(g, v.ty.lanes, hi));
+}
+
+static act_scale emit_scale(pack *s, tw_val from, int64_t length) {
+    tw_ir *g = s->g;
+    bool asymmetric = s->problem->scheme.act_quant == TW_ACTQ_I8Z;
+    tw_val zero = tw_const_f32(g, s->lanes, 0), one = tw_const_f32(g, s->lanes, 1);
+    tw_val carried[] = {tw_const_int(g, tw_i32(s->lanes), 0), zero, zero};
+    for_vectors(s, from, length, carried, asymmetric ? 3 : 1, asymmetric ? range_body : amax_body,
+                NULL);
+    tw_val amax = tw_reduce(g, TW_IR_SMAX, carried[0]);
+    tw_val low = zero, range = tw_bitcast(g, amax, tw_f32(s->lanes));
+    if (asymmetric) {
+        low = tw_reduce(g, TW_IR_FMIN, carried[1]);
+        range = tw_fsub(g, tw_reduce(g, TW_IR_FMAX, carried[2]), low);
+    }
+    act_scale result = {0};
+    tw_val scale =
+        tw_binary(g, TW_IR_FDIV, range, tw_const_f32(g, s->lanes, asymmetric ? 255.0f : 127.0f));
+    tw_val finite = tw_compare(g, TW_IR_SLT, amax, tw_const_int(g, amax.ty, 0x7f800000));
+    tw_val usable = tw_compare(g, TW_IR_OGT, scale, zero);
+    tw_val inverse = tw_select(g, usable, tw_binary(g, TW_IR_FDIV, one, scale), zero);
+    tw_val nan = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7fc00000), tw_f32(s->lanes));
+    result.scale = tw_select(g, finite, scale, nan);
+    result.inverse = tw_select(g, finite, inverse, zero);
+    if (asymmetric) {
+        tw_val point = tw_fsub(g, zero, tw_fmul(g, low, result.inverse));
+        result.zero = round_to_int(g, clamp_f32(g, point, 0.0f, 255.0f));
+    }
+    return result;
+}
+
+/* ---- codes of one weight group ---- */
+
+static void store_codes(pack *s, tw_val codes, tw_val k) {
+    tw_ir *g = s->g;
+    if (s->form == TW_INT_BYTES) {
+        tw_store(g, tw_cast(g, TW_IR_TRUNC, codes, tw_i8(s->lanes)), tw_offset(g, s->xq, k), 1);
+        return;
+    }
+    /* Per four k: even ones, then odd ones, as the masked bytes of a dword of codes come out. */
+    int order[64];
+    for (int i = 0; i < s->lanes; i++) order[i] = i / 4 * 4 + (i % 4 % 2) * 2 + i % 4 / 2;
+    tw_val words = tw_cast(g, TW_IR_TRUNC, codes, tw_i16(s->lanes));
+    words = tw_shuffle(g, words, words, order, s->lanes);
+    tw_store(g, words, tw_offset(g, s->xq, tw_mul(g, k, tw_k64(g, 2))), 2);
+}
+
+static void codes_body(pack *s, void *arg, tw_val k, int count, tw_val *carried) {
+    tw_ir *g = s->g;
+    const act_scale *a = arg;
+    tw_val scaled = tw_fmul(g, load_x(s, k, count), a->inverse), codes;
+    if (s->problem->scheme.act_quant == TW_ACTQ_I8Z) {
+        /* Rounded before the zero is added; clamped as a code, then stored without its zero.  Lanes past
+         * the row hold x = 0, whose code is the zero point: nothing. */
+        tw_val rounded = round_to_int(g, clamp_f32(g, scaled, -512.0f, 512.0f));
+        tw_val code = tw_add(g, rounded, a->zero);
+        code = tw_binary(g, TW_IR_SMAX, code, tw_const_int(g, code.ty, 0));
+        code = tw_binary(g, TW_IR_SMIN, code, tw_const_int(g, code.ty, 255));
+        codes = tw_sub(g, code, a->zero);
+    } else {
+        codes = round_to_int(g, clamp_f32(g, scaled, -127.0f, 127.0f));
+    }
+    carried[0] = tw_add(g, carried[0], codes);
+    store_codes(s, codes, k);
+}
+
+static void store_meta(pack *s, tw_val vector, int64_t array, tw_val entry) {
+    tw_ir *g = s->g;
+    if (array < 0) return;
+    tw_val at = tw_offset(g, tw_at(g, s->xmeta, array), tw_mul(g, entry, tw_k64(g, 4)));
+    tw_store(g, tw_extract(g, vector, 0), at, 4);
+}
+
+static void emit_group(pack *s, tw_val from, int64_t length, tw_val entry, const act_scale *a) {
+    tw_ir *g = s->g;
+    const tw_scheme *scheme = &s->problem->scheme;
+    tw_val sum = tw_const_int(g, tw_i32(s->lanes), 0);
+    for_vectors(s, from, length, &sum, 1, codes_body, (void *)a);
+    sum = tw_reduce(g, TW_IR_ADD, sum);
+    int32_t constant = tw_int_constant_zero(s->problem);
+    tw_val fixed = tw_mul(g, sum, tw_const_int(g, sum.ty, -constant));
+    tw_val negated = tw_sub(g, tw_const_int(g, sum.ty, 0), sum);
+    store_meta(s, scheme->zero_mode == TW_ZERO_CODE ? negated : fixed, s->meta.sum, entry);
+    store_meta(s, fixed, s->meta.fixed, entry);
+    store_meta(s, a->scale, s->meta.scale, entry);
+    tw_val total = tw_cast(g, TW_IR_SITOFP, sum, tw_f32(s->lanes));
+    store_meta(s, scheme->act_group ? tw_fmul(g, total, a->scale) : total, s->meta.total, entry);
+}
+
+/* One activation group: its scale, then the weight groups in it. */
+static void emit_act_group(pack *s, tw_val from, int64_t length, tw_val entry) {
+    tw_ir *g = s->g;
+    act_scale a = emit_scale(s, from, length);
+    if (!s->problem->scheme.act_group) tw_store(g, tw_extract(g, a.scale, 0), s->xmeta, 4);
+    int64_t group = s->panel.group_k, whole = length / group;
+    if (whole == 1) {
+        emit_group(s, from, group, entry, &a);
+    } else if (whole) {
+        tw_loop loop;
+        tw_val carried[] = {entry};
+        tw_loop_begin_nonempty(g, &loop, from, tw_add(g, from, tw_k64(g, whole * group)), group,
+                               carried, 1);
+        emit_group(s, loop.i, group, loop.carried[0], &a);
+        carried[0] = tw_add(g, loop.carried[0], tw_k64(g, 1));
+        tw_loop_end(g, &loop, carried);
+    }
+    if (length % group)
+        emit_group(s, tw_add(g, from, tw_k64(g, whole * group)), length % group,
+                   tw_add(g, entry, tw_k64(g, whole)), &a);
+}
+
+/* Zeros after the last vector, as far as the matmul's bodies read. */
+static void emit_padding(pack *s) {
+    tw_ir *g = s->g;
+    int64_t unit = s->form == TW_INT_WORDS ? 2 : 1,
+            from = tw_round_up(s->problem->K, s->lanes) * unit;
+    for (int64_t end = s->panel.padded_k * unit; from < end; from += 4)
+        tw_store(g, tw_const_int(g, tw_i32(0), 0), tw_at(g, s->xq, from), 4);
+    /* Groups that exist only because their chunk does. */
+    const int64_t arrays[] = {s->meta.sum, s->meta.fixed, s->meta.scale, s->meta.total};
+    for (int64_t entry = s->panel.groups; entry < s->meta.entries; entry++)
+        for (size_t i = 0; i < TW_COUNT(arrays); i++)
+            store_meta(s, tw_const_int(g, tw_i32(1), 0), arrays[i], tw_k64(g, entry));
+}
+
+static void emit_row(pack *s) {
+    tw_ir *g = s->g;
+    const tw_problem *p = s->problem;
+    int64_t act_group = tw_act_group(&p->scheme, p->K), whole = p->K / act_group,
+            per = act_group / s->panel.group_k;
+    if (whole == 1) {
+        emit_act_group(s, tw_k64(g, 0), act_group, tw_k64(g, 0));
+    } else {
+        tw_loop loop;
+        tw_val carried[] = {tw_k64(g, 0)};
+        tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_k64(g, whole * act_group), act_group,
+                               carried, 1);
+        emit_act_group(s, loop.i, act_group, loop.carried[0]);
+        carried[0] = tw_add(g, loop.carried[0], tw_k64(g, per));
+        tw_loop_end(g, &loop, carried);
+    }
+    if (p->K % act_group)
+        emit_act_group(s, tw_k64(g, whole * act_group), p->K % act_group, tw_k64(g, whole * per));
+    emit_padding(s);
+}
+
+void tw_int_emit_pack(tw_ir *g, const tw_problem *problem) {
+    pack s = {.g = g, .problem = problem, .form = tw_int_form_of(g->target, problem)};
+    tw_panel_init(problem, &s.panel);
+    tw_int_meta_init(problem, &s.meta);
+    s.size = tw_dtype_bits(problem->x) / 8;
+    /* A vector must not straddle two groups. */
+    s.lanes = tw_target_lanes(g->target);
+    while (s.panel.groups > 1 && s.panel.group_k % s.lanes) s.lanes /= 2;
+    static const tw_ty params[] = {{TW_TY_PTR, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}};
+    tw_val a[3];
+    tw_function_begin(g, "tw_pack_x", params, a, 3);
+    s.scratch = tw_local(g, tw_f32(s.lanes));
+    tw_val x = tw_load(g, tw_ptr(), tw_at(g, a[0], offsetof(tw_kernel_args, x)), 8);
+    tw_val x_stride = tw_load(g, tw_i64(), tw_at(g, a[0], offsetof(tw_kernel_args, x_stride)), 8);
+    tw_val xq = tw_load(g, tw_ptr(), tw_at(g, a[0], offsetof(tw_kernel_args, xq)), 8);
+    tw_val xmeta = tw_load(g, tw_ptr(), tw_at(g, a[0], offsetof(tw_kernel_args, xmeta)), 8);
+    tw_loop rows;
+    tw_loop_begin(g, &rows, a[1], a[2], 1, NULL, 0);
+    s.x = tw_offset(g, x, tw_mul(g, rows.i, x_stride));
+    s.xq = tw_offset(g, xq, tw_mul(g, rows.i, tw_k64(g, tw_int_xq_stride(problem))));
+    s.xmeta = tw_offset(g, xmeta, tw_mul(g, rows.i, tw_k64(g, s.meta.stride)));
+    emit_row(&s);
+    tw_loop_end(g, &rows, NULL);
+    tw_function_end(g);
+}

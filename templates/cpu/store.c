@@ -1,0 +1,68 @@
+/* From totals to y.  Nothing outside [m1, N] is written: rows past the end are skipped by branches, and the
+ * last columns, whose number is known when the code is made, go out in pieces of falling powers of two. */
+#include "src/core/dtype.h"
+#include "templates/cpu/convert.h"
+#include "templates/cpu/gemm.h"
+
+/* Columns [0, count) of one row of the tile. */
+static void store_row(tw_gemm *t, const tw_val *row, tw_val at, int count) {
+    tw_ir *g = t->g;
+    int64_t size = tw_dtype_bits(t->problem->y) / 8;
+    for (int v = 0; v < t->nv && v * t->lanes < count; v++) {
+        int left = count - v * t->lanes, done = 0;
+        if (left >= t->lanes) {
+            tw_store_f32(g, t->problem->y, row[v], tw_at(g, at, v * t->lanes * size), (int)size);
+            continue;
+        }
+        for (int piece = t->lanes / 2; piece; piece /= 2) {
+            if (!(left & piece)) continue;
+            int mask[64];
+            for (int i = 0; i < piece; i++) mask[i] = done + i;
+            tw_val part = tw_shuffle(g, row[v], row[v], mask, piece);
+            tw_store_f32(g, t->problem->y, part, tw_at(g, at, (v * t->lanes + done) * size),
+                         (int)size);
+            done += piece;
+        }
+    }
+}
+
+static void emit_row(tw_gemm *t, int row, tw_val *total) {
+    tw_ir *g = t->g;
+    int64_t size = tw_dtype_bits(t->problem->y) / 8;
+    if (t->ops->finish) t->ops->finish(t, row, total);
+    for (int v = 0; v < t->nv; v++) {
+        if (t->problem->bias) {
+            tw_val at = tw_offset(g, t->bias, tw_mul(g, t->n, tw_k64(g, 4)));
+            total[v] = tw_fadd(g, total[v],
+                               tw_load(g, tw_f32(t->lanes), tw_at(g, at, v * t->lanes * 4), 4));
+        }
+        total[v] = tw_emit_act(g, t->problem->act, total[v]);
+    }
+    tw_val m = tw_add(g, t->m, tw_k64(g, row));
+    tw_val at =
+        tw_offset(g, t->y, tw_add(g, tw_mul(g, m, t->y_stride), tw_mul(g, t->n, tw_k64(g, size))));
+    int tail = (int)(t->problem->N % t->config->micro_n);
+    if (!tail) {
+        store_row(t, total, at, t->config->micro_n);
+        return;
+    }
+    tw_if whole;
+    tw_val end = tw_add(g, t->n, tw_k64(g, t->config->micro_n));
+    tw_if_begin(g, &whole, tw_compare(g, TW_IR_SLT, end, tw_k64(g, t->problem->N + 1)));
+    store_row(t, total, at, t->config->micro_n);
+    tw_if_else(g, &whole);
+    store_row(t, total, at, tail);
+    tw_if_end(g, &whole);
+}
+
+void tw_gemm_store(tw_gemm *t, tw_val *total) {
+    tw_ir *g = t->g;
+    emit_row(t, 0, total);
+    for (int row = 1; row < t->rows; row++) {
+        tw_if exists;
+        tw_val m = tw_add(g, t->m, tw_k64(g, row));
+        tw_if_begin(g, &exists, tw_compare(g, TW_IR_SLT, m, t->m1));
+        emit_row(t, row, total + row * t->nv);
+        tw_if_end(g, &exists);
+    }
+}
