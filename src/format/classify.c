@@ -33,7 +33,7 @@ static const name_facts hf_names = {
                               "relative_attention_bias", "*[Nn]orm*", "*conv*", NULL},
     .embedding = (const char *const[]){"embed_tokens", "word_embeddings", "tok_embeddings", "wte",
                                        "embed_in", "shared", NULL},
-    .output = (const char *const[]){"lm_head", "embed_out", "output_layer", NULL},
+    .output = (const char *const[]){"lm_head", "embed_out", "output_layer", "decoder", NULL},
     .experts = (const char *const[]){NULL},
 };
 

@@ -44,6 +44,7 @@ typedef struct cursor {
     const uint8_t *bytes;
     uint64_t size, at;
     const char *label, *where;
+    int32_t file;
 } cursor;
 
 /* What the key-value pairs say that matters here. */
@@ -284,7 +285,7 @@ static tw_status place(tw_model *model, const cursor *c, const facts *f, const i
                            c->label, name.text, (unsigned long long)t->bytes,
                            (unsigned long long)expected, (unsigned long long)room);
         TW_TRY(tw_model_add_tensor(model, (const char *)t->name.bytes, t->name.size, t->type,
-                                   t->ndim, t->shape, c->bytes + data + expected));
+                                   t->ndim, t->shape, c->bytes + data + expected, c->file));
         expected = (expected + t->bytes + align - 1) / align * align;
     }
     return TW_OK;
@@ -314,7 +315,7 @@ static const char *const encoders[] = {
 
 static tw_status read_file(tw_model *model, int32_t index, facts *f) {
     const tw_model_file *file = &model->files[index];
-    cursor c = {.bytes = file->bytes, .size = file->size, .label = file->label};
+    cursor c = {.bytes = file->bytes, .size = file->size, .label = file->label, .file = index};
     *f = (facts){.alignment = GGUF_ALIGNMENT, .split_tensors = -1};
     TW_TRY(read_header(&c, f));
     TW_TRY(read_kvs(&c, f));

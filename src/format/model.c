@@ -50,10 +50,10 @@ bool tw_type_bytes(const tw_source_type *type, int32_t ndim, const int64_t *shap
 
 tw_status tw_model_add_tensor(tw_model *model, const char *name, size_t name_size,
                               const tw_source_type *type, int32_t ndim, const int64_t *shape,
-                              const uint8_t *data) {
+                              const uint8_t *data, int32_t file) {
     TW_TRY(tw_grow(&model->tensors, model->tensor_count, &model->tensor_capacity,
                    sizeof *model->tensors));
-    tw_tensor_entry entry = {.type = type, .data = data};
+    tw_tensor_entry entry = {.type = type, .data = data, .file = file};
     entry.info.ndim = ndim;
     for (int32_t i = 0; i < ndim; i++) entry.info.shape[i] = shape[i];
     entry.info.type = type->name;

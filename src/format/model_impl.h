@@ -44,7 +44,8 @@ typedef struct tw_model_file {
 typedef struct tw_tensor_entry {
     tw_model_tensor info;
     const tw_source_type *type;
-    const uint8_t *data; /* info.bytes of it lie within one file */
+    const uint8_t *data; /* info.bytes of it lie within the file */
+    int32_t file;
 } tw_tensor_entry;
 
 /* One linear, or `count` alike ones under one name. */
@@ -84,7 +85,7 @@ tw_status tw_model_map(tw_model *model, const char *path, int32_t *file);
 /* Copies name; data must hold info.bytes (tw_type_bytes() of its shape). */
 tw_status tw_model_add_tensor(tw_model *model, const char *name, size_t name_size,
                               const tw_source_type *type, int32_t ndim, const int64_t *shape,
-                              const uint8_t *data);
+                              const uint8_t *data, int32_t file);
 tw_status tw_model_add_linear(tw_model *model, const tw_linear_entry *entry);
 /* Bytes of a tensor; false when the element count or the bytes leave int64 or do not make whole
  * blocks.  Negative dimensions must have been refused. */
@@ -102,11 +103,23 @@ typedef struct tw_shown {
 } tw_shown;
 tw_shown tw_show(const void *text, size_t size);
 
+static inline bool tw_ends_with(const char *text, const char *suffix) {
+    size_t n = strlen(text), m = strlen(suffix);
+    return n >= m && !strcmp(text + n - m, suffix);
+}
+
 /* ---- the readers: each takes a file of the model and checks it whole ---- */
 
-/* Several files: the parts of a split model, in order. */
+/* A split model's other parts are opened too, unless the file is borrowed memory. */
 tw_status tw_gguf_read(tw_model *model, int32_t file);
-tw_status tw_gguf_open_split(tw_model *model, const char *path);
+/* A safetensors file; an index with its shards; a folder of either, or with a config.json alone. */
 tw_status tw_safetensors_read(tw_model *model, int32_t file);
+tw_status tw_safetensors_read_index(tw_model *model, int32_t file);
+tw_status tw_safetensors_open_folder(tw_model *model, const char *folder);
+/* The config.json in the folder of this file, if there is one. */
+tw_status tw_safetensors_read_config(tw_model *model, const char *path);
+/* Facts for a checkpoint's tensors, or, when the model's kind is CONFIG, its linears. */
+tw_status tw_hf_config_read(tw_model *model, int32_t file);
+tw_status tw_problems_read(tw_model *model, int32_t file);
 
 #endif

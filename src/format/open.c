@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/format/model_impl.h"
+#include "src/format/json.h"
 
 tw_status tw_model_add_bytes(tw_model *model, const void *bytes, size_t size, const char *label,
                              int32_t *file) {
@@ -46,11 +46,6 @@ tw_status tw_model_map(tw_model *model, const char *path, int32_t *file) {
     return status;
 }
 
-static bool ends_with(const char *text, const char *suffix) {
-    size_t n = strlen(text), m = strlen(suffix);
-    return n >= m && !strcmp(text + n - m, suffix);
-}
-
 /* The kind by content.  The name decides only which reader gets to say what is wrong with a file
  * that looks like nothing. */
 static tw_model_kind detect(const tw_model_file *file) {
@@ -60,8 +55,8 @@ static tw_model_kind detect(const tw_model_file *file) {
     if (size >= 4 && !memcmp(bytes, "GGUF", 4)) return TW_MODEL_GGUF;
     /* A header length: eight bytes that no text begins with. */
     if (size >= 8 && tw_load_u64(bytes) <= SAFETENSORS_HEADER) return TW_MODEL_SAFETENSORS;
-    if (ends_with(file->label, ".gguf")) return TW_MODEL_GGUF;
-    if (ends_with(file->label, ".safetensors")) return TW_MODEL_SAFETENSORS;
+    if (tw_ends_with(file->label, ".gguf")) return TW_MODEL_GGUF;
+    if (tw_ends_with(file->label, ".safetensors")) return TW_MODEL_SAFETENSORS;
     while (i < size && strchr(" \t\r\n", bytes[i]) && bytes[i]) i++;
     if (i < size && bytes[i] == '{') return TW_MODEL_CONFIG;
     return memchr(bytes, 0, size) ? TW_MODEL_ANY : TW_MODEL_PROBLEMS;
@@ -71,7 +66,10 @@ static tw_status read_as(tw_model *model, tw_model_kind kind, int32_t file) {
     model->kind = kind;
     switch (kind) {
     case TW_MODEL_GGUF: return tw_gguf_read(model, file);
-    default: break;
+    case TW_MODEL_SAFETENSORS: return tw_safetensors_read(model, file);
+    case TW_MODEL_CONFIG: return tw_hf_config_read(model, file);
+    case TW_MODEL_PROBLEMS: return tw_problems_read(model, file);
+    case TW_MODEL_ANY: break;
     }
     return tw_fail(TW_FORMAT,
                    "%s: neither GGUF nor safetensors nor a config.json nor a text of problems",
@@ -84,10 +82,31 @@ static tw_status finish(tw_model *model) {
     return tw_model_classify(model);
 }
 
+/* An index of shards is an object with a weight_map; a config has none. */
+static bool is_index(const tw_model_file *file) {
+    json_t *root;
+    if (tw_json_object(file->bytes, file->size, file->label, &root)) return false;
+    bool found = json_object_get(root, "weight_map");
+    json_decref(root);
+    return found;
+}
+
 static tw_status open_path(tw_model *model, const char *path) {
+    struct stat st;
     int32_t file;
+    if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
+        TW_TRY(tw_safetensors_open_folder(model, path));
+        return finish(model);
+    }
     TW_TRY(tw_model_map(model, path, &file));
-    TW_TRY(read_as(model, detect(&model->files[file]), file));
+    tw_model_kind kind = detect(&model->files[file]);
+    if (kind == TW_MODEL_CONFIG && is_index(&model->files[file])) {
+        model->kind = kind = TW_MODEL_SAFETENSORS;
+        TW_TRY(tw_safetensors_read_index(model, file));
+    } else {
+        TW_TRY(read_as(model, kind, file));
+    }
+    if (kind == TW_MODEL_SAFETENSORS) TW_TRY(tw_safetensors_read_config(model, path));
     return finish(model);
 }
 
