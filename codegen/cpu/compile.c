@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "codegen/cpu/module.h"
 #include "codegen/cpu/trace.h"
@@ -45,9 +46,14 @@ static tw_status module_find(const tw_module **out) {
     tw_str beside = {0};
     Dl_info here;
     static const char anchor; /* any address inside this library or program */
-    if (dladdr(&anchor, &here) && strrchr(here.dli_fname, '/'))
-        tw_str_add(&beside, "%.*s/" MODULE_FILE,
-                   (int)(strrchr(here.dli_fname, '/') - here.dli_fname), here.dli_fname);
+    char program[4096] = "";
+    const char *self = "";
+    if (dladdr(&anchor, &here)) self = here.dli_fname;
+    /* Linked into a program that was found on $PATH, the loader only knows its bare name. */
+    if (!strchr(self, '/') && readlink("/proc/self/exe", program, sizeof program - 1) > 0)
+        self = program;
+    if (strrchr(self, '/'))
+        tw_str_add(&beside, "%.*s/" MODULE_FILE, (int)(strrchr(self, '/') - self), self);
     const char *places[] = {tw_str_text(&beside), TW_LIBDIR "/" MODULE_FILE, MODULE_FILE};
     tw_status status = TW_UNSUPPORTED;
     for (size_t i = 0; i < TW_COUNT(places) && status != TW_OK; i++)
@@ -88,7 +94,7 @@ tw_status tw_cpu_compile(const tw_target *target, tw_emit_fn *emit, const void *
     }
     TW_TRY(tw_cpu_compiler_open());
     tw_module_result result = {0};
-    tw_status status = module->compile(target, emit, arg, kind, &result);
+    tw_status status = module->compile(target, tw_target_isa(target), emit, arg, kind, &result);
     if (status == TW_COMPILE) return tw_fail(status, "LLVM: %s", result.message);
     if (status != TW_OK) return status;
     if (comments[kind]) add_banner(out, banner, comments[kind]);

@@ -4,11 +4,6 @@
 #include <assert.h>
 #include <string.h>
 
-int tw_ty_bits(tw_ty ty) {
-    static const int bits[] = {0, 1, 8, 16, 32, 64, 16, 16, 32, 64};
-    return bits[ty.kind] * (ty.lanes ? ty.lanes : 1);
-}
-
 static bool same(tw_ty a, tw_ty b) { return a.kind == b.kind && a.lanes == b.lanes; }
 static bool is_float(tw_ty ty) { return ty.kind >= TW_TY_F16 && ty.kind <= TW_TY_F32; }
 static tw_val value(void *p, tw_ty ty) { return (tw_val){p, ty}; }

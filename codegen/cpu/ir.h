@@ -38,14 +38,16 @@ typedef void *tw_block;
 /* name in code, name in traces and LLVM */
 #define TW_BINOPS(X)                                                                               \
     X(ADD, add)                                                                                    \
-    X(SUB, sub) X(MUL, mul) X(AND, and) X(OR, or) X(XOR, xor) X(SHL, shl) X(LSHR, lshr)            \
-        X(ASHR, ashr) X(SMIN, smin) X(SMAX, smax) X(UMIN, umin) X(UMAX, umax) X(FADD, fadd)        \
-            X(FSUB, fsub) X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum) X(FMAX, maxnum)
+    X(SUB, sub)                                                                                    \
+    X(MUL, mul) X(AND, and) X(OR, or) X(XOR, xor) X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr)          \
+        X(SMIN, smin) X(SMAX, smax) X(UMIN, umin) X(UMAX, umax) X(FADD, fadd) X(FSUB, fsub)        \
+            X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum) X(FMAX, maxnum)
 #define TW_UNOPS(X) X(FNEG, fneg) X(FABS, fabs) X(ROUNDEVEN, roundeven)
 #define TW_CASTS(X)                                                                                \
     X(ZEXT, zext)                                                                                  \
-    X(SEXT, sext) X(TRUNC, trunc) X(BITCAST, bitcast) X(SITOFP, sitofp) X(FPTOSI, fptosi)          \
-        X(FPEXT, fpext) X(FPTRUNC, fptrunc)
+    X(SEXT, sext)                                                                                  \
+    X(TRUNC, trunc) X(BITCAST, bitcast) X(SITOFP, sitofp) X(FPTOSI, fptosi) X(FPEXT, fpext)        \
+        X(FPTRUNC, fptrunc)
 #define TW_CMPS(X)                                                                                 \
     X(EQ, eq) X(NE, ne) X(SLT, slt) X(SGT, sgt) X(ULT, ult) X(UGT, ugt) X(OLT, olt) X(OGT, ogt)
 
@@ -104,7 +106,10 @@ static inline tw_ty tw_i32(int lanes) { return tw_ty_of(TW_TY_I32, lanes); }
 static inline tw_ty tw_i64(void) { return tw_ty_of(TW_TY_I64, 0); }
 static inline tw_ty tw_f32(int lanes) { return tw_ty_of(TW_TY_F32, lanes); }
 static inline tw_ty tw_ptr(void) { return tw_ty_of(TW_TY_PTR, 0); }
-int tw_ty_bits(tw_ty ty);
+static inline int tw_ty_bits(tw_ty ty) {
+    static const uint8_t bits[] = {0, 1, 8, 16, 32, 64, 16, 16, 32, 64};
+    return bits[ty.kind] * (ty.lanes ? ty.lanes : 1);
+}
 
 /* ---- values; every function checks its operand types by assert() ---- */
 tw_val tw_const_int(tw_ir *g, tw_ty ty, int64_t value);

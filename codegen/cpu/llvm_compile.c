@@ -25,10 +25,9 @@ static void start_llvm(void) {
     LLVMParseCommandLineOptions((int)TW_COUNT(arguments), arguments, "");
 }
 
-static LLVMTargetMachineRef machine_for(const tw_target *target, char *message, size_t size) {
+static LLVMTargetMachineRef machine_for(const tw_isa_info *isa, char *message, size_t size) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, start_llvm);
-    const tw_isa_info *isa = tw_target_isa(target);
     char *triple = LLVMGetDefaultTargetTriple(), *error = NULL;
     LLVMTargetRef found;
     LLVMTargetMachineRef machine = NULL;
@@ -83,9 +82,9 @@ static tw_status generate(tw_llvm *l, LLVMTargetMachineRef machine, tw_code_kind
     return status;
 }
 
-static tw_status compile(const tw_target *target, tw_emit_fn *emit, const void *arg,
-                         tw_code_kind kind, tw_module_result *out) {
-    LLVMTargetMachineRef machine = machine_for(target, out->message, sizeof out->message);
+static tw_status compile(const tw_target *target, const tw_isa_info *isa, tw_emit_fn *emit,
+                         const void *arg, tw_code_kind kind, tw_module_result *out) {
+    LLVMTargetMachineRef machine = machine_for(isa, out->message, sizeof out->message);
     if (!machine) return TW_COMPILE;
     tw_llvm l = {.context = LLVMContextCreate()};
     l.module = LLVMModuleCreateWithNameInContext("tilewright", l.context);

@@ -20,8 +20,8 @@ typedef struct tw_module {
     const char *version; /* of the library it was built with */
     uint64_t shape;      /* TW_MODULE_SHAPE as the module saw it */
     const char *compiler;
-    tw_status (*compile)(const tw_target *target, tw_emit_fn *emit, const void *arg,
-                         tw_code_kind kind, tw_module_result *out);
+    tw_status (*compile)(const tw_target *target, const tw_isa_info *isa, tw_emit_fn *emit,
+                         const void *arg, tw_code_kind kind, tw_module_result *out);
 } tw_module;
 
 #define TW_MODULE_SYMBOL "tw_llvm_module_v1"
