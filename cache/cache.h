@@ -4,12 +4,13 @@
  *
  * Four tables, meant to be read in the sqlite3 shell (schema.c): device, choice, trial, binary.
  *
- * Trust    A binary is machine code, so a file that another user could have written is refused: it,
- *          what SQLite keeps beside it and its folder belong to this user or root, who alone may write.
+ * Trust    A binary is machine code, so a file that another user could have written is refused:
+ *          it, what SQLite keeps beside it and its folder belong to this user or root, who alone
+ *          may write.
  * Safety   A file that is damaged, no cache of ours or of a newer schema is never written to, moved
  *          or deleted.  kill -9 at any moment loses at most the write in flight.
- * Sharing  Any number of processes may use one file.  A tw_cache is [shared]: a mutex serialises its
- *          users.  It does not survive fork(): open another one in the child. */
+ * Sharing  Any number of processes may use one file.  A tw_cache is [shared]: a mutex serialises
+ *          its users.  It does not survive fork(): open another one in the child. */
 #ifndef TW_CACHE_CACHE_H
 #define TW_CACHE_CACHE_H
 
@@ -39,7 +40,7 @@ const char *tw_cache_path(const tw_cache *cache);
 /* Why open() bypassed the file or can only read it, as one sentence; NULL when it did neither. */
 const char *tw_cache_problem(const tw_cache *cache);
 
-/* ---- choices: the kernel and config that a key was decided for -------------------------------- */
+/* ---- choices: the kernel and config that a key was decided for ------------------------------- */
 
 typedef struct tw_choice {
     char kernel[64];
@@ -49,25 +50,26 @@ typedef struct tw_choice {
     double error; /* as verification measured it */
 } tw_choice;
 
-/* True for a hit.  Rows that cannot be read are misses, which the log says once.  Whether the kernel
- * still exists in that version is for the caller to judge. */
+/* True for a hit.  Rows that cannot be read are misses, which the log says once.  Whether the
+ * kernel still exists in that version is for the caller to judge. */
 bool tw_cache_get_choice(tw_cache *cache, const tw_key *key, tw_choice *out);
 /* Replaces what the key had.  device: its tw_device_text().
  * Errors (never with TW_CACHE_USE): CACHE when it could not be stored. */
 tw_status tw_cache_put_choice(tw_cache *cache, const tw_key *key, const char *device,
                               const tw_choice *choice);
 
-/* ---- binaries: machine code ------------------------------------------------------------------- */
+/* ---- binaries: machine code ------------------------------------------------------------------ */
 
-/* True for a hit: the blob, whole and as it was stored, is appended to *out, which otherwise stays as
- * it is.  A blob that does not match its SHA-256 is a miss with a warning, and its row is dropped
- * where the file can be written. */
+/* True for a hit: the blob, whole and as it was stored, is appended to *out, which otherwise
+ * stays as it is.  A blob that does not match its SHA-256 is a miss with a warning, and its row
+ * is dropped where the file can be written. */
 bool tw_cache_get_binary(tw_cache *cache, const tw_key *key, tw_str *out);
-/* Replaces what the key had; kernel and version are for listing and pruning.  Errors as put_choice. */
+/* Replaces what the key had; kernel and version are for listing and pruning.  Errors as
+ * put_choice. */
 tw_status tw_cache_put_binary(tw_cache *cache, const tw_key *key, const char *kernel,
                               uint32_t kernel_version, const void *data, size_t size);
 
-/* ---- trials: every measurement, so that a tuner that was killed goes on ------------------------- */
+/* ---- trials: every measurement, so that a tuner that was killed goes on ---------------------- */
 
 typedef struct tw_cache_trial {
     char kernel[64];
@@ -82,12 +84,12 @@ typedef struct tw_cache_trial {
  * Errors as put_choice. */
 tw_status tw_cache_put_trial(tw_cache *cache, const tw_key *key, const char *device,
                              const tw_cache_trial *trial);
-/* Calls each() for every trial of the key in the order they were made; each() may not call the cache.
- * Returns how many there were; 0 as well when they cannot be read. */
+/* Calls each() for every trial of the key in the order they were made; each() may not call the
+ * cache. Returns how many there were; 0 as well when they cannot be read. */
 size_t tw_cache_trials(tw_cache *cache, const tw_key *key,
                        void (*each)(void *user, const tw_cache_trial *trial), void *user);
 
-/* ---- administration: errors are CACHE with every access ------------------------------------------ */
+/* ---- administration: errors are CACHE with every access -------------------------------------- */
 
 typedef struct tw_cache_counts {
     int64_t devices;
@@ -126,9 +128,9 @@ typedef struct tw_cache_row {
 tw_status tw_cache_list(tw_cache *cache, tw_cache_kind kind,
                         bool (*each)(void *user, const tw_cache_row *row), void *user);
 
-/* Checks every key and every blob against its digest, then SQLite's own integrity and the references
- * between rows.  Calls problem() with a sentence for each defect; *defects counts them.  Changes
- * nothing; problem() may not call the cache. */
+/* Checks every key and every blob against its digest, then SQLite's own integrity and the
+ * references between rows.  Calls problem() with a sentence for each defect; *defects counts
+ * them.  Changes nothing; problem() may not call the cache. */
 tw_status tw_cache_verify(tw_cache *cache, void (*problem)(void *user, const char *sentence),
                           void *user, int64_t *defects);
 
