@@ -167,6 +167,12 @@ void tw_loop_end(tw_ir *g, tw_loop *l, const tw_val *next) {
     g->ops->enter(g, l->exit);
 }
 
+void tw_cut(tw_ir *g) {
+    tw_block next = g->ops->block(g);
+    g->ops->jump(g, next);
+    g->ops->enter(g, next);
+}
+
 void tw_if_begin(tw_ir *g, tw_if *branch, tw_val condition) {
     tw_block yes = g->ops->block(g);
     branch->otherwise = g->ops->block(g);

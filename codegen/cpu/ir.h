@@ -39,15 +39,16 @@ typedef void *tw_block;
 #define TW_BINOPS(X)                                                                               \
     X(ADD, add)                                                                                    \
     X(SUB, sub)                                                                                    \
-    X(MUL, mul) X(AND, and) X(OR, or) X(XOR, xor) X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr)          \
-        X(SMIN, smin) X(SMAX, smax) X(UMIN, umin) X(UMAX, umax) X(FADD, fadd) X(FSUB, fsub)        \
-            X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum) X(FMAX, maxnum)
+    X(MUL, mul)                                                                                    \
+    X(AND, and) X(OR, or) X(XOR, xor) X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr) X(SMIN, smin)        \
+        X(SMAX, smax) X(UMIN, umin) X(UMAX, umax) X(FADD, fadd) X(FSUB, fsub) X(FMUL, fmul)        \
+            X(FDIV, fdiv) X(FMIN, minnum) X(FMAX, maxnum)
 #define TW_UNOPS(X) X(FNEG, fneg) X(FABS, fabs) X(ROUNDEVEN, roundeven)
 #define TW_CASTS(X)                                                                                \
     X(ZEXT, zext)                                                                                  \
     X(SEXT, sext)                                                                                  \
-    X(TRUNC, trunc) X(BITCAST, bitcast) X(SITOFP, sitofp) X(FPTOSI, fptosi) X(FPEXT, fpext)        \
-        X(FPTRUNC, fptrunc)
+    X(TRUNC, trunc)                                                                                \
+    X(BITCAST, bitcast) X(SITOFP, sitofp) X(FPTOSI, fptosi) X(FPEXT, fpext) X(FPTRUNC, fptrunc)
 #define TW_CMPS(X)                                                                                 \
     X(EQ, eq) X(NE, ne) X(SLT, slt) X(SGT, sgt) X(ULT, ult) X(UGT, ugt) X(OLT, olt) X(OGT, ogt)
 
@@ -177,6 +178,10 @@ void tw_loop_begin_nonempty(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64
                             const tw_val *carried, int count);
 /* next: the values that the following round starts with. */
 void tw_loop_end(tw_ir *g, tw_loop *loop, const tw_val *next);
+
+/* Starts a new basic block.  Instruction selection looks at one block at a time and at what it could know of
+ * long chains of sums in it, which costs more than everything else together: cut between steps. */
+void tw_cut(tw_ir *g);
 
 typedef struct tw_if {
     tw_block otherwise, end;

@@ -19,9 +19,13 @@
 static void start_llvm(void) {
     LLVMInitializeNativeTarget();
     LLVMInitializeNativeAsmPrinter();
-    static const char *const arguments[] = {
-        "tilewright",   "-disable-lsr",          "-enable-misched=0",
-        "-disable-cgp", "-disable-machine-licm", "-disable-post-ra"};
+    static const char *const arguments[] = {"tilewright",
+                                            "-disable-lsr",
+                                            "-enable-misched=0",
+                                            "-disable-cgp",
+                                            "-disable-machine-licm",
+                                            "-disable-post-ra",
+                                            "-x86-machine-combiner=0"};
     LLVMParseCommandLineOptions((int)TW_COUNT(arguments), arguments, "");
 }
 

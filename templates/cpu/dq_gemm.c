@@ -80,6 +80,7 @@ static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
 static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     tw_ir *g = t->g;
     for (int64_t k = k0; k < k1; k++) {
+        if (k > k0 && k % 2 == 0) tw_cut(g);
         tw_val w[TW_TILE];
         for (int v = 0; v < t->nv; v++)
             w[v] = plain(t->problem) ? column_of_floats(t, v, k) : column_of_codes(t, v, k);

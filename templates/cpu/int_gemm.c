@@ -198,6 +198,7 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     tw_val partial[TW_TILE] = {0};
     int pending = 0;
     for (int64_t k = k0; k < k1; k += 4) {
+        if (k > k0 && self->dot != TW_DOT_DPBUSD) tw_cut(t->g);
         tw_val codes[TW_TILE];
         for (int v = 0; v < t->nv; v++) codes[v] = step_codes(t, v, k);
         for (int row = 0; row < t->rows; row++) {
