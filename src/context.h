@@ -14,9 +14,16 @@
 #include "src/register.h"
 #include "src/scratch.h"
 
-/* What happened since the context was created: plans made by origin, and what making them took. */
+/* What happened since the context was created; the names are tw_stats's. */
 #define TW_COUNTERS(X)                                                                             \
-    X(guesses) X(tunings) X(choice_hits) X(choice_misses) X(binary_hits) X(compiles) X(loads)
+    X(guesses)                                                                                     \
+    X(tunings)                                                                                     \
+    X(choice_hits)                                                                                 \
+    X(choice_misses)                                                                               \
+    X(binary_hits)                                                                                 \
+    X(compiles)                                                                                    \
+    X(loads)                                                                                       \
+    X(references)
 
 typedef struct tw_counters {
 #define TW_ROW(name) atomic_int_fast64_t name;
@@ -28,8 +35,7 @@ struct tw_context {
     tw_allocator allocator;
     tw_logger log;
     tw_target target;
-    char device[32]; /* "cpu:avx2", as given; "cpu" */
-    bool foreign;    /* the target may not run here: plans are built, never loaded */
+    bool foreign; /* the target may not run here: plans are built, never loaded */
     tw_mode mode;
     double budget_s;     /* of one prepare() */
     tw_threads *threads; /* NULL: the calling thread alone */
@@ -38,6 +44,7 @@ struct tw_context {
     tw_registry registry;
     tw_scratch scratch;
     tw_counters counters;
+    atomic_uint asked_again; /* plans that are to be tuned anew are shared with nobody */
     atomic_int linears;      /* alive: destroying the context under them is a caller's defect */
     atomic_bool dump_warned; /* TW_DUMP could not be written */
 };

@@ -38,13 +38,13 @@ void tw_flights_init(tw_flights *flights, const tw_allocator *allocator,
 /* Nothing may be in use any more. */
 void tw_flights_free(tw_flights *flights);
 
-/* The entry of `key`, made by make(arg, &value) when there is none.  make may take as long as it likes
- * and ask for other keys, in one order.  Errors: make's, MEMORY. */
+/* The value of `key`, made by make(arg, &value) when there is none.  make may take as long as it likes
+ * and ask other tables.  Errors: make's, MEMORY. */
 tw_status tw_flights_get(tw_flights *flights, const char *key,
-                         tw_status (*make)(void *arg, void **value), void *arg, tw_flight **out);
-/* The entry of `key` if it is ready, else NULL. */
-tw_flight *tw_flights_find(tw_flights *flights, const char *key);
-/* The last user's release destroys the value. */
-void tw_flights_release(tw_flights *flights, tw_flight *flight);
+                         tw_status (*make)(void *arg, void **value), void *arg, void **out);
+/* The value of `key` if it is there already, else NULL. */
+void *tw_flights_find(tw_flights *flights, const char *key);
+/* Gives back what get or find returned; the last user's release destroys it. */
+void tw_flights_release(tw_flights *flights, void *value);
 
 #endif

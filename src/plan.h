@@ -79,16 +79,20 @@ typedef struct tw_plan {
     tw_decision decision;
     tw_kernel kernel;     /* what tw_launch takes; zero for the reference */
     size_t scratch_bytes; /* for any M up to the bucket's size */
-    tw_flight *code;      /* its tw_code; NULL for the reference */
-    tw_flight *flight;    /* this plan's own entry */
+    tw_code *code;        /* NULL for the reference */
+    char reason[512];     /* why it is the reference though nobody asked for that; else "" */
 } tw_plan;
 
-/* Decides, builds and loads; the reference where nothing can be compiled, which the caller reports.
- * Release it when done.  Errors: as tw_plan_decide and tw_plan_object, except that UNSUPPORTED becomes
- * the reference outside CACHED_ONLY (*why, where given, then holds the reason); MEMORY, INTERNAL. */
-tw_status tw_plan_make(tw_context *context, const tw_plan_request *request, tw_plan **out,
-                       tw_str *why);
+/* Decides, builds and loads; the reference (with a reason) where nothing can be compiled.  The plan is
+ * shared and constant; release it when done.
+ * Errors: as tw_plan_decide and tw_plan_object, except that UNSUPPORTED is left to CACHED_ONLY and to
+ * forced kernels; MEMORY, INTERNAL. */
+tw_status tw_plan_make(tw_context *context, const tw_plan_request *request, tw_plan **out);
 /* NULL is allowed. */
 void tw_plan_release(tw_context *context, tw_plan *plan);
+
+/* For the tables of the context alone: the last user is gone. */
+void tw_plan_destroy(tw_context *context, tw_plan *plan);
+void tw_code_destroy(tw_context *context, tw_code *code);
 
 #endif

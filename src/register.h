@@ -14,7 +14,7 @@
 enum { TW_IMPL_CLOSED = INT_MIN / 2 };
 
 typedef struct tw_impl {
-    struct tw_impl *next; /* in the order of registration */
+    struct tw_impl *next; /* the one registered before; never changes */
     tw_linear_impl row;   /* name points into this entry */
     atomic_int users;     /* calls of condition and run in flight; negative once closed */
     size_t size;
@@ -37,8 +37,9 @@ static inline void tw_impl_leave(tw_impl *impl) {
     atomic_fetch_sub_explicit(&impl->users, 1, memory_order_release);
 }
 
-/* The highest priority within [least, most] whose condition accepts, the earlier among equals; or NULL. */
-tw_impl *tw_registry_choose(tw_registry *registry, const tw_problem *problem,
-                            const tw_target *target, int32_t least, int32_t most);
+/* *out: the highest priority within [least, most] whose condition accepts, the earlier among equals;
+ * NULL for none.  Errors: MEMORY. */
+tw_status tw_registry_choose(tw_registry *registry, const tw_problem *problem,
+                             const tw_target *target, int32_t least, int32_t most, tw_impl **out);
 
 #endif

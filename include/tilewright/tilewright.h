@@ -163,7 +163,9 @@ typedef struct tw_tensor {
     int64_t stride[4]; /* in elements */
 } tw_tensor;
 
-/* A contiguous two-dimensional view. */
+/* Contiguous views. */
+#define TW_TENSOR_1D(data_, dtype_, count_)                                                        \
+    {(data_), (dtype_), 1, {(count_), 0, 0, 0}, {0, 0, 0, 0}}
 #define TW_TENSOR_2D(data_, dtype_, rows_, columns_)                                               \
     {(data_), (dtype_), 2, {(rows_), (columns_), 0, 0}, {0, 0, 0, 0}}
 
@@ -246,6 +248,20 @@ typedef struct tw_device_info {
 /* Describes the device that the context generates for. */
 TW_API tw_status tw_context_device(const tw_context *context, tw_device_info *out);
 
+/* What making plans has taken since the context was created: a warm process shows compiles 0. */
+typedef struct tw_stats {
+    size_t struct_size;
+    int64_t guesses, tunings;           /* plans decided without the cache */
+    int64_t choice_hits, choice_misses; /* decisions looked for in the cache */
+    int64_t binary_hits, compiles;      /* machine code from the cache; generated */
+    int64_t loads;                      /* kernels mapped, however many layers share them */
+    int64_t references;                 /* plans that run the reference */
+    int32_t compiler_opened;            /* 1: this process has opened the compiler (LLVM) */
+} tw_stats;
+#define TW_STATS_INIT {sizeof(tw_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+TW_API tw_status tw_context_stats(const tw_context *context, tw_stats *out);
+
 /* ---- linear layer [shared] ------------------------------------------------------------------- */
 
 typedef struct tw_linear tw_linear;
@@ -293,7 +309,7 @@ TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t 
 /* y = act(x * w^T + bias).  x [M,K] and y [M,N] may be row-strided (stride[1] == 1); M may be 0.
  * y may not overlap x.  After prepare() it takes no lock, allocates nothing and compiles nothing;
  * an M that was not prepared is prepared by guess on first use (an error in CACHED_ONLY). */
-TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, tw_tensor *y);
+TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y);
 
 /* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL; its
  * data must hold the contiguous tensor that create() documents, whose dtype and shape are filled in
