@@ -4,7 +4,7 @@
 
 #include "src/core/problem.h"
 
-/* Compares columns [0, n) of one row of y (y_row: n elements of p->y) with tw_reference_row's output
+/* Compares columns [0, n) of a row of y (y_row: n elements of p->y) with tw_reference_row's output
  * for the same codes: `expected`, and `magnitude`, the sum over k of |x||w|.  chain: f32 additions
  * that follow one another into one element of y, as the kernel's template states.
  *

@@ -22,6 +22,8 @@ enum { HOST_MACHINE = EM_NONE };
 
 /* Sections and bytes that a kernel has no use for. */
 enum { MOST_SECTIONS = 1024, MOST_BYTES = 64 << 20 };
+/* Empty space before the first function: sanitizers look there for a function's type. */
+enum { BEFORE_CODE = 64 };
 static const uint64_t NOT_LOADED = UINT64_MAX;
 
 typedef struct symbol {
@@ -137,10 +139,13 @@ static tw_status place(loader *l, uint64_t kind, size_t *end) {
 }
 
 static tw_status map_sections(loader *l) {
+    bool has_code = false;
+    l->code = BEFORE_CODE;
     TW_TRY(place(l, SHF_EXECINSTR, &l->code));
     l->whole = l->code;
     TW_TRY(place(l, 0, &l->whole));
-    if (!l->code) return damaged("it has no code");
+    for (int i = 0; i < l->header.e_shnum; i++) has_code |= l->at[i] < l->code;
+    if (!has_code) return damaged("it has no code");
     void *memory = mmap(NULL, l->whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return tw_fail(TW_MEMORY, "object: %zu bytes could not be mapped", l->whole);

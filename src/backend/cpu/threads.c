@@ -7,6 +7,22 @@
 #include "src/backend/backend.h"
 #include "src/base/status.h"
 
+/* ThreadSanitizer does not see the fences of a library that is built without it.  These calls say
+ * what pthreadpool guarantees: tasks see what the caller wrote, and the caller what tasks wrote. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1 /* as gcc says it */
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+static void published(void *job) { __tsan_release(job); }
+static void received(void *job) { __tsan_acquire(job); }
+#else
+static void published(void *job) { (void)job; }
+static void received(void *job) { (void)job; }
+#endif
+
 struct tw_threads {
     tw_parallel hook;   /* run == NULL: the pool */
     pthreadpool_t pool; /* owned */
@@ -44,6 +60,18 @@ void tw_threads_destroy(tw_threads *threads) {
 
 int32_t tw_threads_count(const tw_threads *threads) { return threads ? threads->count : 1; }
 
+typedef struct pool_job {
+    void (*task)(void *arg, size_t i);
+    void *arg;
+} pool_job;
+
+static void pool_task(void *arg, size_t i) {
+    pool_job *job = arg;
+    received(job);
+    job->task(job->arg, i);
+    published(job);
+}
+
 void tw_threads_run(tw_threads *threads, void (*task)(void *arg, size_t i), void *arg,
                     size_t count) {
     if (!threads || count <= 1) {
@@ -51,6 +79,9 @@ void tw_threads_run(tw_threads *threads, void (*task)(void *arg, size_t i), void
     } else if (threads->hook.run) {
         threads->hook.run(threads->hook.user, task, arg, count);
     } else {
-        pthreadpool_parallelize_1d(threads->pool, task, arg, count, 0);
+        pool_job job = {task, arg};
+        published(&job);
+        pthreadpool_parallelize_1d(threads->pool, pool_task, &job, count, 0);
+        received(&job);
     }
 }
