@@ -1,0 +1,191 @@
+/* Weights as random bits, everything else value by value. */
+#include "autotune/data.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/base/alloc.h"
+#include "src/base/status.h"
+#include "src/core/dtype.h"
+
+uint64_t tw_data_mix(uint64_t value) {
+    uint64_t z = value + 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* Streams of random numbers, one a tensor. */
+enum { STREAM_WEIGHT = 1, STREAM_SCALE, STREAM_ZERO, STREAM_BIAS, STREAM_X, STREAM_PLAIN };
+
+static uint64_t random_at(int stream, int64_t i) {
+    return tw_data_mix(((uint64_t)stream << 56) ^ (uint64_t)i);
+}
+/* Uniform in [0, 1). */
+static double uniform(uint64_t bits) { return (double)(bits >> 11) * 0x1p-53; }
+/* Mean 0, deviation 1, within +-3.5: the sum of four uniform 16-bit numbers. */
+static double normal(uint64_t bits) {
+    double sum = 0;
+    for (int i = 0; i < 4; i++) sum += (double)(bits >> (16 * i) & 0xffff) / 65536 - 0.5;
+    return sum * 1.7320508075688772;
+}
+
+/* ---- weights ---- */
+
+/* Bytes of 8-bit floats that are no numbers become numbers; narrower floats have none. */
+static void keep_finite(tw_dtype dtype, uint8_t *bytes, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        uint8_t magnitude = bytes[i] & 0x7f;
+        if (dtype == TW_E4M3 && magnitude == 0x7f) bytes[i] ^= 1;
+        if (dtype == TW_E5M2 && magnitude >= 0x7c) bytes[i] ^= 0x40;
+    }
+}
+
+/* Any bits are codes, but pad bits are 0. */
+static void fill_codes(const tw_problem *p, uint8_t *weight) {
+    tw_dtype dtype = p->scheme.weight;
+    size_t row = tw_dtype_row_bytes(dtype, p->K);
+    int used = (int)(p->K * tw_dtype_bits(dtype) % 8);
+    for (int64_t n = 0; n < p->N; n++) {
+        uint8_t *to = weight + (size_t)n * row;
+        uint64_t state = random_at(STREAM_WEIGHT, n);
+        for (size_t at = 0; at < row; at += sizeof state) {
+            uint64_t bits = state = tw_data_mix(state);
+            memcpy(to + at, &bits, row - at < sizeof bits ? row - at : sizeof bits);
+        }
+        if (used) to[row - 1] &= (uint8_t)((1 << used) - 1);
+        keep_finite(dtype, to, row);
+    }
+}
+
+/* Plain floats: rows are different runs through one table, since encoding is slow. */
+static void fill_floats(const tw_problem *p, char *weight) {
+    enum { TABLE = 4093 };
+    float table[TABLE];
+    size_t size = (size_t)tw_dtype_bits(p->scheme.weight) / 8;
+    for (int i = 0; i < TABLE; i++)
+        tw_double_set(table, p->scheme.weight, i, normal(random_at(STREAM_WEIGHT, i)) / 8);
+    for (int64_t n = 0; n < p->N; n++) {
+        int64_t from = (int64_t)(random_at(STREAM_WEIGHT, n + TABLE) % TABLE);
+        char *to = weight + (size_t)(n * p->K) * size;
+        for (int64_t k = 0, run; k < p->K; k += run, from = 0) {
+            run = tw_min(p->K - k, TABLE - from);
+            memcpy(to + (size_t)k * size, (char *)table + (size_t)from * size, (size_t)run * size);
+        }
+    }
+}
+
+/* ---- scales and zeros ---- */
+
+/* Half the range of the codes: with scales of about 1 / (4 * half) weights are about 1/4 at most. */
+static double half_range(tw_dtype dtype) {
+    if (tw_dtype_is_int(dtype)) return ((double)tw_dtype_max(dtype) - tw_dtype_min(dtype) + 1) / 2;
+    return (double)tw_float_max(dtype);
+}
+
+static void fill_scales(const tw_problem *p, int64_t count, tw_data *d) {
+    const tw_scheme *s = &p->scheme;
+    double half = half_range(s->weight);
+    double smallest = ldexp(1, 2 - (1 << (tw_dtype_get(s->scale)->exponent_bits - 1)));
+    double base = fmax(1 / (4 * half), smallest);
+    bool has_sign = s->scale != TW_E8M0;
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t bits = random_at(STREAM_SCALE, i);
+        double scale = base * (0.5 + uniform(bits));
+        if (has_sign && (bits & 7) == 0) scale = -scale;
+        if (has_sign && count > 4 && i == count / 3) scale = 0;
+        tw_double_set(d->scales, s->scale, i, scale);
+        if (s->zero_mode == TW_ZERO_CODE) {
+            /* Anywhere in the range but its middle, where a wrong zero would be least wrong. */
+            int codes = (int)(2 * half), zero = (int)(random_at(STREAM_ZERO, i) % (uint64_t)codes);
+            ((uint8_t *)d->zeros)[i] = (uint8_t)(zero == codes / 2 ? zero - 1 : zero);
+        } else if (s->zero_mode == TW_ZERO_VALUE) {
+            double middle = tw_dtype_is_int(s->weight) && !tw_dtype_is_signed(s->weight) ? half : 0;
+            double off = (uniform(random_at(STREAM_ZERO, i)) - 0.4) * half / 2;
+            tw_double_set(d->zeros, s->scale, i, -scale * middle + base * off);
+        }
+    }
+}
+
+static tw_status reserve(size_t size, void **p, size_t *bytes) {
+    *bytes = size;
+    *p = size ? tw_alloc(&tw_allocator_default, size) : NULL;
+    return size && !*p ? tw_fail(TW_MEMORY, "generated data: %zu bytes, out of memory", size)
+                       : TW_OK;
+}
+
+static tw_status reserve_all(const tw_problem *p, int64_t scales, tw_data *d) {
+    const tw_scheme *s = &p->scheme;
+    size_t row = tw_dtype_row_bytes(s->weight, p->K);
+    TW_TRY(reserve((size_t)p->N * row, &d->weight, &d->weight_bytes));
+    TW_TRY(reserve(tw_dtype_row_bytes(s->scale, scales), &d->scales, &d->scale_bytes));
+    TW_TRY(reserve(tw_dtype_row_bytes(tw_zero_dtype(s), scales), &d->zeros, &d->zero_bytes));
+    return reserve(tw_dtype_row_bytes(p->bias, p->N), &d->bias, &d->bias_bytes);
+}
+
+tw_status tw_data_create(const tw_problem *problem, tw_data *out) {
+    const tw_scheme *s = &problem->scheme;
+    bool plain = tw_scheme_plain(s);
+    int64_t scales = plain ? 0 : tw_scale_rows(s, problem->N) * tw_groups(s, problem->K);
+    tw_data d = {0};
+    tw_status status = reserve_all(problem, scales, &d);
+    if (status != TW_OK) {
+        tw_data_free(&d);
+        return status;
+    }
+    if (plain) {
+        fill_floats(problem, d.weight);
+    } else {
+        fill_codes(problem, d.weight);
+        fill_scales(problem, scales, &d);
+    }
+    for (int64_t n = 0; problem->bias && n < problem->N; n++)
+        tw_double_set(d.bias, problem->bias, n, normal(random_at(STREAM_BIAS, n)) / 2);
+    *out = d;
+    return TW_OK;
+}
+
+void tw_data_free(tw_data *data) {
+    tw_free(&tw_allocator_default, data->weight, data->weight_bytes);
+    tw_free(&tw_allocator_default, data->scales, data->scale_bytes);
+    tw_free(&tw_allocator_default, data->zeros, data->zero_bytes);
+    tw_free(&tw_allocator_default, data->bias, data->bias_bytes);
+    *data = (tw_data){0};
+}
+
+/* ---- activations ---- */
+
+/* With 127 as the loudest value the i8 scale is 1, and halves are ties of rounding. */
+static const float edges[] = {127,   0.5f,   -1.5f,     0, 2.5f,  -127,
+                              -0.0f, 126.5f, -0x1p-14f, 1, -3.5f, -100};
+
+static double edge_at(int64_t group, int64_t k) {
+    int64_t g = k / group;
+    bool silent = g % 5 == 3; /* amax 0 */
+    if (silent) return 0;
+    /* Each group begins with the loudest; further on the order differs by group. */
+    int64_t within = k % group;
+    return within ? (double)edges[(within * 7 + g) % (int64_t)TW_COUNT(edges)] : 127.0;
+}
+
+void tw_data_probe(const tw_problem *problem, int64_t index, float *x) {
+    const tw_scheme *s = &problem->scheme;
+    int64_t group = s->act_group ? tw_act_group(s, problem->K) : tw_group_k(s, problem->K);
+    uint64_t seed = random_at(STREAM_X, index);
+    for (int64_t k = 0; k < problem->K; k++) {
+        uint64_t bits = tw_data_mix(seed + (uint64_t)k);
+        double value = normal(bits);
+        if (index % 2)
+            value = edge_at(group, k) * ((index / 2 % 2) ? -1 : 1);
+        else if (bits % 61 == 0)
+            value *= 8;
+        float rounded;
+        tw_double_set(&rounded, problem->x, 0, value);
+        x[k] = tw_float_get(&rounded, problem->x, 0);
+    }
+}
+
+void tw_data_plain(const tw_problem *problem, int64_t index, float *x) {
+    uint64_t seed = random_at(STREAM_PLAIN, index);
+    for (int64_t k = 0; k < problem->K; k++) x[k] = (float)normal(tw_data_mix(seed + (uint64_t)k));
+}

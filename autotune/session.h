@@ -1,0 +1,60 @@
+/* One run of the tuner, from the space to the result: what tune.c's phases and wave.c share. */
+#ifndef TW_AUTOTUNE_SESSION_H
+#define TW_AUTOTUNE_SESSION_H
+
+#include "autotune/build.h"
+#include "autotune/series.h"
+
+typedef enum tw_entry_state {
+    TW_ENTRY_NEW,      /* nothing known */
+    TW_ENTRY_TIMED,    /* here or in an earlier run */
+    TW_ENTRY_VERIFIED, /* timed, and agrees with the oracle */
+    TW_ENTRY_FAILED,
+} tw_entry_state;
+
+/* What is known of one point of the space; same index. */
+typedef struct tw_entry {
+    tw_candidate candidate; /* loaded while candidate.tmpl is set */
+    tw_entry_state state;
+    bool here; /* timed in this run */
+    double median_ns, spread_ns, error;
+} tw_entry;
+
+enum { TW_MAX_WAVE = 64, TW_LEADERS = 3 };
+
+typedef struct tw_session {
+    const tw_tune_env *env;
+    const tw_tune_request *request;
+    const tw_tune_hooks *hooks;
+    tw_space space;    /* ranked */
+    tw_entry *entries; /* space.count */
+    bool *taken;       /* known, measured, failed or about to be */
+    tw_workload *workload;
+    int guess; /* index */
+    int leaders
+        [TW_LEADERS]; /* best of the latest wave first; only these may be compared directly */
+    int leader_count;
+    int rows;                   /* different rows of x in a verification */
+    int64_t start_ns, end_ns;   /* the budget */
+    int64_t measure_until_ns;   /* later there is only time to verify */
+    double launch_ns, build_ns; /* of the guess: what everything is estimated from */
+    int planned, done;          /* configs, for progress */
+    tw_tune_result result;
+} tw_session;
+
+/* wave.c */
+
+/* Builds and times `count` entries against each other by successive halving until at most `keep` are left,
+ * which become the leaders.  Every timing goes to the sink as it is final; what fails, too.  Ends early, with what is
+ * known, when the progress hook asks for it or at the deadline.  Errors: MEMORY. */
+tw_status tw_session_wave(tw_session *s, const int *ids, int count, int keep, int64_t deadline_ns);
+/* Times entries until the answer is settled: the leaders and their times are then final. */
+tw_status tw_session_final(tw_session *s, const int *ids, int count, int64_t deadline_ns);
+/* Builds and loads the entries that are not; false in entries' candidate.tmpl where that failed. */
+void tw_session_load(tw_session *s, const int *ids, int count, int64_t deadline_ns);
+/* Marks, counts, tells the sink and the log. */
+void tw_session_fail(tw_session *s, int id, const char *stage, const char *why);
+/* Asks the progress hook; true when the run shall end. */
+bool tw_session_stop(tw_session *s);
+
+#endif

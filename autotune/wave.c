@@ -1,0 +1,204 @@
+/* Successive halving (Jamieson, Talwalkar: Non-stochastic Best Arm Identification and Hyperparameter
+ * Optimization, AISTATS 2016): all get a few samples, the better half gets twice as many, and so on. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "autotune/session.h"
+#include "src/base/status.h"
+
+/* A launch so long is a sum of many moments: one sample says as much as several of a short one. */
+static const double LONG_NS = 5e6;
+enum { FIRST_SAMPLES = 3 };
+/* So far behind after the first samples, no noise explains it. */
+static const double HOPELESS = 1.5;
+
+static const tw_point *point_of(const tw_session *s, int id) { return &s->space.points[id]; }
+
+bool tw_session_stop(tw_session *s) {
+    const tw_tune_hooks *h = s->hooks;
+    int total = s->planned > s->done ? s->planned : s->done;
+    if (h->progress && h->progress(h->user, s->done, total)) s->result.stopped = true;
+    return s->result.stopped;
+}
+static bool stop_build(void *arg) { return tw_session_stop(arg); }
+
+/* ---- what becomes known ---- */
+
+static void tell_sink(const tw_session *s, int id, const char *failure) {
+    const tw_entry *e = &s->entries[id];
+    const tw_point *p = point_of(s, id);
+    tw_str text = {0};
+    tw_config_text(&p->config, &text);
+    if (failure)
+        tw_log_line(s->request->log, TW_LOG_DEBUG, "tune: %s %s: %s", p->tmpl->name,
+                    tw_str_text(&text), failure);
+    else
+        tw_log_line(s->request->log, TW_LOG_DEBUG, "tune: %s %s: %.0f ns, spread %.0f",
+                    p->tmpl->name, tw_str_text(&text), e->median_ns, e->spread_ns);
+    tw_str_free(&text);
+    tw_tune_trial trial = {p->tmpl, p->config, failure ? 0 : e->median_ns,
+                           failure ? 0 : e->spread_ns, failure};
+    if (s->hooks->sink) s->hooks->sink(s->hooks->user, &trial);
+}
+
+void tw_session_fail(tw_session *s, int id, const char *stage, const char *why) {
+    tw_entry *e = &s->entries[id];
+    char failure[400];
+    snprintf(failure, sizeof failure, "%s: %s", stage, why);
+    if (e->state == TW_ENTRY_NEW) s->done++;
+    e->state = TW_ENTRY_FAILED;
+    s->result.failed++;
+    tell_sink(s, id, failure);
+    tw_candidate_unload(&e->candidate);
+}
+
+static void record(tw_session *s, int id, const tw_series *series) {
+    if (!series->count) return;
+    tw_entry *e = &s->entries[id];
+    tw_timing timing = tw_series_timing(series);
+    e->median_ns = timing.median_ns;
+    e->spread_ns = timing.spread_ns;
+    if (e->state == TW_ENTRY_NEW) {
+        e->state = TW_ENTRY_TIMED;
+        s->done++;
+        s->result.measured++;
+    }
+    e->here = true;
+    tell_sink(s, id, NULL);
+}
+
+/* ---- building ---- */
+
+void tw_session_load(tw_session *s, const int *ids, int count, int64_t deadline_ns) {
+    tw_build_job jobs[TW_MAX_WAVE];
+    int which[TW_MAX_WAVE], wanted = 0;
+    for (int i = 0; i < count; i++)
+        if (!s->entries[ids[i]].candidate.tmpl) {
+            which[wanted] = ids[i];
+            jobs[wanted++] = (tw_build_job){.point = point_of(s, ids[i])};
+        }
+    tw_build(s->env, s->request, s->hooks, jobs, wanted, deadline_ns, stop_build, s);
+    for (int i = 0; i < wanted; i++) {
+        if (!jobs[i].done) continue;
+        if (jobs[i].status == TW_OK) {
+            s->entries[which[i]].candidate = jobs[i].candidate;
+            continue;
+        }
+        tw_log_line(s->request->log, TW_LOG_WARN, "tune: %s does not build: %s",
+                    jobs[i].point->tmpl->name, jobs[i].why);
+        tw_session_fail(s, which[i], "compile", jobs[i].why);
+    }
+}
+
+/* ---- timing ---- */
+
+typedef struct wave {
+    int ids[TW_MAX_WAVE];
+    tw_series *series; /* one an id, owned */
+    double median[TW_MAX_WAVE];
+    int order[TW_MAX_WAVE]; /* positions of those still in it, best first once sorted */
+    int count, alive;
+} wave;
+
+/* Those that are loaded, each with an empty series. */
+static tw_status start(tw_session *s, const int *ids, int count, int64_t deadline_ns, wave *w) {
+    *w = (wave){0};
+    tw_session_load(s, ids, count, deadline_ns);
+    w->series = malloc((size_t)count * sizeof *w->series + 1);
+    if (!w->series) return tw_fail(TW_MEMORY, "tune: samples of %d configs, out of memory", count);
+    tw_status status = TW_OK;
+    for (int i = 0; i < count && status == TW_OK; i++) {
+        tw_entry *e = &s->entries[ids[i]];
+        if (!e->candidate.tmpl) continue;
+        status = tw_series_start(s->workload, &e->candidate, &w->series[w->count]);
+        w->order[w->alive++] = w->count;
+        w->ids[w->count++] = ids[i];
+    }
+    if (status != TW_OK) free(w->series);
+    return status;
+}
+
+/* One sample of each that is still in; false when the run ends. */
+static bool sample_round(tw_session *s, wave *w, int round, int64_t deadline_ns) {
+    for (int i = 0; i < w->alive; i++) {
+        if (tw_session_stop(s) || tw_env_now(s->env) >= deadline_ns) return false;
+        tw_series_sample(s->workload, s->request->threads,
+                         &w->series[w->order[(i + round) % w->alive]]);
+    }
+    return true;
+}
+
+/* Best first; what was never sampled goes last. */
+static void sort(wave *w) {
+    for (int i = 0; i < w->alive; i++) {
+        const tw_series *series = &w->series[w->order[i]];
+        w->median[w->order[i]] = series->count ? tw_series_timing(series).median_ns : 1e300;
+    }
+    for (int i = 1; i < w->alive; i++)
+        for (int j = i; j && w->median[w->order[j]] < w->median[w->order[j - 1]]; j--) {
+            int swap = w->order[j];
+            w->order[j] = w->order[j - 1];
+            w->order[j - 1] = swap;
+        }
+}
+
+/* Takes those behind position `alive` out. */
+static void cut(tw_session *s, wave *w, int alive) {
+    for (int i = alive; i < w->alive; i++) {
+        int id = w->ids[w->order[i]];
+        record(s, id, &w->series[w->order[i]]);
+        tw_candidate_unload(&s->entries[id].candidate);
+    }
+    if (alive < w->alive) w->alive = alive;
+}
+
+static void halve(tw_session *s, wave *w, int keep) {
+    int alive = (int)tw_max(w->alive / 2, keep);
+    double limit = w->median[w->order[0]] * HOPELESS;
+    while (alive > 1 && alive <= w->alive && w->median[w->order[alive - 1]] > limit) alive--;
+    cut(s, w, alive);
+}
+
+static void finish(tw_session *s, wave *w, int keep) {
+    sort(w);
+    cut(s, w, keep);
+    int leaders = 0;
+    for (int i = 0; i < w->alive; i++) {
+        int id = w->ids[w->order[i]];
+        record(s, id, &w->series[w->order[i]]);
+        if (w->series[w->order[i]].count && leaders < TW_LEADERS) s->leaders[leaders++] = id;
+    }
+    /* A wave that ended before its first sample leaves the leaders of the one before. */
+    if (leaders) s->leader_count = leaders;
+    free(w->series);
+}
+
+tw_status tw_session_wave(tw_session *s, const int *ids, int count, int keep, int64_t deadline_ns) {
+    wave w;
+    TW_TRY(start(s, ids, count, deadline_ns, &w));
+    bool is_long = s->launch_ns >= LONG_NS;
+    int samples = is_long ? 1 : FIRST_SAMPLES, round = 0;
+    for (bool going = w.alive > 0; going;) {
+        for (int i = 0; i < samples && going; i++)
+            going = sample_round(s, &w, round++, deadline_ns);
+        sort(&w);
+        if (w.alive <= keep) break;
+        if (going) halve(s, &w, keep);
+        if (!is_long) samples *= 2;
+    }
+    finish(s, &w, keep);
+    return TW_OK;
+}
+
+tw_status tw_session_final(tw_session *s, const int *ids, int count, int64_t deadline_ns) {
+    wave w;
+    tw_timing timings[TW_MAX_WAVE];
+    TW_TRY(start(s, ids, count, deadline_ns, &w));
+    for (int round = 0; round < TW_MAX_SAMPLES && w.alive; round++) {
+        if (!sample_round(s, &w, round, deadline_ns)) break;
+        for (int i = 0; i < w.count; i++) timings[i] = tw_series_timing(&w.series[i]);
+        if (tw_timing_settled(timings, w.count)) break;
+    }
+    finish(s, &w, w.alive);
+    return TW_OK;
+}

@@ -1,0 +1,240 @@
+/* Data, packed copies, buffers and the oracle's answers of one problem. */
+#include "autotune/workload.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "autotune/tune.h"
+#include "src/base/alloc.h"
+#include "src/base/clock.h"
+#include "src/base/status.h"
+#include "src/core/dtype.h"
+
+static int64_t real_now(void *user) {
+    (void)user;
+    return tw_now_ns();
+}
+static const tw_template *real_row(void *user, int i) {
+    (void)user;
+    return tw_template_row(i);
+}
+static tw_status real_load(void *user, const tw_template *tmpl, const tw_problem *problem,
+                           const tw_config *config, const void *object, size_t size,
+                           tw_candidate *out) {
+    (void)user;
+    return tw_candidate_load(tmpl, problem, config, object, size, out);
+}
+const tw_tune_env tw_tune_env_real = {NULL, real_now, real_row, real_load};
+
+static void *reserve(size_t size) { return tw_alloc(&tw_allocator_default, size); }
+static void release(void *p, size_t size) { tw_free(&tw_allocator_default, p, size); }
+static tw_status no_memory(size_t size) {
+    return tw_fail(TW_MEMORY, "workload: %zu bytes, out of memory", size);
+}
+
+/* ---- creation ---- */
+
+/* Up to so many rows, reading the weights takes a part of the time that can be seen (a core does some 20
+ * operations in the time of a byte from memory, and a weight of half a byte has 2 M), and between two
+ * calls of one layer a model reads all its others. */
+enum { COLD_ROWS = 64 };
+enum { UNKNOWN_LLC = 32 << 20, MAX_COLD = 1 << 30 };
+
+/* Twice the last-level cache: caches that resist streaming keep a part of what just exceeds them. */
+static int64_t cold_bytes(const tw_problem *p, const tw_target *target, tw_weights_state state) {
+    bool cold = state == TW_WEIGHTS_COLD || (state == TW_WEIGHTS_AUTO && p->M <= COLD_ROWS);
+    if (!cold) return 0;
+    int64_t llc = target->l3_bytes ? target->l3_bytes : tw_max(target->l2_bytes, UNKNOWN_LLC);
+    return tw_min(2 * llc, MAX_COLD);
+}
+
+/* Kernels read bias as f32, a whole panel of 64. */
+static tw_status widen_bias(tw_workload *w) {
+    const tw_problem *p = &w->problem;
+    if (!p->bias) return TW_OK;
+    w->bias_bytes = (size_t)tw_round_up(p->N, 64) * sizeof *w->bias;
+    w->bias = reserve(w->bias_bytes);
+    if (!w->bias) return no_memory(w->bias_bytes);
+    for (int64_t n = 0; n < p->N; n++) w->bias[n] = tw_float_get(w->data.bias, p->bias, n);
+    return TW_OK;
+}
+
+static tw_status fill(tw_workload *w, const tw_layout *layout) {
+    const tw_problem *p = &w->problem;
+    TW_TRY(tw_data_create(p, &w->data));
+    TW_TRY(widen_bias(w));
+    w->x_bytes = (size_t)(p->M * (p->K + TW_ROW_GAP) * tw_x_size(w));
+    w->y_bytes = (size_t)((p->M + 1) * (p->N + TW_ROW_GAP) * tw_y_size(w));
+    w->x = reserve(w->x_bytes);
+    w->y = reserve(w->y_bytes);
+    if (!w->x || !w->y) return no_memory(w->x_bytes + w->y_bytes);
+    tw_packed *packed;
+    return layout ? tw_workload_pack(w, layout, &packed) : TW_OK;
+}
+
+tw_status tw_workload_create_in(const tw_tune_env *env, const tw_problem *problem,
+                                const tw_layout *layout, const tw_target *target,
+                                tw_weights_state state, tw_workload **out) {
+    TW_TRY(tw_problem_check(problem));
+    if (problem->M < 1)
+        return tw_fail(TW_INVALID, "M: %lld, expected at least 1", (long long)problem->M);
+    tw_workload *w = calloc(1, sizeof *w);
+    if (!w) return no_memory(sizeof *w);
+    w->problem = *problem;
+    w->env = env;
+    w->cold_bytes = cold_bytes(problem, target, state);
+    tw_status status = fill(w, layout);
+    if (status == TW_OK)
+        *out = w;
+    else
+        tw_workload_destroy(w);
+    return status;
+}
+
+tw_status tw_workload_create(const tw_problem *problem, const tw_layout *layout,
+                             const tw_target *target, tw_weights_state state, tw_workload **out) {
+    return tw_workload_create_in(&tw_tune_env_real, problem, layout, target, state, out);
+}
+
+void tw_workload_destroy(tw_workload *w) {
+    if (!w) return;
+    tw_data_free(&w->data);
+    release(w->bias, w->bias_bytes);
+    release(w->x, w->x_bytes);
+    release(w->y, w->y_bytes);
+    release(w->scratch, w->scratch_bytes);
+    for (int i = 0; i < w->layouts; i++)
+        release(w->packed[i].copies, w->packed[i].stride * (size_t)w->packed[i].count);
+    for (int i = 0; i < TW_PROBES; i++) tw_oracle_free(&w->oracle[i]);
+    free(w);
+}
+
+/* ---- weights, x, scratch ---- */
+
+tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **out) {
+    for (int i = 0; i < w->layouts; i++)
+        if (w->packed[i].layout == layout) {
+            *out = &w->packed[i];
+            return TW_OK;
+        }
+    if (w->layouts == TW_MAX_LAYOUTS)
+        return tw_fail(TW_INTERNAL, "layout: %s, a workload holds %d layouts at most", layout->name,
+                       TW_MAX_LAYOUTS);
+    const char *why = layout->reject(&w->problem);
+    if (why) return tw_fail(TW_UNSUPPORTED, "layout: %s, %s", layout->name, why);
+
+    size_t bytes = layout->bytes(&w->problem);
+    tw_packed p = {layout, NULL, (size_t)tw_round_up((int64_t)bytes, 64), 0, 0};
+    p.count = tw_max(tw_ceil_div(w->cold_bytes, tw_max((int64_t)p.stride, 1)), 1);
+    p.copies = reserve(p.stride * (size_t)p.count);
+    if (!p.copies) return no_memory(p.stride * (size_t)p.count);
+    tw_canonical canonical = tw_data_canonical(&w->data);
+    layout->pack(&w->problem, &canonical, p.copies);
+    for (int64_t i = 1; i < p.count; i++)
+        memcpy(p.copies + p.stride * (size_t)i, p.copies, p.stride);
+    w->packed[w->layouts] = p;
+    *out = &w->packed[w->layouts++];
+    return TW_OK;
+}
+
+tw_status tw_workload_reserve(tw_workload *w, const tw_candidate *candidate) {
+    size_t bytes = tw_launch_scratch(&candidate->kernel, w->problem.M);
+    if (w->scratch && bytes <= w->scratch_bytes) return TW_OK;
+    release(w->scratch, w->scratch_bytes);
+    w->scratch = reserve(bytes);
+    w->scratch_bytes = w->scratch ? bytes : 0;
+    return w->scratch ? TW_OK : no_memory(bytes);
+}
+
+tw_status tw_workload_fill_timing(tw_workload *w) {
+    enum { ROWS = 8 };
+    if (w->timing) return TW_OK;
+    const tw_problem *p = &w->problem;
+    float *row = malloc((size_t)p->K * sizeof *row);
+    if (!row) return no_memory((size_t)p->K * sizeof *row);
+    size_t bytes = (size_t)(p->K * tw_x_size(w));
+    for (int64_t m = 0; m < p->M; m++) {
+        char *to = w->x + (size_t)m * bytes;
+        if (m >= ROWS) {
+            memcpy(to, w->x + (size_t)(m % ROWS) * bytes, bytes);
+            continue;
+        }
+        tw_data_plain(p, m, row);
+        for (int64_t k = 0; k < p->K; k++) tw_float_set(to, p->x, k, row[k]);
+    }
+    free(row);
+    w->timing = true;
+    return TW_OK;
+}
+
+void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate *candidate,
+                        tw_packed *packed, int64_t M, int64_t x_stride, int64_t y_stride) {
+    tw_kernel_args args = {
+        .x = w->x,
+        .x_stride = x_stride * tw_x_size(w),
+        .w = packed->copies + packed->stride * (size_t)packed->next,
+        .bias = w->bias,
+        .y = w->y,
+        .y_stride = y_stride * tw_y_size(w),
+        .M = M,
+    };
+    packed->next = (packed->next + 1) % packed->count;
+    tw_launch(&candidate->kernel, threads, &args, w->scratch);
+}
+
+/* ---- oracle ---- */
+
+tw_status tw_oracle_create(const tw_problem *problem, tw_oracle *out) {
+    tw_oracle o = {
+        malloc((size_t)problem->K * sizeof *o.x),
+        malloc((size_t)problem->N * sizeof *o.expected),
+        malloc((size_t)problem->N * sizeof *o.magnitude),
+        false,
+    };
+    if (!o.x || !o.expected || !o.magnitude) {
+        tw_oracle_free(&o);
+        return no_memory((size_t)(problem->K * 4 + problem->N * 16));
+    }
+    *out = o;
+    return TW_OK;
+}
+
+void tw_oracle_free(tw_oracle *oracle) {
+    free(oracle->x);
+    free(oracle->expected);
+    free(oracle->magnitude);
+    *oracle = (tw_oracle){0};
+}
+
+/* Columns of one task. */
+enum { ORACLE_COLUMNS = 256 };
+
+typedef struct oracle_job {
+    const tw_problem *problem;
+    tw_canonical canonical;
+    tw_oracle *oracle;
+} oracle_job;
+
+static void oracle_task(void *arg, size_t i) {
+    const oracle_job *job = arg;
+    int64_t n0 = (int64_t)i * ORACLE_COLUMNS, n1 = tw_min(n0 + ORACLE_COLUMNS, job->problem->N);
+    tw_reference_row(job->problem, &job->canonical, job->oracle->x, n0, n1,
+                     job->oracle->expected + n0, job->oracle->magnitude + n0);
+}
+
+void tw_oracle_solve(const tw_workload *w, tw_threads *threads, tw_oracle *oracle) {
+    oracle_job job = {&w->problem, tw_data_canonical(&w->data), oracle};
+    tw_threads_run(threads, oracle_task, &job, (size_t)tw_ceil_div(w->problem.N, ORACLE_COLUMNS));
+    oracle->known = true;
+}
+
+tw_status tw_workload_oracle(tw_workload *w, tw_threads *threads, int index, tw_oracle **out) {
+    tw_oracle *o = &w->oracle[index];
+    if (!o->x) TW_TRY(tw_oracle_create(&w->problem, o));
+    if (!o->known) {
+        tw_data_probe(&w->problem, index, o->x);
+        tw_oracle_solve(w, threads, o);
+    }
+    *out = o;
+    return TW_OK;
+}

@@ -1,0 +1,75 @@
+/* What tw_workload is made of: shared by measuring and verifying. */
+#ifndef TW_AUTOTUNE_WORKLOAD_H
+#define TW_AUTOTUNE_WORKLOAD_H
+
+#include "autotune/data.h"
+#include "autotune/env.h"
+
+enum {
+    TW_MAX_LAYOUTS = 8,
+    TW_PROBES = 8, /* rows of x whose exact results are kept */
+    /* Elements between rows of x and y while verifying: rows then begin anywhere, and what lies between
+     * may neither be used nor written. */
+    TW_ROW_GAP = 3,
+};
+
+/* The weights in one layout, as many times as it takes to be cold. */
+typedef struct tw_packed {
+    const tw_layout *layout;
+    char *copies;
+    size_t stride; /* bytes from one copy to the next */
+    int64_t count, next;
+} tw_packed;
+
+/* A probe row and what the oracle says of it. */
+typedef struct tw_oracle {
+    float *x;                     /* K */
+    double *expected, *magnitude; /* N */
+    bool known;
+} tw_oracle;
+
+struct tw_workload {
+    tw_problem problem; /* M at least 1 */
+    const tw_tune_env *env;
+    tw_data data;
+    float *bias; /* f32, as kernels want it; NULL without */
+    size_t bias_bytes;
+    int64_t cold_bytes; /* of packed copies at least; 0: one copy */
+    tw_packed packed[TW_MAX_LAYOUTS];
+    int layouts;
+    char *x, *y; /* M rows with gaps, one row more of y */
+    size_t x_bytes, y_bytes;
+    bool timing; /* x holds what is timed */
+    void *scratch;
+    size_t scratch_bytes;
+    tw_oracle oracle[TW_PROBES];
+};
+
+/* As tw_workload_create, in an environment that outlives the workload. */
+tw_status tw_workload_create_in(const tw_tune_env *env, const tw_problem *problem,
+                                const tw_layout *layout, const tw_target *target,
+                                tw_weights_state state, tw_workload **out);
+
+/* The weights in a layout, packed on first use.  Errors: MEMORY. */
+tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **out);
+/* Scratch for a candidate's launches.  Errors: MEMORY. */
+tw_status tw_workload_reserve(tw_workload *w, const tw_candidate *candidate);
+/* Contiguous random x, for timing. */
+tw_status tw_workload_fill_timing(tw_workload *w);
+
+/* Bytes of one element. */
+static inline int64_t tw_x_size(const tw_workload *w) { return tw_dtype_bits(w->problem.x) / 8; }
+static inline int64_t tw_y_size(const tw_workload *w) { return tw_dtype_bits(w->problem.y) / 8; }
+
+/* Launches M rows; strides count elements.  The candidate's layout is packed, its scratch reserved. */
+void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate *candidate,
+                        tw_packed *packed, int64_t M, int64_t x_stride, int64_t y_stride);
+
+/* Probe `index` (below TW_PROBES) and its exact result, worked out on first use, on all threads. */
+tw_status tw_workload_oracle(tw_workload *w, tw_threads *threads, int index, tw_oracle **out);
+/* Room for the oracle's answer, and the answer for the x in it. */
+tw_status tw_oracle_create(const tw_problem *problem, tw_oracle *out);
+void tw_oracle_free(tw_oracle *oracle);
+void tw_oracle_solve(const tw_workload *w, tw_threads *threads, tw_oracle *oracle);
+
+#endif
