@@ -280,7 +280,7 @@ static void test_order(void **state) {
     record r = record_of(configs[1], 200, 1 << 12);
     launch(&r, threads, 512);
     assert_int_equal(r.went_back, 0);
-    assert_true(r.tiles >= 16 * 4);
+    assert_true(r.tiles >= (int64_t)16 * 4);
     assert_int_equal(r.most_rows, 512);
     /* Chunks are even. */
     launch(&r, threads, 520);

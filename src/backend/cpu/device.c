@@ -113,7 +113,7 @@ tw_status tw_cpu_describe(const char *device, int32_t threads, tw_target *out) {
 }
 
 tw_status tw_cpu_detect(const char *device, int32_t threads, tw_target *out) {
-    tw_target t;
+    tw_target t = {0};
     TW_TRY(tw_cpu_describe(device, threads, &t));
     if (!tw_cpu_can_run(t.isa))
         return tw_fail(TW_UNSUPPORTED, "device: cpu:%s, this CPU (%s) runs cpu:%s at most",

@@ -53,7 +53,10 @@ typedef struct loader {
     tw_image *image;
 } loader;
 
-static tw_status damaged(const char *what) { return tw_fail(TW_FORMAT, "object: %s", what); }
+static tw_status damaged(const char *what) {
+    tw_fail(TW_FORMAT, "object: %s", what);
+    return TW_FORMAT;
+}
 
 /* Whether [offset, offset + size) lies within the object. */
 static bool within(const loader *l, uint64_t offset, uint64_t size) {
@@ -69,16 +72,21 @@ static tw_status read_header(loader *l) {
     if (memcmp(h->e_ident, ELFMAG, SELFMAG) || h->e_ident[EI_CLASS] != ELFCLASS64 ||
         h->e_ident[EI_DATA] != ELFDATA2LSB || h->e_type != ET_REL)
         return damaged("not a relocatable little-endian ELF64 file");
-    if (h->e_machine != HOST_MACHINE)
-        return tw_fail(TW_FORMAT, "object: for ELF machine %u, this host is machine %d",
-                       h->e_machine, HOST_MACHINE);
+    if (h->e_machine != HOST_MACHINE) {
+        tw_fail(TW_FORMAT, "object: for ELF machine %u, this host is machine %d", h->e_machine,
+                HOST_MACHINE);
+        return TW_FORMAT;
+    }
     if (h->e_shentsize != sizeof(Elf64_Shdr) || h->e_shnum == 0 || h->e_shnum > MOST_SECTIONS ||
         !within(l, h->e_shoff, (uint64_t)h->e_shnum * sizeof(Elf64_Shdr)))
         return damaged("its section headers lie outside the file");
     if (h->e_shstrndx >= h->e_shnum) return damaged("it has no section names");
     l->sections = calloc(h->e_shnum, sizeof *l->sections);
     l->at = calloc(h->e_shnum, sizeof *l->at);
-    if (!l->sections || !l->at) return tw_fail(TW_MEMORY, "object: out of memory");
+    if (!l->sections || !l->at) {
+        tw_fail(TW_MEMORY, "object: out of memory");
+        return TW_MEMORY;
+    }
     memcpy(l->sections, l->bytes + h->e_shoff, h->e_shnum * sizeof *l->sections);
     for (int i = 0; i < h->e_shnum; i++) {
         const Elf64_Shdr *s = &l->sections[i];
