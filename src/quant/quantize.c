@@ -111,7 +111,8 @@ static tw_status quantize_group(const job *j, group *g) {
     TW_TRY(choose_scale(j, g, &scale));
     TW_TRY(store(j, g, "scale", j->scales, scale, &scale));
     if (j->scheme->zero_mode == TW_ZERO_CODE) {
-        if (scale != 0) zero_code = clamp_code(j, -rintf(fminf(g->least, 0) / scale));
+        /* A group that does not reach below 0 is clamped to zero 0. */
+        if (scale != 0) zero_code = clamp_code(j, -rintf(g->least / scale));
         ((uint8_t *)j->zeros)[g->at] = (uint8_t)zero_code;
     } else if (j->scheme->zero_mode == TW_ZERO_VALUE) {
         TW_TRY(store(j, g, "zero", j->zeros, g->least - j->least_code * scale, &zero));

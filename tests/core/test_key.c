@@ -87,6 +87,27 @@ static void test_binary_text(void **state) {
     tw_key_free(&key);
 }
 
+/* Free text cannot pass for a part of the key. */
+static void test_escapes(void **state) {
+    (void)state;
+    tw_target odd = {.isa = TW_ISA_portable, .model = "a;b=c|d%e\n\xe9 f", .threads = 1};
+    tw_str text = {0};
+    tw_device_text(&odd, &text);
+    assert_string_equal(tw_str_text(&text),
+                        "cpu;isa=portable;model=a%3Bb%3Dc%7Cd%25e%0A%E9 f;l1=0;l2=0;"
+                        "l3=0;threads=1");
+    tw_str_free(&text);
+    tw_problem problem = parsed("N=1,K=2,w=f32");
+    tw_key key;
+    assert_int_equal(tw_binary_key(&problem, "k | m", 1, &(tw_config){0}, &odd, "c | c", &key),
+                     TW_OK);
+    assert_string_equal(
+        key.text.text,
+        "binary/1 | N=1,K=2,x=f32,w=f32,a=none,y=f32,bias=none,act=none | k %7C m/1 |  | "
+        "cpu;isa=portable;llvm=x86-64 | c %7C c");
+    tw_key_free(&key);
+}
+
 static void test_choices_differ(void **state) {
     (void)state;
     seen s = {0};
@@ -187,9 +208,10 @@ static void test_no_such_bucket(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice_text),    cmocka_unit_test(test_binary_text),
-        cmocka_unit_test(test_choices_differ), cmocka_unit_test(test_binaries_differ),
-        cmocka_unit_test(test_binaries_move),  cmocka_unit_test(test_no_such_bucket),
+        cmocka_unit_test(test_choice_text),     cmocka_unit_test(test_binary_text),
+        cmocka_unit_test(test_escapes),         cmocka_unit_test(test_choices_differ),
+        cmocka_unit_test(test_binaries_differ), cmocka_unit_test(test_binaries_move),
+        cmocka_unit_test(test_no_such_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -270,8 +270,8 @@ static void test_by_hand(void **state) {
     assert_true(y[0] == 0 && y[1] == 0);
 }
 
-/* 1.125 * (1 + 2^-23) - 1.125 in f32: the product is rounded to 1.125 + 2^-23 first; contracted, the
- * difference would be 1.125 * 2^-23. */
+/* 1.125 * (1 + 2^-23) - 1.125 in f32: the product is rounded to 1.125 + 2^-23 first; contracted,
+ * the difference would be 1.125 * 2^-23. */
 static void test_not_contracted(void **state) {
     (void)state;
     tw_problem p;
