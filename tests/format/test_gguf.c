@@ -1,0 +1,209 @@
+/* GGUF: every value of every readable type, listings, and what must be refused. */
+#include "tests/format/format_test.h"
+
+/* Tensors of FILE.gguf whose values NAME.expected.safetensors has, compared bit by bit. */
+static void check_values(const char *file, const char *name, int32_t readable) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/gguf/%s.gguf", TW_TEST_DATA, file);
+    tw_model *model = opened(path);
+    snprintf(path, sizeof path, "%s/gguf/%s.expected.safetensors", TW_TEST_DATA, name);
+    tw_model *expected = opened(path);
+    int32_t compared = 0;
+    for (int32_t i = 0; i < tw_model_tensor_count(model); i++) {
+        const tw_model_tensor *t = tw_model_tensor_at(model, i);
+        int32_t j = tw_model_find(expected, t->name);
+        if (!t->scheme.weight) continue;
+        if (j < 0) fail_msg("%s: no values for %s", path, t->name);
+        size_t count, expected_count;
+        float *values = dequantized(model, i, &count);
+        float *wanted = dequantized(expected, j, &expected_count);
+        assert_int_equal(count, expected_count);
+        for (size_t k = 0; k < count; k++)
+            if (memcmp(&values[k], &wanted[k], sizeof(float)))
+                fail_msg("%s: %s[%zu]: %a, expected %a", name, t->name, k, (double)values[k],
+                         (double)wanted[k]);
+        free(values);
+        free(wanted);
+        compared++;
+    }
+    assert_int_equal(compared, readable);
+    tw_model_close(expected);
+    tw_model_close(model);
+}
+
+static void values_equal_ggmls(void **state) {
+    (void)state;
+    check_values("legacy", "legacy", 8);
+    check_values("kquants", "kquants", 3);
+    check_values("real_quant", "real_quant", 9);
+    check_values("shapes", "shapes", 5);
+    check_values("shapes_v2", "shapes_v2", 5);
+    check_values("split-00001-of-00003", "split", 5);
+}
+
+/* The scheme of each readable type, in the words of a problem. */
+static void types_mean_schemes(void **state) {
+    (void)state;
+    static const char *const expected[][2] = {
+        {"F32", "w=f32,a=none"},
+        {"F16", "w=f16,a=none"},
+        {"BF16", "w=bf16,a=none"},
+        {"Q4_0", "w=i4,g=32,s=f16,z=none,a=i8g32"},
+        {"Q4_1", "w=u4,g=32,s=f16,z=value,a=i8g32"},
+        {"Q5_0", "w=i5,g=32,s=f16,z=none,a=i8g32"},
+        {"Q5_1", "w=u5,g=32,s=f16,z=value,a=i8g32"},
+        {"Q8_0", "w=i8,g=32,s=f16,z=none,a=i8g32"},
+        {"Q4_K", "w=u4,g=32,s=f32,z=value,a=i8g256"},
+        {"Q5_K", "w=u5,g=32,s=f32,z=value,a=i8g256"},
+        {"Q6_K", "w=i6,g=16,s=f32,z=none,a=i8g256"},
+    };
+    static const char *const files[] = {DATA("gguf/legacy.gguf"), DATA("gguf/kquants.gguf")};
+    size_t seen = 0;
+    for (size_t f = 0; f < TW_COUNT(files); f++) {
+        tw_model *model = opened(files[f]);
+        for (int32_t i = 0; i < tw_model_tensor_count(model); i++) {
+            const tw_model_tensor *t = tw_model_tensor_at(model, i);
+            tw_str text = {0};
+            if (!t->scheme.weight) continue;
+            assert_int_equal(tw_scheme_check(&t->scheme), TW_OK);
+            tw_scheme_text(&t->scheme, &text);
+            for (size_t k = 0; k < TW_COUNT(expected); k++)
+                if (!strcmp(expected[k][0], t->type)) {
+                    assert_string_equal(tw_str_text(&text), expected[k][1]);
+                    seen++;
+                }
+            tw_str_free(&text);
+        }
+        tw_model_close(model);
+    }
+    assert_int_equal(seen, TW_COUNT(expected));
+}
+
+/* Sizes, alignment, and what is no tensor. */
+static void canonical_form(void **state) {
+    (void)state;
+    tw_model *model = opened(DATA("gguf/legacy.gguf"));
+    tw_canonical_tensor t;
+    int32_t index = tw_model_find(model, "blk.5.q5_0.weight");
+    assert_int_equal(tw_model_read(model, index, &t), TW_OK);
+    assert_int_equal(t.N, 4);
+    assert_int_equal(t.K, 512);
+    assert_int_equal(t.weight_bytes, 4 * 512 * 5 / 8);
+    assert_int_equal(t.scale_bytes, 4 * 512 / 32 * 2);
+    assert_null(t.zeros);
+    assert_int_equal((uintptr_t)t.weight % 64, 0);
+    tw_canonical_tensor_free(&t);
+    assert_null(t.weight);
+
+    assert_int_equal(tw_model_read(model, -1, &t), TW_INVALID);
+    assert_int_equal(tw_model_read(model, tw_model_tensor_count(model), &t), TW_INVALID);
+    assert_null(tw_model_tensor_at(model, -1));
+    assert_null(tw_model_tensor_at(model, tw_model_tensor_count(model)));
+    assert_int_equal(tw_model_find(model, "blk.5.q5_0"), -1);
+    tw_model_close(model);
+    tw_model_close(NULL);
+}
+
+/* 1-D to 4-D, outermost first; leading dimensions fold into rows. */
+static void shapes(void **state) {
+    (void)state;
+    tw_model *model = opened(DATA("gguf/shapes.gguf"));
+    tw_canonical_tensor t;
+    const tw_model_tensor *info = tw_model_tensor_at(model, tw_model_find(model, "t4d"));
+    assert_int_equal(info->ndim, 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(info->shape[i], i + 2);
+    assert_int_equal(tw_model_read(model, tw_model_find(model, "t4d"), &t), TW_OK);
+    assert_int_equal(t.N, 24);
+    assert_int_equal(t.K, 5);
+    tw_canonical_tensor_free(&t);
+    assert_int_equal(tw_model_read(model, tw_model_find(model, "v1d"), &t), TW_OK);
+    assert_int_equal(t.N, 1);
+    assert_int_equal(t.K, 7);
+    tw_canonical_tensor_free(&t);
+    tw_model_close(model);
+}
+
+/* Types that later versions read are listed all the same, and their data is refused by name. */
+static void later_types_are_listed(void **state) {
+    (void)state;
+    static const struct {
+        const char *path;
+        int32_t count;
+    } files[] = {{DATA("gguf/iq.gguf"), 9},
+                 {DATA("gguf/ternary_fp4_align64.gguf"), 4},
+                 {DATA("gguf/newer_types.gguf"), 2},
+                 {DATA("gguf/mxfp4_extreme.gguf"), 1}};
+    for (size_t f = 0; f < TW_COUNT(files); f++) {
+        tw_model *model = opened(files[f].path);
+        assert_int_equal(tw_model_tensor_count(model), files[f].count);
+        for (int32_t i = 0; i < files[f].count; i++) {
+            tw_canonical_tensor t;
+            const tw_model_tensor *info = tw_model_tensor_at(model, i);
+            assert_int_equal(info->scheme.weight, TW_NONE);
+            assert_int_equal(tw_model_read(model, i, &t), TW_UNSUPPORTED);
+            assert_non_null(strstr(tw_error_message(), info->name));
+            assert_non_null(strstr(tw_error_message(), info->type));
+        }
+        tw_model_close(model);
+    }
+}
+
+static void facts(void **state) {
+    (void)state;
+    tw_model *model = opened(DATA("gguf/no_tensors.gguf"));
+    assert_int_equal(tw_model_tensor_count(model), 0);
+    assert_int_equal(tw_model_kind_of(model), TW_MODEL_GGUF);
+    assert_string_equal(tw_model_architecture(model), "llama");
+    assert_int_equal(tw_model_find(model, "x"), -1);
+    assert_linears(model, (const char *const[]){NULL});
+    tw_model_close(model);
+}
+
+static void refusals(void **state) {
+    (void)state;
+    assert_int_equal(refused(DATA("gguf/bigendian.gguf")), TW_UNSUPPORTED);
+    assert_int_equal(refused(DATA("gguf/split-00002-of-00003.gguf")), TW_FORMAT);
+    assert_non_null(strstr(tw_error_message(), "open the first part"));
+    assert_int_equal(refused(DATA("gguf/no_such_file.gguf")), TW_IO);
+    assert_int_equal(refused(DATA("gguf/broken")), TW_IO);
+    assert_int_equal(refused("/dev/null"), TW_IO);
+    int count = each_of_manifest(DATA("gguf/broken/manifest.json"), check_opening);
+    assert_int_equal(count, 74);
+}
+
+/* Cut anywhere, a file is refused or, from the last tensor's end on, whole. */
+static void every_truncation(void **state) {
+    (void)state;
+    FILE *f = fopen(DATA("gguf/shapes.gguf"), "rb");
+    assert_non_null(f);
+    static char bytes[8192];
+    size_t size = fread(bytes, 1, sizeof bytes, f), opened_at = size;
+    fclose(f);
+    for (size_t cut = 0; cut <= size; cut++) {
+        /* An allocation of its own, so that the address sanitizer sees one byte too many. */
+        char *copy = malloc(cut + !cut);
+        tw_model *model;
+        memcpy(copy, bytes, cut);
+        if (!tw_model_open_bytes(copy, cut, TW_MODEL_GGUF, "memory", &model)) {
+            if (cut < opened_at) opened_at = cut;
+            tw_model_close(model);
+        }
+        free(copy);
+    }
+    /* Only padding may be missing. */
+    assert_in_range(opened_at, size - 31, size);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_equal_ggmls),
+        cmocka_unit_test(types_mean_schemes),
+        cmocka_unit_test(canonical_form),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(later_types_are_listed),
+        cmocka_unit_test(facts),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(every_truncation),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,190 @@
+/* The writer: what it writes reads back, and what it did not finish leaves no trace. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/format/safetensors_write.h"
+#include "tests/format/format_test.h"
+
+static char folder[64], target[128];
+
+static int make_folder(void **state) {
+    (void)state;
+    strcpy(folder, "format-write-XXXXXX");
+    if (!mkdtemp(folder)) return -1;
+    snprintf(target, sizeof target, "%s/out.safetensors", folder);
+    return 0;
+}
+
+/* Number of files in the folder. */
+static int files(void) {
+    DIR *dir = opendir(folder);
+    int count = 0;
+    assert_non_null(dir);
+    while (readdir(dir)) count++;
+    closedir(dir);
+    return count - 2;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    unlink(target);
+    return rmdir(folder);
+}
+
+static const tw_safetensors_tensor tensors[] = {
+    {"matrix", 2, {3, 5}},
+    {"empty", 2, {0, 4}},
+    {"scalar", 0, {0}},
+    {"name \"with\" \xc3\xa9 and \n", 1, {2}},
+};
+enum { VALUES = 15 + 1 + 2 };
+
+static tw_safetensors_writer *created(void) {
+    tw_safetensors_writer *w = NULL;
+    if (tw_safetensors_create(target, tensors, TW_COUNT(tensors), &w))
+        fail_msg("%s", tw_error_message());
+    return w;
+}
+
+static void round_trip(void **state) {
+    (void)state;
+    float values[VALUES];
+    for (int i = 0; i < VALUES; i++) values[i] = (float)i / 7;
+    tw_safetensors_writer *w = created();
+    /* In pieces that end anywhere. */
+    for (int i = 0; i < VALUES; i += 4)
+        assert_int_equal(tw_safetensors_append(w, values + i, VALUES - i < 4 ? VALUES - i : 4),
+                         TW_OK);
+    assert_int_equal(access(target, F_OK), -1);
+    assert_int_equal(tw_safetensors_finish(w), TW_OK);
+    assert_int_equal(files(), 1);
+
+    tw_model *model = opened(target);
+    const float *at = values;
+    assert_int_equal(tw_model_tensor_count(model), TW_COUNT(tensors));
+    for (size_t i = 0; i < TW_COUNT(tensors); i++) {
+        int32_t index = tw_model_find(model, tensors[i].name);
+        const tw_model_tensor *t = tw_model_tensor_at(model, index);
+        assert_non_null(t);
+        assert_string_equal(t->type, "F32");
+        assert_int_equal(t->ndim, tensors[i].ndim);
+        assert_memory_equal(t->shape, tensors[i].shape, sizeof(int64_t) * (size_t)t->ndim);
+        size_t count;
+        float *read = dequantized(model, index, &count);
+        assert_memory_equal(read, at, count * sizeof(float));
+        at += count;
+        free(read);
+    }
+    tw_model_close(model);
+}
+
+/* More than the buffer, so that data reaches the file before the end. */
+static void large(void **state) {
+    (void)state;
+    enum { N = 700001 };
+    const tw_safetensors_tensor tensor = {"x", 1, {N}};
+    float *values = malloc(N * sizeof *values), *read;
+    for (int i = 0; i < N; i++) values[i] = (float)i;
+    tw_safetensors_writer *w;
+    assert_int_equal(tw_safetensors_create(target, &tensor, 1, &w), TW_OK);
+    assert_int_equal(tw_safetensors_append(w, values, N), TW_OK);
+    assert_int_equal(tw_safetensors_finish(w), TW_OK);
+    tw_model *model = opened(target);
+    size_t count;
+    read = dequantized(model, 0, &count);
+    assert_int_equal(count, N);
+    assert_memory_equal(read, values, N * sizeof *values);
+    free(read);
+    free(values);
+    tw_model_close(model);
+}
+
+/* Whatever does not finish leaves the old file as it was, and no new one. */
+static void unfinished(void **state) {
+    (void)state;
+    const float values[VALUES + 1] = {0};
+    FILE *old = fopen(target, "w");
+    fputs("old", old);
+    fclose(old);
+
+    tw_safetensors_writer *w = created();
+    assert_int_equal(files(), 2);
+    tw_safetensors_discard(w);
+    assert_int_equal(files(), 1);
+
+    w = created();
+    assert_int_equal(tw_safetensors_append(w, values, VALUES - 1), TW_OK);
+    assert_int_equal(tw_safetensors_finish(w), TW_INVALID);
+    assert_int_equal(files(), 1);
+
+    w = created();
+    assert_int_equal(tw_safetensors_append(w, values, VALUES + 1), TW_INVALID);
+    tw_safetensors_discard(w);
+    tw_safetensors_discard(NULL);
+
+    struct stat st;
+    assert_int_equal(stat(target, &st), 0);
+    assert_int_equal(st.st_size, 3);
+}
+
+static void bad_arguments(void **state) {
+    (void)state;
+    static const struct {
+        tw_safetensors_tensor tensors[2];
+        const char *words;
+    } cases[] = {
+        {{{"a", 1, {1}}, {"a", 1, {1}}}, "its name is taken"},
+        {{{"a", 1, {1}}, {"__metadata__", 1, {1}}}, "its name is taken"},
+        {{{"a", 1, {1}}, {"\xff", 1, {1}}}, "UTF-8"},
+        {{{"a", 1, {1}}, {"b", 1, {-1}}}, "shape out of range"},
+        {{{"a", 1, {1}}, {"b", 2, {INT64_MAX / 8, 8}}}, "shape out of range"},
+        {{{"a", 1, {INT64_MAX / 4}}, {"b", 1, {INT64_MAX / 4}}}, "shape out of range"},
+        {{{"a", 1, {1}}, {"b", TW_MODEL_DIMS + 1, {1}}}, "shape out of range"},
+    };
+    tw_safetensors_writer *w;
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        assert_int_equal(tw_safetensors_create(target, cases[i].tensors, 2, &w), TW_INVALID);
+        if (!strstr(tw_error_message(), cases[i].words)) fail_msg("%s", tw_error_message());
+    }
+    assert_int_equal(files(), 0);
+    assert_int_equal(tw_safetensors_create(folder, tensors, 1, &w), TW_IO);
+    assert_int_equal(tw_safetensors_create("no/such/folder/x", tensors, 1, &w), TW_IO);
+    assert_string_equal(tw_error_message(), "no/such/folder/x: No such file or directory");
+}
+
+/* A file-size limit stands for a full disk: write() fails half way. */
+static void full_disk(void **state) {
+    (void)state;
+    enum { N = 1 << 20 };
+    const tw_safetensors_tensor tensor = {"x", 1, {N}};
+    float *values = calloc(N, sizeof *values);
+    struct rlimit old, limit;
+    tw_safetensors_writer *w;
+    getrlimit(RLIMIT_FSIZE, &old);
+    limit = (struct rlimit){2 << 20, old.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(tw_safetensors_create(target, &tensor, 1, &w), TW_OK);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    tw_status status = tw_safetensors_append(w, values, N);
+    if (!status)
+        status = tw_safetensors_finish(w);
+    else
+        tw_safetensors_discard(w);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(status, TW_IO);
+    assert_int_equal(files(), 0);
+    free(values);
+}
+
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        IN_FOLDER(round_trip),    IN_FOLDER(large),     IN_FOLDER(unfinished),
+        IN_FOLDER(bad_arguments), IN_FOLDER(full_disk),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
