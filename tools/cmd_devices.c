@@ -6,7 +6,7 @@
 
 static int run(const cli_args *args) {
     tw_target target;
-    int code = input_target("cpu", args, false, &target);
+    int code = input_target("cpu", args, &target);
     if (code) return code;
     const char *isa = tw_target_isa(&target)->name;
     if (args->json) {

@@ -19,17 +19,54 @@ int input_problem(const char *word, bool need_m, tw_problem *out) {
     return status == TW_OK ? CLI_OK : exit_code("PROBLEM", status);
 }
 
-int input_target(const char *word, const cli_args *args, bool any, tw_target *out) {
+int input_target(const char *word, const cli_args *args, tw_target *out) {
     int32_t threads = (int32_t)(args->threads ? args->threads : tw_option_int(TW_OPT_TW_THREADS));
-    tw_status status = (any ? tw_cpu_describe : tw_cpu_detect)(word, threads, out);
+    tw_status status = tw_cpu_detect(word, threads, out);
     return status == TW_OK ? CLI_OK : exit_code("DEV", status);
+}
+
+int input_context(const char *word, const cli_args *args, tw_mode mode,
+                  const tw_context_setup *setup, tw_context **out) {
+    tw_target target;
+    /* Told apart from other failures: a word that names no device is a usage error. */
+    if (tw_cpu_describe(word, 1, &target) == TW_INVALID) return cli_bad("DEV");
+    tw_options options = TW_OPTIONS_INIT;
+    options.device = word;
+    options.mode = mode;
+    options.threads = (int32_t)args->threads;
+    return tw_context_open(&options, setup, out) == TW_OK ? CLI_OK : cli_failed();
+}
+
+static int bad_kernel(const char *name) {
+    tw_str names = {0};
+    for (int i = 0; tw_template_row(i); i++)
+        tw_str_add(&names, "%s%s", i ? ", " : "", tw_template_row(i)->name);
+    out_error("--kernel: \"%s\", expected one of %s", name, tw_str_text(&names));
+    tw_str_free(&names);
+    return CLI_USAGE;
+}
+
+int input_forced(const cli_args *args, tw_plan_request *request, tw_config *config) {
+    if (args->config && !args->kernel) {
+        out_error("--config: \"%s\", needs --kernel: a config belongs to one", args->config);
+        return CLI_USAGE;
+    }
+    if (!args->kernel) return CLI_OK;
+    request->tmpl = tw_template_find(args->kernel);
+    if (!request->tmpl) return bad_kernel(args->kernel);
+    if (!args->config) return CLI_OK;
+    request->config = config;
+    tw_status status = tw_config_parse(args->config, config);
+    return status == TW_OK ? CLI_OK : exit_code("--config", status);
 }
 
 /* ---- problems -------------------------------------------------------------------------------- */
 
-static tw_status add_item(input *in, const tw_problem *problem, const char *name, int64_t count) {
+static tw_status add_item(input *in, const tw_problem *asked, const char *name, int64_t count) {
     tw_str text = {0};
-    tw_problem_text(problem, &text);
+    tw_problem problem = *asked;
+    if (in->rows == INPUT_BUCKETS) problem.M = tw_bucket_rows(tw_bucket_index(problem.M));
+    tw_problem_text(&problem, &text);
     TW_TRY(tw_str_ok(&text));
     for (int i = 0; i < in->count; i++)
         if (!strcmp(in->items[i].text, text.text)) {
@@ -43,7 +80,7 @@ static tw_status add_item(input *in, const tw_problem *problem, const char *name
         return tw_fail(TW_MEMORY, "problems: out of memory after %d", in->count);
     }
     in->items = items;
-    items[in->count++] = (input_item){*problem, text.text, name, count};
+    items[in->count++] = (input_item){problem, text.text, name, count};
     return TW_OK;
 }
 
@@ -87,9 +124,9 @@ static tw_status add_word(const char *word, const cli_args *args, input *in) {
     return add_problem(in, &problem, args, "", 1);
 }
 
-int input_open(const char *word, const cli_args *args, input *out) {
+int input_open(const char *word, const cli_args *args, input_rows rows, input *out) {
     tw_scheme scheme;
-    *out = (input){0};
+    *out = (input){.rows = rows};
     if (args->scheme) {
         tw_status status = tw_scheme_parse(args->scheme, &scheme);
         if (status != TW_OK) return exit_code("--scheme", status);
@@ -99,6 +136,19 @@ int input_open(const char *word, const cli_args *args, input *out) {
     int code = exit_code(word, status);
     input_close(out);
     return code;
+}
+
+int input_texts(const char *const *texts, int count, input_rows rows, input *out) {
+    *out = (input){.rows = rows};
+    for (int i = 0; i < count; i++) {
+        tw_problem problem;
+        tw_status status = tw_problem_parse(texts[i], true, &problem);
+        if (status == TW_OK) status = add_item(out, &problem, "", 1);
+        if (status == TW_OK) continue;
+        input_close(out);
+        return cli_failed();
+    }
+    return CLI_OK;
 }
 
 void input_close(input *in) {
