@@ -1,0 +1,131 @@
+/* tilewright verify: every kernel that takes a problem against the oracle. */
+#include "tools/commands.h"
+#include "tools/input.h"
+#include "tools/out.h"
+#include "tools/subject.h"
+
+typedef struct verification {
+    tw_context *context;
+    const cli_args *args;
+    tw_plan_request forced;
+    int kernels, failures;
+} verification;
+
+static void print(verification *v, const input_item *item, const tw_template *tmpl,
+                  const tw_config *config, tw_status status, double error) {
+    tw_str text = {0};
+    const char *why = status == TW_OK ? NULL : tw_error_message();
+    tw_config_text(config, &text);
+    if (v->args->json)
+        out_json(json_pack("{s:s,s:s,s:s,s:i,s:s,s:b,s:s,s:f,s:s?}", "problem", item->text,
+                           "device", v->args->words[0], "kernel", tmpl->name, "version",
+                           (int)tmpl->version, "config", tw_str_text(&text), "ok", !why, "rows",
+                           v->args->full ? "all" : "sample", "nmse", why ? -1.0 : error, "error",
+                           why));
+    else if (why)
+        out_line("FAILED  %s  %s %s\n        %s", item->text, tmpl->name, tw_str_text(&text), why);
+    else
+        out_line("ok      %s  %s %s  nmse %.2g", item->text, tmpl->name, tw_str_text(&text), error);
+    tw_str_free(&text);
+}
+
+/* One kernel at --config or its guess. */
+static void verify_kernel(verification *v, const input_item *item, const tw_template *tmpl,
+                          tw_workload *workload) {
+    const tw_problem *problem = &item->problem;
+    tw_config config = {0};
+    double error = 0;
+    if (v->forced.config)
+        config = *v->forced.config;
+    else
+        tmpl->guess(&v->context->target, problem, &config);
+
+    tw_candidate candidate;
+    tw_status status = subject_load(v->context, tmpl, problem, &config, &candidate);
+    if (status == TW_OK) {
+        int rows = v->args->full ? 0 : SUBJECT_ROWS;
+        status = tw_verify(workload, v->context->threads, &candidate, rows, &error);
+        tw_candidate_unload(&candidate);
+    }
+    v->kernels++;
+    v->failures += status != TW_OK;
+    print(v, item, tmpl, &config, status, error);
+}
+
+static void verify_item(verification *v, const input_item *item) {
+    tw_workload *workload;
+    int before = v->kernels;
+    if (tw_workload_create(&item->problem, NULL, &v->context->target, TW_WEIGHTS_HOT, &workload) !=
+        TW_OK) {
+        cli_failed();
+        v->failures++;
+        return;
+    }
+    const char *why = "";
+    for (int i = 0; tw_template_row(i); i++) {
+        const tw_template *tmpl = tw_template_row(i);
+        if (v->forced.tmpl && v->forced.tmpl != tmpl) continue;
+        why = subject_declines(v->context, tmpl, &item->problem);
+        if (!why) verify_kernel(v, item, tmpl, workload);
+    }
+    tw_workload_destroy(workload);
+    if (v->kernels > before) return;
+    v->failures++;
+    if (v->forced.tmpl)
+        out_error("%s: %s declines: %s", item->text, v->forced.tmpl->name, why);
+    else
+        out_error("%s: no kernel takes it; tilewright plan says why", item->text);
+}
+
+static int run(const cli_args *args) {
+    static const tw_context_setup setup = {.access = TW_CACHE_USE};
+    verification v = {.args = args};
+    tw_config config;
+    input in;
+    int code = input_forced(args, &v.forced, &config);
+    if (!code) code = input_open(args->words[1], args, INPUT_ROWS, &in);
+    if (code) return code;
+    code = input_context(args->words[0], args, TW_MODE_DEFAULT, &setup, &v.context);
+    if (!code) {
+        for (int i = 0; i < in.count; i++) {
+            out_progress((double)i / in.count, -1, in.items[i].text);
+            verify_item(&v, &in.items[i]);
+        }
+        if (!args->json)
+            out_line("%d problem%s, %d kernel%s checked, %d failure%s", in.count,
+                     in.count == 1 ? "" : "s", v.kernels, v.kernels == 1 ? "" : "s", v.failures,
+                     v.failures == 1 ? "" : "s");
+        if (v.failures) code = CLI_FAILED;
+        tw_context_destroy(v.context);
+    }
+    input_close(&in);
+    return code;
+}
+
+static const cli_option options[] = {
+    CLI_ROW_M,
+    CLI_ROW_SCHEME,
+    CLI_ROW("--kernel", TEXT, kernel, "K", "this kernel alone"),
+    CLI_ROW("--config", TEXT, config, "C", "at this config instead of the kernel's guess"),
+    CLI_ROW("--full", FLAG, full, "", "all rows of M, not 8 of them, first and last included"),
+    CLI_ROW_THREADS,
+    CLI_ROW_JSON,
+    CLI_ROW_HELP,
+};
+
+const cli_command cmd_verify = {
+    .name = "verify",
+    .words = "DEV MODEL|PROBLEM|@FILE",
+    .summary = "Every kernel that takes a problem, checked against the oracle",
+    .about =
+        "The oracle dequantizes in f32 and adds in double, on the same codes.  Data is generated "
+        "to\n"
+        "leave no defect unseen: edge values, zeros off the middle, scales that differ by group.\n"
+        "nmse is the largest of a row.  Exit code 1 when any kernel disagrees.",
+    .examples = "  tilewright verify cpu M=7,N=100,K=1000,w=u4,g=128,s=f16,z=code,a=i8\n"
+                "  tilewright verify cpu:avx2 model.gguf --m 1,33\n"
+                "  tilewright verify cpu M=512,N=576,K=576,w=i8,a=i8 --kernel cpu.int_gemm --full",
+    .options = options,
+    .option_count = TW_COUNT(options),
+    .run = run,
+};
