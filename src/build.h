@@ -6,7 +6,7 @@
 
 /* The loaded code of one config, shared by everybody who asks for the same: tw_flights_release it
  * from context->kernels.  Errors: as tw_plan_object; whatever tw_image_load fails with. */
-tw_status tw_code_get(tw_context *context, tw_mode mode, const tw_template *tmpl,
+tw_status tw_code_load(tw_context *context, tw_mode mode, const tw_template *tmpl,
                       const tw_problem *problem, const tw_config *config, tw_code **out);
 
 /* Whether the binary cache has the machine code of a config. */

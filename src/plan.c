@@ -256,7 +256,7 @@ static tw_status load_plan(tw_context *c, tw_mode mode, tw_plan *plan) {
     if (c->foreign)
         return tw_fail(TW_UNSUPPORTED, "%s may not run on this CPU",
                        tw_target_isa(&c->target)->name);
-    TW_TRY(tw_code_get(c, mode, tmpl, &plan->problem, &plan->decision.config, &plan->code));
+    TW_TRY(tw_code_load(c, mode, tmpl, &plan->problem, &plan->decision.config, &plan->code));
     const tw_code *code = plan->code;
     tw_geometry geometry;
     tmpl->geometry(&plan->problem, &geometry);

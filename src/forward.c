@@ -1,0 +1,119 @@
+/* The hot path: check, look up, take scratch, launch. */
+#include "src/base/status.h"
+#include "src/check.h"
+#include "src/linear.h"
+
+typedef struct rows {
+    char *data;
+    int64_t stride, bytes; /* from row to row; spanned by all */
+} rows;
+
+/* Whether x and y share an element.  In one buffer of interleaved rows they may lie side by side. */
+static bool overlap(const rows *x, const rows *y, int64_t x_row, int64_t y_row) {
+    uintptr_t x0 = (uintptr_t)x->data, y0 = (uintptr_t)y->data;
+    if (x0 + (uintptr_t)x->bytes <= y0 || y0 + (uintptr_t)y->bytes <= x0) return false;
+    if (x->stride != y->stride) return true;
+    int64_t offset = (int64_t)(y0 - x0) % x->stride;
+    if (offset < 0) offset += x->stride;
+    return offset < x_row || offset + y_row > x->stride;
+}
+
+static tw_status check_io(const tw_linear *l, const tw_tensor *x, const tw_tensor *y, rows *x_rows,
+                          rows *y_rows) {
+    const tw_problem *p = &l->problem;
+    TW_TRY(tw_check_rows("x", x, p->x, p->K, &x_rows->stride, &x_rows->bytes));
+    TW_TRY(tw_check_rows("y", y, p->y, p->N, &y_rows->stride, &y_rows->bytes));
+    if (y->shape[0] != x->shape[0])
+        return tw_fail(TW_INVALID, "y: shape [%lld,%lld], expected [%lld,%lld] as x has %lld rows",
+                       (long long)y->shape[0], (long long)p->N, (long long)x->shape[0],
+                       (long long)p->N, (long long)x->shape[0]);
+    x_rows->data = x->data;
+    y_rows->data = y->data;
+    if (!overlap(x_rows, y_rows, p->K * tw_dtype_bits(p->x) / 8, p->N * tw_dtype_bits(p->y) / 8))
+        return TW_OK;
+    return tw_fail(TW_INVALID, "y: %p, overlaps x at %p", y->data, x->data);
+}
+
+static tw_status run_kernel(tw_linear *l, const tw_plan *plan, int64_t M, const rows *x,
+                            const rows *y) {
+    tw_context *c = l->context;
+    tw_scratch_block *scratch;
+    TW_TRY(tw_scratch_take(&c->scratch, plan->scratch_bytes, &scratch));
+    tw_kernel_args args = {.x = x->data,
+                           .x_stride = x->stride,
+                           .w = l->packed,
+                           .bias = l->bias_f32,
+                           .y = y->data,
+                           .y_stride = y->stride,
+                           .M = M};
+    tw_launch(&plan->kernel, c->threads, &args, scratch->memory);
+    tw_scratch_give(scratch);
+    return TW_OK;
+}
+
+static tw_status run_reference(tw_linear *l, int64_t M, const rows *x, const rows *y) {
+    const tw_tensors *tensors;
+    const tw_problem *p = &l->problem;
+    TW_TRY(tw_linear_canonical(l, &tensors));
+    tw_canonical w = tw_linear_view(l, tensors);
+    tw_reference_linear(p, &w, x->data, x->stride * 8 / tw_dtype_bits(p->x), y->data,
+                        y->stride * 8 / tw_dtype_bits(p->y), M);
+    return TW_OK;
+}
+
+static tw_tensor normalized(const tw_tensor *t, const rows *r) {
+    tw_tensor out = *t;
+    out.stride[0] = r->stride * 8 / tw_dtype_bits(t->dtype);
+    out.stride[1] = 1;
+    return out;
+}
+
+/* The host's code, between enter and leave; its failures get a sentence that names it. */
+static tw_status run_impl(tw_linear *l, tw_impl *impl, const tw_tensor *x, const tw_tensor *y,
+                          const rows *x_rows, const rows *y_rows) {
+    const tw_tensors *tensors;
+    const tw_problem *p = &l->problem;
+    TW_TRY(tw_linear_canonical(l, &tensors));
+    tw_tensor dense_x = normalized(x, x_rows), dense_y = normalized(y, y_rows);
+    tw_tensor bias = TW_TENSOR_1D(l->bias, p->bias, p->N);
+    tw_linear_call call = {.struct_size = sizeof call,
+                           .M = x->shape[0],
+                           .N = p->N,
+                           .K = p->K,
+                           .scheme = &p->scheme,
+                           .x = &dense_x,
+                           .weight = &tensors->weight,
+                           .scales = tensors->scales.data ? &tensors->scales : NULL,
+                           .zeros = tensors->zeros.data ? &tensors->zeros : NULL,
+                           .bias = l->bias ? &bias : NULL,
+                           .y = &dense_y,
+                           .act = p->act};
+    tw_status status = impl->row.run(impl->row.user, &call);
+    if (status == TW_OK) return TW_OK;
+    return tw_fail(status, "implementation %s: run() returned %s", impl->name,
+                   tw_status_name(status));
+}
+
+tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y) {
+    rows x_rows, y_rows;
+    if (!linear) return tw_fail(TW_INVALID, "linear: NULL, must be given");
+    TW_TRY(check_io(linear, x, y, &x_rows, &y_rows));
+    int64_t M = x->shape[0];
+    if (!M) return TW_OK;
+    int bucket = tw_bucket_index(M);
+    for (;;) {
+        tw_binding *b = tw_linear_bound(linear, bucket);
+        if (!b) TW_TRY(tw_linear_bind_now(linear, bucket, &b));
+        if (!b->impl && b->plan->decision.tmpl)
+            return run_kernel(linear, b->plan, M, &x_rows, &y_rows);
+        if (!b->impl) return run_reference(linear, M, &x_rows, &y_rows);
+        /* Unregistered since it was bound: there is another answer now. */
+        if (!tw_impl_enter(b->impl)) {
+            TW_TRY(tw_linear_bind_now(linear, bucket, &b));
+            continue;
+        }
+        tw_status status = run_impl(linear, b->impl, x, y, &x_rows, &y_rows);
+        tw_impl_leave(b->impl);
+        return status;
+    }
+}

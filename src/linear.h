@@ -1,0 +1,65 @@
+/* A layer: its weights in one packed layout, and what each M bucket of it runs. */
+#ifndef TW_SRC_LINEAR_H
+#define TW_SRC_LINEAR_H
+
+#include "src/core/reference.h"
+#include "src/plan.h"
+
+/* What one bucket runs.  Constant but for the generation, and kept until the linear goes: a forward
+ * that has loaded it may still be using it. */
+typedef struct tw_binding {
+    struct tw_binding *next; /* in linear->all */
+    int bucket;
+    atomic_uint generation; /* of the registry, for which it is right */
+    tw_impl *impl;          /* registered: goes before the plan */
+    tw_plan *plan;          /* NULL with an impl that won without one */
+    bool owns_plan;
+} tw_binding;
+
+/* Canonical tensors in memory of their own; data NULL: the layer has none. */
+typedef struct tw_tensors {
+    tw_tensor weight, scales, zeros;
+    void *memory;
+    size_t bytes;
+} tw_tensors;
+
+struct tw_linear {
+    tw_context *context;
+    tw_problem problem;      /* M 0 */
+    const tw_layout *layout; /* NULL: the canonical tensors are all there is */
+    void *packed;
+    size_t packed_bytes;
+    void *bias; /* as given; NULL without */
+    size_t bias_bytes;
+    float *bias_f32; /* what kernels read: round_up(N, 64) of them */
+    size_t bias_f32_bytes;
+    _Atomic(tw_tensors *) canonical; /* kept, or unpacked once when somebody needs it */
+    _Atomic(tw_binding *) bindings[TW_BUCKETS];
+    pthread_mutex_t lock; /* held to publish a binding or canonical tensors, not while planning */
+    tw_binding *all;      /* newest first */
+    atomic_bool warned;   /* that it runs the reference */
+};
+
+/* Shapes of the canonical tensors of a problem, without data. */
+void tw_tensors_describe(const tw_problem *problem, tw_tensors *out);
+/* The canonical tensors, unpacked on first use.  Errors: MEMORY. */
+tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out);
+tw_canonical tw_linear_view(const tw_linear *linear, const tw_tensors *tensors);
+
+/* Decides what a bucket runs and publishes it.  Errors: as tw_plan_make. */
+tw_status tw_linear_bind(tw_linear *linear, int bucket, tw_mode mode, double budget_s,
+                         tw_binding **out);
+/* As forward() does where nothing was prepared: never tunes. */
+tw_status tw_linear_bind_now(tw_linear *linear, int bucket, tw_binding **out);
+
+/* The published binding, or NULL where there is none or the registry has changed since. */
+static inline tw_binding *tw_linear_bound(tw_linear *linear, int bucket) {
+    tw_binding *binding = atomic_load_explicit(&linear->bindings[bucket], memory_order_acquire);
+    unsigned now =
+        atomic_load_explicit(&linear->context->registry.generation, memory_order_relaxed);
+    return binding && atomic_load_explicit(&binding->generation, memory_order_relaxed) == now
+               ? binding
+               : NULL;
+}
+
+#endif
