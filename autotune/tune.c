@@ -9,7 +9,7 @@
 
 #include "autotune/guess.h"
 #include "autotune/rank.h"
-#include "autotune/session.h"
+#include "autotune/search.h"
 #include "src/base/status.h"
 
 /* Shares of the budget: what may be spent on the oracle, until when the first wave and the search last, and
@@ -21,7 +21,7 @@ enum { LEAST_WAVE = 4, MOST_WAVE = 32, LEAST_ROWS = 2, MOST_ROWS = 4, PATIENCE =
 
 /* ---- set-up ---- */
 
-static tw_status fill_space(tw_session *s) {
+static tw_status fill_space(tw_search *s) {
     const tw_tune_request *r = s->request;
     const tw_template *tmpl;
     tw_point guess;
@@ -41,7 +41,7 @@ static tw_status fill_space(tw_session *s) {
 
 /* One trial of an earlier run; points that the space no longer has do not count. */
 static void take_known(void *arg, const tw_tune_trial *trial) {
-    tw_session *s = arg;
+    tw_search *s = arg;
     int id = tw_space_find(&s->space, trial->tmpl, &trial->config);
     if (id < 0) return;
     tw_entry *e = &s->entries[id];
@@ -58,7 +58,7 @@ static void take_known(void *arg, const tw_tune_trial *trial) {
 }
 
 /* As many different rows of x as the oracle can answer in its share of the budget. */
-static tw_status ask_oracle(tw_session *s) {
+static tw_status ask_oracle(tw_search *s) {
     int64_t start = tw_env_now(s->env);
     double share = ORACLE_SHARE * (double)(s->end_ns - s->start_ns);
     for (s->rows = 0; s->rows < MOST_ROWS; s->rows++) {
@@ -70,27 +70,27 @@ static tw_status ask_oracle(tw_session *s) {
     return TW_OK;
 }
 
-static int64_t until(const tw_session *s, double share) {
+static int64_t until(const tw_search *s, double share) {
     return s->start_ns + (int64_t)(share * (double)(s->measure_until_ns - s->start_ns));
 }
 
 /* What a verification takes: launches of all rows and of some, poison and comparison. */
-static double verify_ns(const tw_session *s) {
+static double verify_ns(const tw_search *s) {
     const tw_problem *p = s->request->problem;
     double elements = fmin((double)p->M * (double)p->N, 4 << 20);
     return 3 * s->launch_ns + 10 * elements;
 }
 
 /* The guess alone, or the best by the model that builds: it tells how long everything takes. */
-static tw_status time_guess(tw_session *s) {
+static tw_status time_guess(tw_search *s) {
     for (int i = -1, tries = 0; i < s->space.count && tries < LEAST_WAVE && !s->leader_count; i++) {
         int id = i < 0 ? s->guess : i;
         if (s->entries[id].state == TW_ENTRY_FAILED || (i >= 0 && s->taken[id])) continue;
         int64_t start = tw_env_now(s->env);
         s->taken[id] = true;
-        tw_session_load(s, &id, 1, INT64_MAX);
+        tw_search_load(s, &id, 1, INT64_MAX);
         s->build_ns = (double)(tw_env_now(s->env) - start);
-        TW_TRY(tw_session_wave(s, &id, 1, 1, INT64_MAX));
+        TW_TRY(tw_search_wave(s, &id, 1, 1, INT64_MAX));
         s->launch_ns = s->entries[id].median_ns;
         tries++;
     }
@@ -102,11 +102,11 @@ static tw_status time_guess(tw_session *s) {
 /* ---- verification ---- */
 
 /* True when the entry, loaded, computes what it should; VERIFY is no error of the run. */
-static tw_status verified(tw_session *s, int id, bool *yes) {
+static tw_status verified(tw_search *s, int id, bool *yes) {
     tw_entry *e = &s->entries[id];
     *yes = e->state == TW_ENTRY_VERIFIED;
     if (*yes || e->state == TW_ENTRY_FAILED) return TW_OK;
-    if (!e->candidate.tmpl) tw_session_load(s, &id, 1, INT64_MAX);
+    if (!e->candidate.tmpl) tw_search_load(s, &id, 1, INT64_MAX);
     if (!e->candidate.tmpl) return TW_OK;
     tw_status status =
         tw_verify(s->workload, s->request->threads, &e->candidate, s->rows, &e->error);
@@ -123,12 +123,12 @@ static tw_status verified(tw_session *s, int id, bool *yes) {
     tw_str_free(&text);
     char why[320];
     snprintf(why, sizeof why, "%s", tw_error_message());
-    tw_session_fail(s, id, "verify", why);
+    tw_search_fail(s, id, "verify", why);
     return TW_OK;
 }
 
 /* Drops leaders that compute wrong results, from the first on, until one does not. */
-static tw_status verify_leader(tw_session *s) {
+static tw_status verify_leader(tw_search *s) {
     while (s->leader_count) {
         bool yes;
         TW_TRY(verified(s, s->leaders[0], &yes));
@@ -141,12 +141,12 @@ static tw_status verify_leader(tw_session *s) {
 
 /* ---- the search ---- */
 
-static bool out_of_time(const tw_session *s, double share) {
+static bool out_of_time(const tw_search *s, double share) {
     return s->result.stopped || tw_env_now(s->env) >= until(s, share);
 }
 
 /* Configs that a wave ending at `share` has time for. */
-static int wave_room(const tw_session *s, double share) {
+static int wave_room(const tw_search *s, double share) {
     double window = (double)(until(s, share) - tw_env_now(s->env));
     double sample = fmax(s->launch_ns, 20000);
     double each = s->build_ns / s->request->target->threads + (sample >= 5e6 ? 2 : 12) * sample;
@@ -155,7 +155,7 @@ static int wave_room(const tw_session *s, double share) {
 }
 
 /* Entries without a failure that were timed in earlier runs, best first. */
-static int best_known(const tw_session *s, int room, int *out) {
+static int best_known(const tw_search *s, int room, int *out) {
     int count = 0;
     for (int i = 0; i < s->space.count; i++) {
         const tw_entry *e = &s->entries[i];
@@ -175,7 +175,7 @@ static bool listed(const int *ids, int count, int id) {
 }
 
 /* The model's best, with what earlier runs and the guess have to be compared with. */
-static tw_status first_wave(tw_session *s) {
+static tw_status first_wave(tw_search *s) {
     int ids[TW_MAX_WAVE], known[TW_LEADERS], count = 0;
     if (s->entries[s->guess].state != TW_ENTRY_FAILED) ids[count++] = s->guess;
     int known_count = best_known(s, TW_LEADERS, known);
@@ -183,11 +183,11 @@ static tw_status first_wave(tw_session *s) {
         if (!listed(ids, count, known[i])) ids[count++] = known[i];
     int fresh = tw_rank_pick(&s->space, s->taken, wave_room(s, WAVE_SHARE), ids + count);
     s->planned = s->request->exhaustive ? s->space.count : s->done + fresh + TW_MAX_NEIGHBOURS;
-    return tw_session_wave(s, ids, count + fresh, TW_LEADERS, until(s, WAVE_SHARE));
+    return tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, WAVE_SHARE));
 }
 
 /* New neighbours of the leaders, the best one's first. */
-static int fresh_neighbours(tw_session *s, int room, int *ids) {
+static int fresh_neighbours(tw_search *s, int room, int *ids) {
     int count = 0, next[TW_MAX_NEIGHBOURS];
     for (int i = 0; i < s->leader_count; i++) {
         int n = tw_space_neighbours(&s->space, s->leaders[i], next);
@@ -201,7 +201,7 @@ static int fresh_neighbours(tw_session *s, int room, int *ids) {
 }
 
 /* Steps from the best to better neighbours, until some steps in a row gained nothing. */
-static tw_status climb(tw_session *s) {
+static tw_status climb(tw_search *s) {
     for (int idle = 0; idle < PATIENCE && s->leader_count && !out_of_time(s, SEARCH_SHARE);) {
         /* The neighbours of a wrong kernel are no goal; but on large problems verifying is for the end. */
         if (verify_ns(s) * 20 < (double)(s->end_ns - tw_env_now(s->env))) TW_TRY(verify_leader(s));
@@ -211,7 +211,7 @@ static tw_status climb(tw_session *s) {
         int fresh = fresh_neighbours(s, wave_room(s, SEARCH_SHARE), ids + count);
         if (!fresh) break;
         s->planned = (int)tw_max(s->planned, s->done + fresh);
-        TW_TRY(tw_session_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
+        TW_TRY(tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
         const tw_entry *now = &s->entries[s->leaders[0]], *before = &s->entries[best];
         bool gained = s->leaders[0] != best && now->median_ns < before->median_ns * (1 - ALIKE);
         idle = gained ? 0 : idle + 1;
@@ -220,13 +220,13 @@ static tw_status climb(tw_session *s) {
 }
 
 /* Exhaustive: wave after wave of all the rest, each against the leaders. */
-static tw_status the_rest(tw_session *s) {
+static tw_status the_rest(tw_search *s) {
     while (!out_of_time(s, SEARCH_SHARE)) {
         int ids[TW_MAX_WAVE], count = s->leader_count;
         memcpy(ids, s->leaders, (size_t)count * sizeof *ids);
         int fresh = tw_rank_pick(&s->space, s->taken, wave_room(s, SEARCH_SHARE), ids + count);
         if (!fresh) break;
-        TW_TRY(tw_session_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
+        TW_TRY(tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
         TW_TRY(verify_leader(s));
     }
     return TW_OK;
@@ -234,18 +234,18 @@ static tw_status the_rest(tw_session *s) {
 
 /* ---- the decision ---- */
 
-static tw_status run_final(tw_session *s) {
+static tw_status run_final(tw_search *s) {
     int ids[TW_LEADERS + 1], count = s->leader_count;
     memcpy(ids, s->leaders, (size_t)count * sizeof *ids);
     if (!listed(ids, count, s->guess) && s->entries[s->guess].state != TW_ENTRY_FAILED)
         ids[count++] = s->guess;
     int64_t limit = tw_env_now(s->env) + (int64_t)(FINAL_SHARE * (double)(s->end_ns - s->start_ns));
-    return tw_session_final(s, ids, count, tw_min(limit, s->measure_until_ns));
+    return tw_search_final(s, ids, count, tw_min(limit, s->measure_until_ns));
 }
 
 /* The leader, or one that is as fast and ranks better by the model, the guess before all: so that runs agree
  * where times do not tell. */
-static void settle_ties(tw_session *s) {
+static void settle_ties(tw_search *s) {
     if (!s->leader_count) return;
     int best = 0;
     double limit = s->entries[s->leaders[0]].median_ns * (1 + ALIKE);
@@ -260,7 +260,7 @@ static void settle_ties(tw_session *s) {
 }
 
 /* The fastest without a failure, of those timed here or of those known; -1 when there is none. */
-static int fastest(const tw_session *s, bool here) {
+static int fastest(const tw_search *s, bool here) {
     int best = -1;
     for (int i = 0; i < s->space.count; i++) {
         const tw_entry *e = &s->entries[i];
@@ -272,14 +272,14 @@ static int fastest(const tw_session *s, bool here) {
 }
 
 /* Who is next when all leaders turned out wrong, or the run was stopped before there was one. */
-static int next_best(const tw_session *s) {
+static int next_best(const tw_search *s) {
     int best = fastest(s, true);
     if (best >= 0 || !s->result.stopped) return best;
     best = fastest(s, false);
     return best < 0 && s->entries[s->guess].state != TW_ENTRY_FAILED ? s->guess : best;
 }
 
-static tw_status decide(tw_session *s) {
+static tw_status decide(tw_search *s) {
     settle_ties(s);
     TW_TRY(verify_leader(s));
     while (!s->leader_count) {
@@ -302,7 +302,7 @@ static tw_status decide(tw_session *s) {
     return TW_OK;
 }
 
-static tw_status run(tw_session *s) {
+static tw_status run(tw_search *s) {
     const tw_tune_request *r = s->request;
     TW_TRY(fill_space(s));
     if (s->hooks->source) s->hooks->source(s->hooks->user, take_known, s);
@@ -322,7 +322,7 @@ static tw_status run(tw_session *s) {
 
 tw_status tw_tune_in(const tw_tune_env *env, const tw_tune_request *request,
                      const tw_tune_hooks *hooks, tw_tune_result *out) {
-    tw_session s = {.env = env, .request = request, .hooks = hooks, .start_ns = tw_env_now(env)};
+    tw_search s = {.env = env, .request = request, .hooks = hooks, .start_ns = tw_env_now(env)};
     s.end_ns = s.start_ns + (int64_t)(request->budget_s * 1e9);
     s.measure_until_ns = s.end_ns;
     tw_status status = run(&s);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "autotune/session.h"
+#include "autotune/search.h"
 #include "src/base/status.h"
 
 /* A launch so long is a sum of many moments: one sample says as much as several of a short one. */
@@ -12,19 +12,19 @@ enum { FIRST_SAMPLES = 3 };
 /* So far behind after the first samples, no noise explains it. */
 static const double HOPELESS = 1.5;
 
-static const tw_point *point_of(const tw_session *s, int id) { return &s->space.points[id]; }
+static const tw_point *point_of(const tw_search *s, int id) { return &s->space.points[id]; }
 
-bool tw_session_stop(tw_session *s) {
+bool tw_search_stop(tw_search *s) {
     const tw_tune_hooks *h = s->hooks;
     int total = s->planned > s->done ? s->planned : s->done;
     if (h->progress && h->progress(h->user, s->done, total)) s->result.stopped = true;
     return s->result.stopped;
 }
-static bool stop_build(void *arg) { return tw_session_stop(arg); }
+static bool stop_build(void *arg) { return tw_search_stop(arg); }
 
 /* ---- what becomes known ---- */
 
-static void tell_sink(const tw_session *s, int id, const char *failure) {
+static void tell_sink(const tw_search *s, int id, const char *failure) {
     const tw_entry *e = &s->entries[id];
     const tw_point *p = point_of(s, id);
     tw_str text = {0};
@@ -41,7 +41,7 @@ static void tell_sink(const tw_session *s, int id, const char *failure) {
     if (s->hooks->sink) s->hooks->sink(s->hooks->user, &trial);
 }
 
-void tw_session_fail(tw_session *s, int id, const char *stage, const char *why) {
+void tw_search_fail(tw_search *s, int id, const char *stage, const char *why) {
     tw_entry *e = &s->entries[id];
     char failure[400];
     snprintf(failure, sizeof failure, "%s: %s", stage, why);
@@ -52,7 +52,7 @@ void tw_session_fail(tw_session *s, int id, const char *stage, const char *why) 
     tw_candidate_unload(&e->candidate);
 }
 
-static void record(tw_session *s, int id, const tw_series *series) {
+static void record(tw_search *s, int id, const tw_series *series) {
     if (!series->count) return;
     tw_entry *e = &s->entries[id];
     tw_timing timing = tw_series_timing(series);
@@ -69,7 +69,7 @@ static void record(tw_session *s, int id, const tw_series *series) {
 
 /* ---- building ---- */
 
-void tw_session_load(tw_session *s, const int *ids, int count, int64_t deadline_ns) {
+void tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns) {
     tw_build_job jobs[TW_MAX_WAVE];
     int which[TW_MAX_WAVE], wanted = 0;
     for (int i = 0; i < count; i++)
@@ -86,7 +86,7 @@ void tw_session_load(tw_session *s, const int *ids, int count, int64_t deadline_
         }
         tw_log_line(s->request->log, TW_LOG_WARN, "tune: %s does not build: %s",
                     jobs[i].point->tmpl->name, jobs[i].why);
-        tw_session_fail(s, which[i], "compile", jobs[i].why);
+        tw_search_fail(s, which[i], "compile", jobs[i].why);
     }
 }
 
@@ -101,9 +101,9 @@ typedef struct wave {
 } wave;
 
 /* Those that are loaded, each with an empty series. */
-static tw_status start(tw_session *s, const int *ids, int count, int64_t deadline_ns, wave *w) {
+static tw_status start(tw_search *s, const int *ids, int count, int64_t deadline_ns, wave *w) {
     *w = (wave){0};
-    tw_session_load(s, ids, count, deadline_ns);
+    tw_search_load(s, ids, count, deadline_ns);
     w->series = malloc((size_t)count * sizeof *w->series + 1);
     if (!w->series) return tw_fail(TW_MEMORY, "tune: samples of %d configs, out of memory", count);
     tw_status status = TW_OK;
@@ -119,9 +119,9 @@ static tw_status start(tw_session *s, const int *ids, int count, int64_t deadlin
 }
 
 /* One sample of each that is still in; false when the run ends. */
-static bool sample_round(tw_session *s, wave *w, int round, int64_t deadline_ns) {
+static bool sample_round(tw_search *s, wave *w, int round, int64_t deadline_ns) {
     for (int i = 0; i < w->alive; i++) {
-        if (tw_session_stop(s) || tw_env_now(s->env) >= deadline_ns) return false;
+        if (tw_search_stop(s) || tw_env_now(s->env) >= deadline_ns) return false;
         tw_series_sample(s->workload, s->request->threads,
                          &w->series[w->order[(i + round) % w->alive]]);
     }
@@ -143,7 +143,7 @@ static void sort(wave *w) {
 }
 
 /* Takes those behind position `alive` out. */
-static void cut(tw_session *s, wave *w, int alive) {
+static void cut(tw_search *s, wave *w, int alive) {
     for (int i = alive; i < w->alive; i++) {
         int id = w->ids[w->order[i]];
         record(s, id, &w->series[w->order[i]]);
@@ -152,14 +152,14 @@ static void cut(tw_session *s, wave *w, int alive) {
     if (alive < w->alive) w->alive = alive;
 }
 
-static void halve(tw_session *s, wave *w, int keep) {
+static void halve(tw_search *s, wave *w, int keep) {
     int alive = (int)tw_max(w->alive / 2, keep);
     double limit = w->median[w->order[0]] * HOPELESS;
     while (alive > 1 && alive <= w->alive && w->median[w->order[alive - 1]] > limit) alive--;
     cut(s, w, alive);
 }
 
-static void finish(tw_session *s, wave *w, int keep) {
+static void finish(tw_search *s, wave *w, int keep) {
     sort(w);
     cut(s, w, keep);
     int leaders = 0;
@@ -173,7 +173,7 @@ static void finish(tw_session *s, wave *w, int keep) {
     free(w->series);
 }
 
-tw_status tw_session_wave(tw_session *s, const int *ids, int count, int keep, int64_t deadline_ns) {
+tw_status tw_search_wave(tw_search *s, const int *ids, int count, int keep, int64_t deadline_ns) {
     wave w;
     TW_TRY(start(s, ids, count, deadline_ns, &w));
     bool is_long = s->launch_ns >= LONG_NS;
@@ -190,7 +190,7 @@ tw_status tw_session_wave(tw_session *s, const int *ids, int count, int keep, in
     return TW_OK;
 }
 
-tw_status tw_session_final(tw_session *s, const int *ids, int count, int64_t deadline_ns) {
+tw_status tw_search_final(tw_search *s, const int *ids, int count, int64_t deadline_ns) {
     wave w;
     tw_timing timings[TW_MAX_WAVE];
     TW_TRY(start(s, ids, count, deadline_ns, &w));

@@ -1,6 +1,6 @@
 /* One run of the tuner, from the space to the result: what tune.c's phases and wave.c share. */
-#ifndef TW_AUTOTUNE_SESSION_H
-#define TW_AUTOTUNE_SESSION_H
+#ifndef TW_AUTOTUNE_SEARCH_H
+#define TW_AUTOTUNE_SEARCH_H
 
 #include "autotune/build.h"
 #include "autotune/series.h"
@@ -22,7 +22,7 @@ typedef struct tw_entry {
 
 enum { TW_MAX_WAVE = 64, TW_LEADERS = 3 };
 
-typedef struct tw_session {
+typedef struct tw_search {
     const tw_tune_env *env;
     const tw_tune_request *request;
     const tw_tune_hooks *hooks;
@@ -40,21 +40,21 @@ typedef struct tw_session {
     double launch_ns, build_ns; /* of the guess: what everything is estimated from */
     int planned, done;          /* configs, for progress */
     tw_tune_result result;
-} tw_session;
+} tw_search;
 
 /* wave.c */
 
 /* Builds and times `count` entries against each other by successive halving until at most `keep` are left,
  * which become the leaders.  Every timing goes to the sink as it is final; what fails, too.  Ends early, with what is
  * known, when the progress hook asks for it or at the deadline.  Errors: MEMORY. */
-tw_status tw_session_wave(tw_session *s, const int *ids, int count, int keep, int64_t deadline_ns);
+tw_status tw_search_wave(tw_search *s, const int *ids, int count, int keep, int64_t deadline_ns);
 /* Times entries until the answer is settled: the leaders and their times are then final. */
-tw_status tw_session_final(tw_session *s, const int *ids, int count, int64_t deadline_ns);
+tw_status tw_search_final(tw_search *s, const int *ids, int count, int64_t deadline_ns);
 /* Builds and loads the entries that are not; false in entries' candidate.tmpl where that failed. */
-void tw_session_load(tw_session *s, const int *ids, int count, int64_t deadline_ns);
+void tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns);
 /* Marks, counts, tells the sink and the log. */
-void tw_session_fail(tw_session *s, int id, const char *stage, const char *why);
+void tw_search_fail(tw_search *s, int id, const char *stage, const char *why);
 /* Asks the progress hook; true when the run shall end. */
-bool tw_session_stop(tw_session *s);
+bool tw_search_stop(tw_search *s);
 
 #endif
