@@ -1,5 +1,5 @@
-/* Threads of this run's own take the next job each: compiling is no work for the host's parallel-for,
- * whose tasks may not wait for one another. */
+/* Threads of this run's own take the next job each: compiling is no work for the host's
+ * parallel-for, whose tasks may not wait for one another. */
 #include "autotune/build.h"
 
 #include <pthread.h>

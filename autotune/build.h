@@ -14,8 +14,8 @@ typedef struct tw_build_job {
     char why[320]; /* the sentence of a failure: it would stay behind on the thread that built */
 } tw_build_job;
 
-/* Runs the jobs on request->target->threads threads, this one among them, until the deadline.  `stop` is
- * called on this thread between jobs and ends the run by returning true. */
+/* Runs the jobs on request->target->threads threads, this one among them, until the deadline.
+ * `stop` is called on this thread between jobs and ends the run by returning true. */
 void tw_build(const tw_tune_env *env, const tw_tune_request *request, const tw_tune_hooks *hooks,
               tw_build_job *jobs, int count, int64_t deadline_ns, bool (*stop)(void *arg),
               void *arg);

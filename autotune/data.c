@@ -77,7 +77,7 @@ static void fill_floats(const tw_problem *p, char *weight) {
 
 /* ---- scales and zeros ---- */
 
-/* Half the range of the codes: with scales of about 1 / (4 * half) weights are about 1/4 at most. */
+/* Half the range of the codes: scales of about 1 / (4 * half) make weights of 1/4 at most. */
 static double half_range(tw_dtype dtype) {
     if (tw_dtype_is_int(dtype)) return ((double)tw_dtype_max(dtype) - tw_dtype_min(dtype) + 1) / 2;
     return (double)tw_float_max(dtype);

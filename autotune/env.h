@@ -1,6 +1,6 @@
 /* autotune: which config of which template is fastest here, found by measuring.
  * Knows problems, templates and the backend; what it learns goes to hooks, never to a cache.
- * This file: what the tuner takes from the world, so that tests can put a world of their own there. */
+ * This file: what the tuner takes from the world, so that tests can put their own there. */
 #ifndef TW_AUTOTUNE_ENV_H
 #define TW_AUTOTUNE_ENV_H
 

@@ -1,5 +1,5 @@
-/* Interleaved timing: candidates take turns, so that a drift of the clock or a busy neighbour meets all of
- * them alike, and medians with confidence intervals say when enough is known. */
+/* Interleaved timing: candidates take turns, so that a drift of the clock or a busy neighbour meets
+ * all of them alike, and medians with confidence intervals say when enough is known. */
 #include "autotune/measure.h"
 
 #include <math.h>
@@ -53,7 +53,8 @@ void tw_series_sample(tw_workload *w, tw_threads *threads, tw_series *s) {
     keep(s, timed(w, threads, s, s->calls));
 }
 
-/* One sample of each, in turn, beginning with another one each round.  False: the deadline came first. */
+/* One sample of each, in turn, beginning with another one each round.  False: the deadline came
+ * first. */
 static bool sample_round(tw_workload *w, tw_threads *threads, tw_series *series, int count,
                          int round, int64_t deadline_ns) {
     for (int i = 0; i < count; i++) {

@@ -30,9 +30,8 @@ typedef struct tw_search {
     tw_entry *entries; /* space.count */
     bool *taken;       /* known, measured, failed or about to be */
     tw_workload *workload;
-    int guess; /* index */
-    int leaders
-        [TW_LEADERS]; /* best of the latest wave first; only these may be compared directly */
+    int guess;               /* index */
+    int leaders[TW_LEADERS]; /* best of the latest wave, best first: measured side by side */
     int leader_count;
     int rows;                   /* different rows of x in a verification */
     int64_t start_ns, end_ns;   /* the budget */
@@ -44,9 +43,10 @@ typedef struct tw_search {
 
 /* wave.c */
 
-/* Builds and times `count` entries against each other by successive halving until at most `keep` are left,
- * which become the leaders.  Every timing goes to the sink as it is final; what fails, too.  Ends early, with what is
- * known, when the progress hook asks for it or at the deadline.  Errors: MEMORY. */
+/* Builds and times `count` entries against each other by successive halving until at most `keep`
+ * are left, which become the leaders.  Every timing goes to the sink as it is final; what fails,
+ * too.  Ends early, with what is known, when the progress hook asks for it or at the deadline.
+ * Errors: MEMORY. */
 tw_status tw_search_wave(tw_search *s, const int *ids, int count, int keep, int64_t deadline_ns);
 /* Times entries until the answer is settled: the leaders and their times are then final. */
 tw_status tw_search_final(tw_search *s, const int *ids, int count, int64_t deadline_ns);

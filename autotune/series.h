@@ -16,15 +16,15 @@ typedef struct tw_series {
 
 /* Packs, reserves and fills whatever the candidate needs.  Errors: MEMORY. */
 tw_status tw_series_start(tw_workload *w, const tw_candidate *candidate, tw_series *out);
-/* Takes one sample.  The first one of a short kernel follows a launch that only warms up and tells how
- * many launches a sample must have. */
+/* Takes one sample.  The first one of a short kernel follows a launch that only warms up and tells
+ * how many launches a sample must have. */
 void tw_series_sample(tw_workload *w, tw_threads *threads, tw_series *series);
 tw_timing tw_series_timing(const tw_series *series);
-/* Half width of the median's 95 % confidence interval: 1.58 interquartile ranges over root n (McGill,
- * Tukey, Larsen: Variations of Box Plots, 1978).  Infinite below 5 samples. */
+/* Half width of the median's 95 % confidence interval: 1.58 interquartile ranges over root n
+ * (McGill, Tukey, Larsen: Variations of Box Plots, 1978).  Infinite below 5 samples. */
 double tw_timing_interval(const tw_timing *timing);
-/* Whether more samples would change nothing: the least median is known to 1 %, and every other one lies
- * either apart from it, or within 1 % as surely. */
+/* Whether more samples would change nothing: the least median is known to 1 %, and every other one
+ * lies either apart from it, or within 1 % as surely. */
 bool tw_timing_settled(const tw_timing *timings, int count);
 
 #endif

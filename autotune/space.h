@@ -15,8 +15,8 @@ typedef struct tw_space {
     int count, capacity;
 } tw_space;
 
-/* Adds each combination of the template's axes that its reject() lets pass, and its guess, which may lie
- * off the axes.  The template must take the problem.  Errors: MEMORY. */
+/* Adds each combination of the template's axes that its reject() lets pass, and its guess, which
+ * may lie off the axes.  The template must take the problem.  Errors: MEMORY. */
 tw_status tw_space_add(tw_space *space, const tw_template *tmpl, const tw_target *target,
                        const tw_problem *problem);
 void tw_space_free(tw_space *space);
@@ -25,8 +25,8 @@ void tw_space_free(tw_space *space);
 int tw_space_find(const tw_space *space, const tw_template *tmpl, const tw_config *config);
 
 enum { TW_MAX_NEIGHBOURS = 2 * TW_TUNABLE_COUNT };
-/* One step along each axis from point i: to the nearest legal value on either side, the other axes as
- * they are.  Returns how many there are. */
+/* One step along each axis from point i: to the nearest legal value on either side, the other axes
+ * as they are.  Returns how many there are. */
 int tw_space_neighbours(const tw_space *space, int i, int out[TW_MAX_NEIGHBOURS]);
 
 #endif

@@ -1,5 +1,5 @@
-/* The run: rank all legal configs by the model -> build and time the best few against each other -> follow
- * the neighbours of the best -> time the last few until the answer is settled -> verify. */
+/* The run: rank all legal configs by the model -> build and time the best few against each other ->
+ * follow the neighbours of the best -> time the last few until the answer is settled -> verify. */
 #include "autotune/tune.h"
 
 #include <math.h>
@@ -12,8 +12,8 @@
 #include "autotune/search.h"
 #include "src/base/status.h"
 
-/* Shares of the budget: what may be spent on the oracle, until when the first wave and the search last, and
- * how long the final takes at most. */
+/* Shares of the budget: what may be spent on the oracle, until when the first wave and the search
+ * last, and how long the final takes at most. */
 static const double ORACLE_SHARE = 0.05, WAVE_SHARE = 0.5, SEARCH_SHARE = 0.85, FINAL_SHARE = 0.1;
 /* Differences that are not worth telling apart. */
 static const double ALIKE = 0.01;
@@ -203,7 +203,8 @@ static int fresh_neighbours(tw_search *s, int room, int *ids) {
 /* Steps from the best to better neighbours, until some steps in a row gained nothing. */
 static tw_status climb(tw_search *s) {
     for (int idle = 0; idle < PATIENCE && s->leader_count && !out_of_time(s, SEARCH_SHARE);) {
-        /* The neighbours of a wrong kernel are no goal; but on large problems verifying is for the end. */
+        /* The neighbours of a wrong kernel are no goal; but on large problems verifying is for the
+         * end. */
         if (verify_ns(s) * 20 < (double)(s->end_ns - tw_env_now(s->env))) TW_TRY(verify_leader(s));
         int ids[TW_MAX_WAVE], best = s->leader_count ? s->leaders[0] : -1;
         int count = s->leader_count;
@@ -243,8 +244,8 @@ static tw_status run_final(tw_search *s) {
     return tw_search_final(s, ids, count, tw_min(limit, s->measure_until_ns));
 }
 
-/* The leader, or one that is as fast and ranks better by the model, the guess before all: so that runs agree
- * where times do not tell. */
+/* The leader, or one that is as fast and ranks better by the model, the guess before all: so that
+ * runs agree where times do not tell. */
 static void settle_ties(tw_search *s) {
     if (!s->leader_count) return;
     int best = 0;

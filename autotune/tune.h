@@ -1,5 +1,5 @@
-/* autotune: space -> rank -> build -> measure -> verify.  Knows no cache: it gets a sink for what it
- * measures and a source for what was measured before. */
+/* autotune: space -> rank -> build -> measure -> verify.  Knows no cache: it gets a sink for what
+ * it measures and a source for what was measured before. */
 #ifndef TW_AUTOTUNE_TUNE_H
 #define TW_AUTOTUNE_TUNE_H
 
@@ -17,17 +17,19 @@ typedef struct tw_tune_trial {
 
 typedef struct tw_tune_hooks {
     void *user;
-    /* Stores one measurement as it is made; a config may come again, with a better or a later figure, or with a
-     * failure: the last one counts.  On the calling thread.  May be NULL. */
+    /* Stores one measurement as it is made; a config may come again, with a better or a later
+     * figure, or with a failure: the last one counts.  On the calling thread.  May be NULL. */
     void (*sink)(void *user, const tw_tune_trial *trial);
-    /* Calls each(arg, trial) for what is already known of this problem, in the order it was stored.  May be NULL. */
+    /* Calls each(arg, trial) for what is already known of this problem, in the order it was stored.
+     * May be NULL. */
     void (*source)(void *user, void (*each)(void *arg, const tw_tune_trial *trial), void *arg);
-    /* The object of one config (binary cache first, then the compiler); out is filled with object bytes.  Called by
-     * several threads at once. */
+    /* The object of one config (binary cache first, then the compiler); out is filled with object
+     * bytes.  Called by several threads at once. */
     tw_status (*build)(void *user, const tw_template *tmpl, const tw_problem *problem,
                        const tw_config *config, tw_str *out);
-    /* Progress: done of about total configs of this problem; returns nonzero to stop early (Ctrl-C).  Called on the
-     * calling thread before every sample, so it has to be quick.  May be NULL. */
+    /* Progress: done of about total configs of this problem; returns nonzero to stop early
+     * (Ctrl-C).  Called on the calling thread before every sample, so it has to be quick.  May be
+     * NULL. */
     int (*progress)(void *user, int done, int total);
 } tw_tune_hooks;
 
@@ -55,7 +57,8 @@ typedef struct tw_tune_result {
 /* The best verified config.  Stopped before anything was timed it is the best
  * of what was known, or the guess with median_ns 0.  The least
  * there is to do (data, two rows of the oracle, the guess) may exceed a very small budget.
- * Errors: UNSUPPORTED when no template takes the problem, VERIFY when every config that was timed failed, MEMORY. */
+ * Errors: UNSUPPORTED when no template takes the problem, VERIFY when every config that was timed
+ * failed, MEMORY. */
 tw_status tw_tune(const tw_tune_request *request, const tw_tune_hooks *hooks, tw_tune_result *out);
 
 /* The guess: the accepting template with the least estimated cost, with its guessed config.

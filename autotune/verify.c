@@ -1,8 +1,9 @@
 /* Whether a candidate computes what the oracle says.
  *
- * x is filled with copies of a few probe rows, so that the oracle, which is slow, answers once per probe and
- * workload, while every row of y can be compared.  y is poisoned with NaN, and so are the gaps between the
- * rows of x and y and the scratch memory: what is not written, and what is read from where nothing is, shows. */
+ * x is filled with copies of a few probe rows, so that the oracle, which is slow, answers once per
+ * probe and workload, while every row of y can be compared.  y is poisoned with NaN, and so are the
+ * gaps between the rows of x and y and the scratch memory: what is not written, and what is read
+ * from where nothing is, shows. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,8 +191,8 @@ static tw_status check_probes(check *c, double *error) {
 
 /* ---- identity ---- */
 
-/* Rows of the identity matrix, times a power of two, give exactly the dequantized weights where nothing
- * else is added: 0 or one product is rounded, once. */
+/* Rows of the identity matrix, times a power of two, give exactly the dequantized weights where
+ * nothing else is added: 0 or one product is rounded, once. */
 static bool is_exact(const tw_problem *p) {
     return !p->scheme.act_quant && p->scheme.zero_mode != TW_ZERO_VALUE && !p->bias && !p->act;
 }

@@ -1,5 +1,6 @@
-/* Successive halving (Jamieson, Talwalkar: Non-stochastic Best Arm Identification and Hyperparameter
- * Optimization, AISTATS 2016): all get a few samples, the better half gets twice as many, and so on. */
+/* Successive halving (Jamieson, Talwalkar: Non-stochastic Best Arm Identification and
+ * Hyperparameter Optimization, AISTATS 2016): all get a few samples, the better half gets twice as
+ * many, and so on. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -34,13 +34,13 @@ static tw_status no_memory(size_t size) {
 
 /* ---- creation ---- */
 
-/* Up to so many rows, reading the weights takes a part of the time that can be seen (a core does some 20
- * operations in the time of a byte from memory, and a weight of half a byte has 2 M), and between two
- * calls of one layer a model reads all its others. */
+/* Up to so many rows, reading the weights takes a part of the time that can be seen (a core does
+ * some 20 operations in the time of a byte from memory, and a weight of half a byte has 2 M), and
+ * between two calls of one layer a model reads all its others. */
 enum { COLD_ROWS = 64 };
 enum { UNKNOWN_LLC = 32 << 20, MAX_COLD = 1 << 30 };
 
-/* Twice the last-level cache: caches that resist streaming keep a part of what just exceeds them. */
+/* Twice the last-level cache: one that resists streaming keeps a part of what just exceeds it. */
 static int64_t cold_bytes(const tw_problem *p, const tw_target *target, tw_weights_state state) {
     bool cold = state == TW_WEIGHTS_COLD || (state == TW_WEIGHTS_AUTO && p->M <= COLD_ROWS);
     if (!cold) return 0;

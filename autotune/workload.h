@@ -8,8 +8,8 @@
 enum {
     TW_MAX_LAYOUTS = 8,
     TW_PROBES = 8, /* rows of x whose exact results are kept */
-    /* Elements between rows of x and y while verifying: rows then begin anywhere, and what lies between
-     * may neither be used nor written. */
+    /* Elements between rows of x and y while verifying: rows then begin anywhere, and what lies
+     * between may neither be used nor written. */
     TW_ROW_GAP = 3,
 };
 
@@ -61,7 +61,7 @@ tw_status tw_workload_fill_timing(tw_workload *w);
 static inline int64_t tw_x_size(const tw_workload *w) { return tw_dtype_bits(w->problem.x) / 8; }
 static inline int64_t tw_y_size(const tw_workload *w) { return tw_dtype_bits(w->problem.y) / 8; }
 
-/* Launches M rows; strides count elements.  The candidate's layout is packed, its scratch reserved. */
+/* Launches M rows; strides count elements.  tw_workload_pack and _reserve come first. */
 void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate *candidate,
                         tw_packed *packed, int64_t M, int64_t x_stride, int64_t y_stride);
 
