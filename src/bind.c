@@ -1,5 +1,5 @@
-/* What a bucket of a linear runs: a registered implementation above priority 0, a kernel of ours, a
- * registered implementation at 0 or below, the reference. */
+/* What a bucket of a linear runs: a registered implementation above priority 0, a kernel of
+ * ours, a registered implementation at 0 or below, the reference. */
 #include <math.h>
 #include <stdint.h>
 

@@ -110,7 +110,7 @@ static tw_status make_code(void *arg, void **value) {
 }
 
 tw_status tw_code_load(tw_context *context, tw_mode mode, const tw_template *tmpl,
-                      const tw_problem *problem, const tw_config *config, tw_code **out) {
+                       const tw_problem *problem, const tw_config *config, tw_code **out) {
     build b = {context, mode, tmpl, problem, config, {{0}, {0}}};
     TW_TRY(build_key(&b));
     void *code = NULL;

@@ -1,11 +1,12 @@
-/* What callers hand in, checked: structs by their size, tensors by dtype, shape, strides, address. */
+/* What callers hand in, checked: structs by their size, tensors by dtype, shape, strides,
+ * address. */
 #ifndef TW_SRC_CHECK_H
 #define TW_SRC_CHECK_H
 
 #include "src/base/base.h"
 
-/* Copies a caller's struct of `size` bytes as this library knows it: what an older caller's struct
- * lacks becomes zero, a newer caller's fields must be zero.  Errors: INVALID. */
+/* Copies a caller's struct of `size` bytes as this library knows it: what an older caller's
+ * struct lacks becomes zero, a newer caller's fields must be zero. Errors: INVALID. */
 tw_status tw_struct_read(const char *name, const void *given, size_t size, void *out);
 /* The other way round, as much as the caller's struct_size covers.  Errors: INVALID. */
 tw_status tw_struct_write(const char *name, const void *full, size_t size, void *given);
@@ -18,8 +19,8 @@ bool tw_tensor_contiguous(const tw_tensor *t);
 /* Elements from one index of a dimension to the next. */
 int64_t tw_tensor_stride(const tw_tensor *t, int dim);
 
-/* Rows of x or y: two-dimensional, `columns` wide, stride[1] 1.  *stride receives the bytes from row to
- * row, *bytes what the tensor spans.  Errors: INVALID. */
+/* Rows of x or y: two-dimensional, `columns` wide, stride[1] 1. *stride receives the bytes from
+ * row to row, *bytes what the tensor spans. Errors: INVALID. */
 tw_status tw_check_rows(const char *name, const tw_tensor *t, tw_dtype dtype, int64_t columns,
                         int64_t *stride, int64_t *bytes);
 

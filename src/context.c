@@ -58,6 +58,16 @@ static void context_free(tw_context *c) {
     tw_free(&allocator, c, sizeof *c);
 }
 
+static void log_context(const tw_context *c) {
+    if (!tw_log_wants(&c->log, TW_LOG_INFO)) return;
+    tw_str text = {0};
+    tw_device_text(&c->target, &text);
+    const char *path = tw_cache_path(c->cache);
+    tw_log_line(&c->log, TW_LOG_INFO, "context: %s, cache %s%s", tw_str_text(&text),
+                *path ? path : "none", tw_cache_problem(c->cache) ? " (not in use)" : "");
+    tw_str_free(&text);
+}
+
 tw_status tw_context_open(const tw_options *options, const tw_context_setup *setup,
                           tw_context **out) {
     tw_options o = TW_OPTIONS_INIT;
@@ -80,11 +90,7 @@ tw_status tw_context_open(const tw_options *options, const tw_context_setup *set
         context_free(c);
         return status;
     }
-    tw_str text = {0};
-    tw_device_text(&c->target, &text);
-    tw_log_line(&c->log, TW_LOG_INFO, "context: %s, cache %s", tw_str_text(&text),
-                tw_cache_path(c->cache));
-    tw_str_free(&text);
+    log_context(c);
     *out = c;
     return TW_OK;
 }

@@ -1,5 +1,6 @@
-/* src/ itself: the public objects, and the only place that knows cache and tuner both.  It validates,
- * decides and delegates; what computes lies in the folders below.  This file: the context. */
+/* src/ itself: the public objects, and the only place that knows cache and tuner both. It
+ * validates, decides and delegates; what computes lies in the folders below. This file: the
+ * context. */
 #ifndef TW_SRC_CONTEXT_H
 #define TW_SRC_CONTEXT_H
 

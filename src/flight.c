@@ -1,4 +1,5 @@
-/* One lock and one condition a table: what is made here takes milliseconds, and entries are few. */
+/* One lock and one condition a table: what is made here takes milliseconds, and entries are
+ * few. */
 #include "src/flight.h"
 
 #include <string.h>

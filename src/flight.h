@@ -1,5 +1,6 @@
-/* Single flight: what several threads ask for at a time is made by the first and shared by all, for as
- * long as somebody uses it.  A failure is given to those who waited for it and then forgotten. */
+/* Single flight: what several threads ask for at a time is made by the first and shared by all,
+ * for as long as somebody uses it. A failure is given to those who waited for it and then
+ * forgotten. */
 #ifndef TW_SRC_FLIGHT_H
 #define TW_SRC_FLIGHT_H
 
@@ -38,8 +39,8 @@ void tw_flights_init(tw_flights *flights, const tw_allocator *allocator,
 /* Nothing may be in use any more. */
 void tw_flights_free(tw_flights *flights);
 
-/* The value of `key`, made by make(arg, &value) when there is none.  make may take as long as it likes
- * and ask other tables.  Errors: make's, MEMORY. */
+/* The value of `key`, made by make(arg, &value) when there is none. make may take as long as it
+ * likes and ask other tables. Errors: make's, MEMORY. */
 tw_status tw_flights_get(tw_flights *flights, const char *key,
                          tw_status (*make)(void *arg, void **value), void *arg, void **out);
 /* The value of `key` if it is there already, else NULL. */

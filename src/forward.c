@@ -8,7 +8,8 @@ typedef struct rows {
     int64_t stride, bytes; /* from row to row; spanned by all */
 } rows;
 
-/* Whether x and y share an element.  In one buffer of interleaved rows they may lie side by side. */
+/* Whether x and y share an element. In one buffer of interleaved rows they may lie side by
+ * side. */
 static bool overlap(const rows *x, const rows *y, int64_t x_row, int64_t y_row) {
     uintptr_t x0 = (uintptr_t)x->data, y0 = (uintptr_t)y->data;
     if (x0 + (uintptr_t)x->bytes <= y0 || y0 + (uintptr_t)y->bytes <= x0) return false;

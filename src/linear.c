@@ -137,7 +137,8 @@ static tw_status check_values(const tw_problem *p, const tw_tensors *shape, cons
 
 /* ---- building ---- */
 
-/* The first layout over which some kernel takes the problem; NULL: the reference's canonical form. */
+/* The first layout over which some kernel takes the problem; NULL: the reference's canonical
+ * form. */
 static const tw_layout *choose_layout(const tw_context *c, const tw_problem *p) {
     const tw_layout *layout;
     const tw_template *tmpl;

@@ -5,8 +5,8 @@
 #include "src/core/reference.h"
 #include "src/plan.h"
 
-/* What one bucket runs.  Constant but for the generation, and kept until the linear goes: a forward
- * that has loaded it may still be using it. */
+/* What one bucket runs. Constant but for the generation, and kept until the linear goes: a
+ * forward that has loaded it may still be using it. */
 typedef struct tw_binding {
     struct tw_binding *next; /* in linear->all */
     int bucket;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "codegen/cpu/compile.h"
 #include "src/base/status.h"
 #include "src/build.h"
 
@@ -84,7 +85,8 @@ static tw_status decide_by_guess(const decide_call *d, tw_decision *out) {
     *out = (tw_decision){.origin = TW_ORIGIN_GUESS};
     tw_status status = tw_guess(&c->target, &d->problem, d->request->layout, &out->tmpl,
                                 &out->config, listen ? &why : NULL);
-    if (why.size) tw_log_line(&c->log, TW_LOG_DEBUG, "%s", tw_str_text(&why));
+    for (const char *line = tw_str_text(&why); *line; line += strcspn(line, "\n") + 1)
+        tw_log_line(&c->log, TW_LOG_DEBUG, "%.*s", (int)strcspn(line, "\n"), line);
     tw_str_free(&why);
     return status;
 }
@@ -194,6 +196,8 @@ static tw_status decide_by_tuning(decide_call *d, tw_decision *out) {
     if (c->foreign)
         return tw_fail(TW_UNSUPPORTED, "tuning measures, and %s may not run on this CPU",
                        tw_target_isa(&c->target)->name);
+    /* Without a compiler every config would fail, and failures are remembered. */
+    TW_TRY(tw_cpu_compiler_open());
     tw_tune_request request = {.problem = &d->problem,
                                .target = &c->target,
                                .threads = c->threads,
@@ -273,14 +277,15 @@ static tw_status load_plan(tw_context *c, tw_mode mode, tw_plan *plan) {
 
 static void log_plan(const tw_context *c, const tw_plan *plan) {
     if (!tw_log_wants(&c->log, TW_LOG_INFO)) return;
-    tw_str problem = {0}, config = {0};
-    tw_problem_text(&plan->problem, &problem);
-    tw_config_text(&plan->decision.config, &config);
-    tw_log_line(&c->log, TW_LOG_INFO, "plan: %s: %s %s (%s, %.2f us)", tw_str_text(&problem),
-                plan->decision.tmpl ? plan->decision.tmpl->name : "reference", tw_str_text(&config),
-                tw_origin_text(plan->decision.origin), plan->decision.median_ns / 1e3);
-    tw_str_free(&problem);
-    tw_str_free(&config);
+    const tw_decision *d = &plan->decision;
+    tw_str line = {0};
+    tw_problem_text(&plan->problem, &line);
+    tw_str_add(&line, ": %s ", d->tmpl ? d->tmpl->name : "reference");
+    tw_config_text(&d->config, &line);
+    tw_str_add(&line, " (%s", tw_origin_text(d->origin));
+    if (d->median_ns > 0) tw_str_add(&line, ", %.2f us as tuned", d->median_ns / 1e3);
+    tw_log_line(&c->log, TW_LOG_INFO, "plan: %s)", tw_str_text(&line));
+    tw_str_free(&line);
 }
 
 static tw_status make_plan(void *arg, void **value) {
@@ -292,7 +297,8 @@ static tw_status make_plan(void *arg, void **value) {
     plan->problem = bucket_problem(m->request->problem);
     tw_status status = tw_plan_decide(c, m->request, &plan->decision);
     if (status == TW_OK && plan->decision.tmpl) status = load_plan(c, mode, plan);
-    /* Nothing can be compiled for this problem here: the layer runs, slowly, and its owner is told. */
+    /* Nothing can be compiled for this problem here: the layer runs, slowly, and its owner is
+     * told. */
     if (status == TW_UNSUPPORTED && mode != TW_MODE_CACHED_ONLY && !m->request->tmpl) {
         snprintf(plan->reason, sizeof plan->reason, "%s", tw_error_message());
         plan->decision = (tw_decision){.origin = TW_ORIGIN_REFERENCE};

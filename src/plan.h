@@ -2,9 +2,9 @@
  *
  *     choice in the cache? -> (may tune ? tune : guess) -> binary in the cache? -> compile -> load
  *
- * Linears and tools make plans here; nothing else asks cache, tuner or compiler.  Plans and the code
- * they run are shared by everybody in a context who asks for the same, and made once however many
- * threads ask at a time. */
+ * Linears and tools make plans here; nothing else asks cache, tuner or compiler.  Plans and the
+ * code they run are shared by everybody in a context who asks for the same, and made once however
+ * many threads ask at a time. */
 #ifndef TW_SRC_PLAN_H
 #define TW_SRC_PLAN_H
 
@@ -39,7 +39,8 @@ typedef struct tw_plan_request {
     const tw_problem *problem; /* M >= 1 is rounded up to its bucket's size */
     tw_mode mode;
     const tw_layout *layout; /* NULL: any; else only kernels over this one */
-    /* Forces a kernel and a config; tmpl alone: its guess.  Choices are neither asked nor stored. */
+    /* Forces a kernel and a config; tmpl alone: its guess. Choices are neither asked nor
+     * stored. */
     const tw_template *tmpl;
     const tw_config *config;
     /* The rest is for the tuning modes. */
@@ -54,12 +55,13 @@ typedef struct tw_plan_request {
 tw_plan_request tw_plan_ask(const tw_context *context, const tw_problem *problem);
 
 /* The decision alone: nothing is loaded, and nothing compiled unless to tune.
- * Errors: MISS (CACHED_ONLY) names the key; UNSUPPORTED: no kernel takes the problem, or the forced one
- * does not; whatever tw_tune fails with. */
+ * Errors: MISS (CACHED_ONLY) names the key; UNSUPPORTED: no kernel takes the problem, or the
+ * forced one does not; whatever tw_tune fails with. */
 tw_status tw_plan_decide(tw_context *context, const tw_plan_request *request, tw_decision *out);
 
 /* Machine code of one config: from the binary cache, else compiled and stored there.
- * Errors: MISS (CACHED_ONLY), UNSUPPORTED (no compiler here, or the config is rejected), COMPILE. */
+ * Errors: MISS (CACHED_ONLY), UNSUPPORTED (no compiler here, or the config is rejected),
+ * COMPILE. */
 tw_status tw_plan_object(tw_context *context, tw_mode mode, const tw_template *tmpl,
                          const tw_problem *problem, const tw_config *config, tw_str *out);
 
@@ -83,10 +85,10 @@ typedef struct tw_plan {
     char reason[512];     /* why it is the reference though nobody asked for that; else "" */
 } tw_plan;
 
-/* Decides, builds and loads; the reference (with a reason) where nothing can be compiled.  The plan is
- * shared and constant; release it when done.
- * Errors: as tw_plan_decide and tw_plan_object, except that UNSUPPORTED is left to CACHED_ONLY and to
- * forced kernels; MEMORY, INTERNAL. */
+/* Decides, builds and loads; the reference (with a reason) where nothing can be compiled. The
+ * plan is shared and constant; release it when done.
+ * Errors: as tw_plan_decide and tw_plan_object, except that UNSUPPORTED is left to CACHED_ONLY
+ * and to forced kernels; MEMORY, INTERNAL. */
 tw_status tw_plan_make(tw_context *context, const tw_plan_request *request, tw_plan **out);
 /* NULL is allowed. */
 void tw_plan_release(tw_context *context, tw_plan *plan);

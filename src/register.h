@@ -1,5 +1,5 @@
-/* Implementations that the host registered.  An entry is never freed before the context, so that a
- * forward may look at one without a lock; unregistering closes it, which nobody enters again. */
+/* Implementations that the host registered. An entry is never freed before the context, so that
+ * a forward may look at one without a lock; unregistering closes it, which nobody enters again. */
 #ifndef TW_SRC_REGISTER_H
 #define TW_SRC_REGISTER_H
 
@@ -37,8 +37,8 @@ static inline void tw_impl_leave(tw_impl *impl) {
     atomic_fetch_sub_explicit(&impl->users, 1, memory_order_release);
 }
 
-/* *out: the highest priority within [least, most] whose condition accepts, the earlier among equals;
- * NULL for none.  Errors: MEMORY. */
+/* *out: the highest priority within [least, most] whose condition accepts, the earlier among
+ * equals; NULL for none. Errors: MEMORY. */
 tw_status tw_registry_choose(tw_registry *registry, const tw_problem *problem,
                              const tw_target *target, int32_t least, int32_t most, tw_impl **out);
 

@@ -1,4 +1,5 @@
-/* Whoever holds a block's flag may look at its memory; whoever holds flag and lock may replace it. */
+/* Whoever holds a block's flag may look at its memory; whoever holds flag and lock may replace
+ * it. */
 #include "src/scratch.h"
 
 #include "src/base/status.h"
@@ -33,7 +34,8 @@ static tw_scratch_block *take_free(tw_scratch *scratch, size_t bytes) {
     return NULL;
 }
 
-/* A block that nobody holds and that is too small, to be replaced by a larger one; else a new one. */
+/* A block that nobody holds and that is too small, to be replaced by a larger one; else a new
+ * one. */
 static tw_scratch_block *obtain_header(tw_scratch *scratch, size_t bytes) {
     tw_scratch_block *block = atomic_load(&scratch->first);
     for (; block; block = block->next)
@@ -76,7 +78,8 @@ static tw_status grow(tw_scratch *scratch, size_t bytes, int32_t count) {
 
 tw_status tw_scratch_reserve(tw_scratch *scratch, size_t bytes, int32_t count) {
     pthread_mutex_lock(&scratch->lock);
-    /* All as large as the largest: any `count` forwards at once then find theirs, whatever the mix. */
+    /* All as large as the largest: any `count` forwards at once then find theirs, whatever the
+     * mix. */
     bytes = bytes > scratch->bytes ? bytes : scratch->bytes;
     count = count > scratch->count ? count : scratch->count;
     tw_status status = bytes ? grow(scratch, bytes, count) : TW_OK;

@@ -1,5 +1,6 @@
 /* Memory for running forwards: blocks that are taken and given back by one atomic flag each.
- * Blocks are never unlinked, so taking one needs no lock; what was reserved is never allocated again. */
+ * Blocks are never unlinked, so taking one needs no lock; what was reserved is never allocated
+ * again. */
 #ifndef TW_SRC_SCRATCH_H
 #define TW_SRC_SCRATCH_H
 
@@ -28,7 +29,8 @@ void tw_scratch_free(tw_scratch *scratch);
 
 /* From now on `count` holders at once find a block of `bytes` each, whatever others reserved. */
 tw_status tw_scratch_reserve(tw_scratch *scratch, size_t bytes, int32_t count);
-/* A block of at least `bytes`.  No lock and no allocation while no more blocks are held than reserved.
+/* A block of at least `bytes`. No lock and no allocation while no more blocks are held than
+ * reserved.
  * Errors: MEMORY. */
 tw_status tw_scratch_take(tw_scratch *scratch, size_t bytes, tw_scratch_block **out);
 

@@ -284,11 +284,12 @@ typedef struct tw_linear_desc {
 
 /* Creates a layer from canonical tensors, which are copied: the caller may free them on return.
  *   weight  [N,K] of scheme.weight
- *   scales  [N/group_n, ceil(K/group_k)] of scheme.scale (NULL if none)
+ *   scales  [ceil(N/group_n), ceil(K/group_k)] of scheme.scale (NULL if none)
  *   zeros   as scales, u8 or the scales' dtype (NULL if none)
  *   bias    [N] f32, f16 or bf16 (may be NULL)
+ * Tensors of whole bytes may have any positive strides (a transposed view, say).
  * Errors: INVALID names the tensor; NaN or infinite scales and value zeros are refused, zero scales
- * are legal. */
+ * are legal; MEMORY. */
 TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc,
                                   const tw_tensor *weight, const tw_tensor *scales,
                                   const tw_tensor *zeros, const tw_tensor *bias, tw_linear **out);
@@ -301,51 +302,60 @@ TW_API tw_status tw_linear_create_from_float(tw_context *context, const tw_linea
 /* No forward may be running.  NULL is allowed. */
 TW_API void tw_linear_destroy(tw_linear *linear);
 
-/* Makes everything ready that forward() needs for the given M: kernels, and scratch for
- * max_concurrent (0: 1) simultaneous forwards.  The tuning modes tune here. */
+/* Makes everything ready that forward() needs for the given M (each at least 1): kernels, and
+ * scratch for max_concurrent (0: 1) simultaneous forwards.  Scratch is the context's, so count the
+ * forwards of all its linears that may run at once; one more than that still works, but allocates.
+ * Kernels are shared by linears of the same shape.  The tuning modes tune here, within the
+ * context's budget for the whole call.
+ * Errors: MISS in CACHED_ONLY, VERIFY, COMPILE, MEMORY, INVALID. */
 TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
                                    int32_t max_concurrent);
 
 /* y = act(x * w^T + bias).  x [M,K] and y [M,N] may be row-strided (stride[1] == 1); M may be 0.
- * y may not overlap x.  After prepare() it takes no lock, allocates nothing and compiles nothing;
- * an M that was not prepared is prepared by guess on first use (an error in CACHED_ONLY). */
+ * y may not overlap x, but rows of both may lie side by side in one buffer (equal strides).  After
+ * prepare() it takes no lock, allocates nothing and compiles nothing (the parallel-for's own lock
+ * apart); an M that was not prepared is prepared by guess on first use, and never tuned.
+ * Errors: INVALID; on first use what prepare() fails with; whatever a registered run() returns. */
 TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y);
 
-/* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL; its
- * data must hold the contiguous tensor that create() documents, whose dtype and shape are filled in
- * here. */
+/* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL.  Its
+ * dtype and shape are filled in (TW_NONE: the scheme has no such tensor); its data, unless NULL,
+ * receives the contiguous tensor, so a first call with NULL data tells how much to allocate. */
 TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales,
                                    tw_tensor *zeros);
 
 typedef struct tw_plan_info {
     size_t struct_size;
-    char kernel[64];  /* "cpu.int_gemm" */
+    char kernel[64];  /* "cpu.int_gemm"; the name of a registered implementation; "reference" */
     char config[128]; /* "mm4 mn64 bm128 bn256" */
     char origin[16];  /* guess, tuned, cache, registered, reference */
     double median_ns; /* as tuned; 0 when never measured */
 } tw_plan_info;
 #define TW_PLAN_INFO_INIT {sizeof(tw_plan_info), {0}, {0}, {0}, 0.0}
 
-/* What forward() runs for this M; makes the plan if there is none yet. */
+/* What forward() runs for this M; makes the plan, as forward() would, if there is none yet. */
 TW_API tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out);
 
 typedef enum tw_dump {
-    TW_DUMP_KEY = 1,
-    TW_DUMP_IR,
+    TW_DUMP_KEY = 1, /* the decision's key, and the machine code's: a line each */
+    TW_DUMP_IR,      /* LLVM IR */
     TW_DUMP_ASM,
-    TW_DUMP_OBJECT,
-    TW_DUMP_TRACE,
-    TW_DUMP_EXPLAIN
+    TW_DUMP_OBJECT, /* the relocatable object, as the cache keeps it */
+    TW_DUMP_TRACE,  /* the generator's own vocabulary; needs no compiler */
+    TW_DUMP_EXPLAIN /* what runs, where that came from, and why each other kernel declined */
 } tw_dump;
 
 /* Copies at most `size` bytes of the dump into buf (text ends with a NUL when there is room) and
  * sets *needed to the whole length in bytes, so a first call with size 0 tells how much to
- * allocate. */
+ * allocate.  Errors: UNSUPPORTED where there is no code (reference, registered implementations) and
+ * for IR and ASM in CACHED_ONLY; INVALID. */
 TW_API tw_status tw_linear_dump(tw_linear *linear, int64_t M, tw_dump what, char *buf, size_t size,
                                 size_t *needed);
 
 /* ---- extension: your own implementation of a linear layer [shared] --------------------------- */
 
+/* One forward.  Everything is borrowed for the call; strides of x and y are filled in.  The
+ * canonical tensors are unpacked once a linear and then kept. */
 typedef struct tw_linear_call {
     size_t struct_size;
     int64_t M, N, K;
@@ -359,17 +369,23 @@ typedef struct tw_linear_impl {
     size_t struct_size;
     const char *name; /* unique within the context; copied */
     uint32_t version;
-    int32_t priority; /* built-in kernels have 0; the highest that accepts wins without measuring */
-    /* Nonzero: takes this problem (text form, see docs/problem.md) on this target. */
+    /* The highest that accepts wins without measuring, the earlier among equals.  Above 0 goes
+     * before the built-in kernels; 0 and below is asked where no built-in kernel takes the problem.
+     * Nothing registered is asked in TW_MODE_REFERENCE. */
+    int32_t priority;
+    /* Nonzero: takes this problem ("M=16,N=...", M being the bucket's size) on this target
+     * ("avx2").  Called when a plan is made, on any thread, possibly several times. */
     int (*condition)(void *user, const char *problem, const char *target);
+    /* Called by forward() on its caller's thread, for several forwards at once. */
     tw_status (*run)(void *user, const tw_linear_call *call);
     void *user;
 } tw_linear_impl;
 
-/* Errors: INVALID for a duplicate name or a missing function.  Takes effect for plans made from now
- * on, those of existing linears included. */
+/* Takes effect at the next forward() or prepare() of each linear, existing ones included (which may
+ * then take a lock, once).  Errors: INVALID for a duplicate name or a missing function, MEMORY. */
 TW_API tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl);
-/* Errors: INVALID for an unknown name, BUSY while a forward runs it. */
+/* On return nothing calls the implementation any more.  Errors: INVALID for an unknown name, BUSY
+ * while a forward runs it. */
 TW_API tw_status tw_unregister_linear(tw_context *context, const char *name);
 
 #ifdef __cplusplus
