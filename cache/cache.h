@@ -7,10 +7,11 @@
  * Trust    A binary is machine code, so a file that another user could have written is refused:
  *          it, what SQLite keeps beside it and its folder belong to this user or root, who alone
  *          may write.
- * Safety   A file that is damaged, no cache of ours or of a newer schema is never written to, moved
- *          or deleted.  kill -9 at any moment loses at most the write in flight.
+ * Safety   A file found to be damaged, no cache of ours or of a newer schema is not written to,
+ *          moved or deleted.  kill -9 at any moment loses at most the write in flight.
  * Sharing  Any number of processes may use one file.  A tw_cache is [shared]: a mutex serialises
- *          its users.  It does not survive fork(): open another one in the child. */
+ *          its users.  While one is open, a child of fork() may use neither it nor another one of
+ *          that file until it calls exec() (https://www.sqlite.org/howtocorrupt.html, 2.6). */
 #ifndef TW_CACHE_CACHE_H
 #define TW_CACHE_CACHE_H
 
@@ -115,7 +116,7 @@ typedef enum tw_cache_kind {
 /* One row; what its kind does not have is "" or 0.  Texts live as long as the call. */
 typedef struct tw_cache_row {
     tw_cache_kind kind;
-    const char *key, *digest; /* key text and its SHA-256 */
+    const char *key, *digest; /* key text and its SHA-256; a device's key is its text */
     const char *device, *kernel, *config;
     const char *outcome, *reason;         /* "ok" or "failed", and why */
     const char *created, *used, *library; /* used: the day of the last hit */

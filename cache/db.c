@@ -135,6 +135,8 @@ void tw_db_row_damaged(tw_cache *cache, const char *what, const char *key) {
 
 tw_status tw_db_written(tw_cache *cache, const char *what, int rc) {
     if (rc == SQLITE_OK) return TW_OK;
+    /* A file that is known to be damaged is left as it is. */
+    cache->broken = (rc & 0xff) == SQLITE_CORRUPT || (rc & 0xff) == SQLITE_NOTADB;
     if (cache->access != TW_CACHE_USE) return tw_db_result(cache, what, rc);
     char why[256];
     describe(cache, rc, why, sizeof why);

@@ -54,16 +54,16 @@ static tw_status look(tw_cache *cache, bool *empty, bool *wal) {
     return TW_OK;
 }
 
-/* Makes the tables, unless another process was faster.  Not in WAL mode yet: so the header that
- * look() trusts is in the file itself from the first commit on. */
+/* Makes the tables, unless another process was faster: all in one transaction, since whatever is
+ * killed here must leave a file that is empty or good.  Not in WAL mode yet, so that the header
+ * that look() trusts is in the file itself from the first commit on. */
 static int create(tw_cache *cache) {
     char setup[96];
     int64_t version = 0;
-    /* Lets prune give pages back without a second copy of the file. */
-    int rc = sqlite3_exec(cache->db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
-    if (rc == SQLITE_OK) rc = tw_db_exec(cache, TW_SQL_BEGIN);
-    if (rc != SQLITE_OK) return rc;
-    rc = tw_db_int(cache, TW_SQL_SCHEMA_VERSION, &version);
+    /* auto_vacuum lets prune give pages back without a second copy of the file.  It has to come
+     * before the first page, which BEGIN IMMEDIATE would make; as a write it locks all the same. */
+    int rc = sqlite3_exec(cache->db, "BEGIN; PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
+    if (rc == SQLITE_OK) rc = tw_db_int(cache, TW_SQL_SCHEMA_VERSION, &version);
     if (rc == SQLITE_OK && version == 0) {
         snprintf(setup, sizeof setup, "PRAGMA application_id = %d; PRAGMA user_version = %d;",
                  TW_APPLICATION_ID, TW_SCHEMA_VERSION);
@@ -104,35 +104,41 @@ static tw_status connect(tw_cache *cache, const char *name, int flags) {
     sqlite3_extended_result_codes(cache->db, 1);
     sqlite3_busy_timeout(cache->db, TW_BUSY_MS);
     sqlite3_db_config(cache->db, SQLITE_DBCONFIG_ENABLE_FKEY, 1, NULL);
-    cache->writable = !(flags & SQLITE_OPEN_READONLY) && !sqlite3_db_readonly(cache->db, "main");
+    cache->writable = cache->access != TW_CACHE_READ && !sqlite3_db_readonly(cache->db, "main");
     return TW_OK;
 }
 
-/* The first statement opens the WAL and its index, so this is where a file fails that cannot be
- * used. */
+/* The first statement opens the WAL and its index: where a file fails that cannot be used. */
 static tw_status start(tw_cache *cache, bool empty, bool wal, int *rc) {
-    int64_t version;
+    int64_t version = 0;
     *rc = SQLITE_OK;
-    if (empty && !cache->writable) return refuse(cache, "is empty and cannot be written");
-    if (empty) *rc = create(cache);
+    /* 0 for a file whose creation was cut off: SQLite has just taken back what there was of it. */
+    if (!empty) *rc = tw_db_int(cache, TW_SQL_SCHEMA_VERSION, &version);
+    if (*rc == SQLITE_OK && version == 0) {
+        if (!cache->writable) return refuse(cache, "is empty and cannot be written");
+        *rc = create(cache);
+    }
     if (*rc == SQLITE_OK && !wal && cache->writable) *rc = switch_to_wal(cache);
-    if (*rc == SQLITE_OK) *rc = tw_db_int(cache, TW_SQL_SCHEMA_VERSION, &version);
     /* Enough for WAL: a power cut may lose the latest rows, never the file. */
     if (*rc == SQLITE_OK && cache->writable)
         *rc = sqlite3_exec(cache->db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
     return tw_db_result(cache, "cannot be used", *rc);
 }
 
-/* For a good file whose folder or disk has no room for a WAL: read as it stands, unlocked. */
-static tw_status open_immutable(tw_cache *cache) {
+/* Size of the write-ahead log, -1 when there is none. */
+static int64_t log_bytes(const tw_cache *cache) {
     tw_str name = {0};
     struct stat s;
     tw_str_add(&name, "%s-wal", tw_str_text(&cache->path));
-    TW_TRY(tw_str_ok(&name));
-    bool pending = stat(name.text, &s) == 0 && s.st_size > 0;
+    int64_t bytes = stat(tw_str_text(&name), &s) == 0 ? s.st_size : -1;
     tw_str_free(&name);
-    if (pending) return refuse(cache, "has writes pending that cannot be recovered here");
+    return bytes;
+}
 
+/* For a good file that cannot have a WAL: read as it stands, unlocked. */
+static tw_status open_immutable(tw_cache *cache) {
+    tw_str name = {0};
+    if (log_bytes(cache) > 0) return refuse(cache, "has a log that cannot be recovered here");
     tw_str_add(&name, "file:");
     for (const char *p = tw_str_text(&cache->path); *p; p++)
         tw_str_add(&name, strchr("%?#", *p) ? "%%%02X" : "%c", (unsigned char)*p);
@@ -153,16 +159,18 @@ static bool surroundings(int rc) {
 tw_status tw_db_open(tw_cache *cache, bool existed) {
     bool empty, wal;
     int rc = SQLITE_OK;
-    bool read = cache->access == TW_CACHE_READ;
     const char *path = tw_str_text(&cache->path);
-    TW_TRY(connect(cache, path,
-                   read ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE));
+    /* For TW_CACHE_READ as well: a connection that may only read leaves -wal and -shm behind. */
+    int create_flag = cache->access == TW_CACHE_READ ? 0 : SQLITE_OPEN_CREATE;
+    TW_TRY(connect(cache, path, SQLITE_OPEN_READWRITE | create_flag));
     /* SQLite made it 0644; what it makes beside it later follows the file's mode. */
     if (!existed && chmod(path, FILE_MODE))
         return close_db(cache), refuse(cache, "its mode cannot be set");
     tw_status status = look(cache, &empty, &wal);
-    if (status == TW_OK) status = start(cache, empty, wal, &rc);
-    if (status != TW_OK && surroundings(rc) && !empty && cache->access != TW_CACHE_WRITE) {
+    /* A read-only file would get a read-only -wal, which stays, and stays in the way for ever. */
+    bool fixed = !empty && sqlite3_db_readonly(cache->db, "main") && log_bytes(cache) < 0;
+    if (status == TW_OK && !fixed) status = start(cache, empty, wal, &rc);
+    if (!empty && cache->access != TW_CACHE_WRITE && (status == TW_OK ? fixed : surroundings(rc))) {
         close_db(cache);
         status = open_immutable(cache);
         if (status == TW_OK) status = start(cache, false, true, &rc);
