@@ -20,7 +20,7 @@ static void test_known(void **state) {
         tw_sha256_text(rows[i].text, strlen(rows[i].text), text);
         assert_string_equal(text, rows[i].digest);
         tw_sha256(rows[i].text, strlen(rows[i].text), digest);
-        for (int b = 0; b < TW_DIGEST_BYTES; b++) {
+        for (size_t b = 0; b < TW_DIGEST_BYTES; b++) {
             const char *digits = "0123456789abcdef";
             assert_int_equal(text[2 * b], digits[digest[b] >> 4]);
             assert_int_equal(text[2 * b + 1], digits[digest[b] & 15]);

@@ -39,4 +39,9 @@ static inline double value_at(const void *row, tw_dtype dtype, int64_t i) {
                                                            : (double)code;
 }
 
+/* In every bit, save that one NaN is as good as another. */
+static inline bool same(double a, double b) {
+    return isnan(a) ? isnan(b) : a == b && !signbit(a) == !signbit(b);
+}
+
 #endif

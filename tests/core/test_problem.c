@@ -362,7 +362,8 @@ static void test_granularity(void **state) {
         assert_int_equal(tw_scale_rows(&p.scheme, p.N), rows[i].rows);
         assert_int_equal(tw_groups(&p.scheme, p.K), rows[i].groups);
         /* 100 codes of 3 bits: 38 bytes; a scale and a zero: 3. */
-        assert_int_equal(tw_problem_weight_bytes(&p), 10 * 38 + rows[i].rows * rows[i].groups * 3);
+        assert_int_equal(tw_problem_weight_bytes(&p),
+                         (int64_t)10 * 38 + rows[i].rows * rows[i].groups * 3);
     }
 }
 

@@ -158,7 +158,7 @@ static void check_row(const layer *l, const char *text, const float *row, const 
     for (int64_t n = 0; n < N; n++) {
         double magnitude, expected = plain_y(l, row, n, &magnitude);
         uint8_t bytes[4];
-        if (memcmp(&out[n], &expected, sizeof expected))
+        if (!same(out[n], expected))
             fail_msg("%s: y[%d,%d] is %a, not %a", text, (int)m, (int)n, out[n], expected);
         if (n < cut && size[n] != magnitude)
             fail_msg("%s: |y|[%d,%d] is %a, not %a", text, (int)m, (int)n, size[n], magnitude);
@@ -175,7 +175,7 @@ static void check_layer(const char *text) {
     layer l = make_layer(text, strlen(text));
     int64_t M = l.p.M, N = l.p.N, K = l.p.K, x_stride = K + 3, y_stride = N + 5;
     uint8_t *x = malloc((size_t)(M * x_stride) * 4), *y = malloc((size_t)(M * y_stride) * 4);
-    float *row = malloc((size_t)K * sizeof *row);
+    float *row = calloc((size_t)K, sizeof *row);
     memset(x, 0xff, (size_t)(M * x_stride) * 4); /* NaN between the rows */
     memset(y, 0xee, (size_t)(M * y_stride) * 4);
     fill_x(&l, 5, x, x_stride);
@@ -192,7 +192,7 @@ static void check_layer(const char *text) {
         tw_dequantize_row(&l.p, &l.c, n, weights);
         for (int64_t k = 0; k < K; k++) {
             float expected = plain_weight(&l, n, k), one = tw_dequantize_one(&l.p, &l.c, n, k);
-            if (memcmp(&expected, &weights[k], 4) || memcmp(&expected, &one, 4))
+            if (!same((double)expected, (double)weights[k]) || !same((double)expected, (double)one))
                 fail_msg("%s: w[%d,%d] is %a, not %a", text, (int)n, (int)k, (double)weights[k],
                          (double)expected);
         }
@@ -439,7 +439,8 @@ static void test_nan_stays_in_its_row(void **state) {
 /* Against the same functions in long double; the formulas lose a few units in the last place. */
 static void test_act_functions(void **state) {
     (void)state;
-    for (double v = -30; v <= 30; v += 0.0625) {
+    for (int i = -480; i <= 480; i++) {
+        double v = i / 16.0;
         long double x = v, cube = x + 0.044715L * x * x * x,
                     root_2_over_pi = 0.797884560802865355879892L;
         long double gelu = x * erfcl(-x * 0.707106781186547524400844L) / 2;
