@@ -181,7 +181,8 @@ static void *local(tw_ir *g, tw_ty ty) {
     LLVMValueRef first = LLVMGetFirstInstruction(entry);
     if (first) LLVMPositionBuilderBefore(l->builder, first);
     LLVMValueRef slot = LLVMBuildAlloca(l->builder, type(l, ty), "");
-    LLVMSetAlignment(slot, (unsigned)(tw_ty_bits(ty) / 8));
+    int bytes = tw_ty_bits(ty) / 8;
+    LLVMSetAlignment(slot, bytes % 64 ? (unsigned)(bytes & -bytes) : 64);
     LLVMPositionBuilderAtEnd(l->builder, here);
     return slot;
 }

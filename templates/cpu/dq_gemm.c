@@ -3,8 +3,9 @@
  *
  *   y = sum_folds s * (sum_k x * (q - zero))     value zeros add zero * sum_k x
  *
- * Codes turn into floats by OR-ing them into the mantissa of 2^23; one subtraction of 2^23 + zero is then
- * exact and takes the zero off before the product, where it cannot cancel against large sums. */
+ * Codes turn into floats by OR-ing them into the mantissa of a power of two; one subtraction of that power
+ * plus the zero is then exact, and takes the zero off before the product, where it cannot cancel against
+ * large sums. */
 #include <assert.h>
 #include <stddef.h>
 
@@ -15,48 +16,98 @@
 
 enum { FOLD_K = 256, META_TOTAL = 0 };
 
+enum {
+    HALF = 16,
+    PLACES = 16
+}; /* bits of a dword that are read without a shift; bit places in it */
+
 typedef struct dq_gemm {
-    tw_gemm t;            /* first: hooks get a pointer to it */
-    tw_val zero[TW_TILE]; /* 2^23 + zero, of the group at hand, a vector each */
+    tw_gemm t; /* first: hooks get a pointer to it */
+    /* What turns mantissa bits into q - zero, per place of the code and vector: in a register where it is a
+     * constant, else in a stack slot, which the subtraction reads as its memory operand. */
+    tw_val offset[PLACES][TW_TILE];
 } dq_gemm;
 
 static bool plain(const tw_problem *p) { return tw_scheme_plain(&p->scheme); }
 static int32_t constant_zero(const tw_problem *p) { return -tw_dtype_min(p->scheme.weight); }
+static bool has_code_zeros(const tw_problem *p) { return p->scheme.zero_mode == TW_ZERO_CODE; }
+
+/* Codes of one plane stay at their place: OR-ed into the mantissa of 2^(23 - place), a code at bit `place`
+ * counts in ones.  Planes that have to be put together first meet at place 0. */
+static int places_step(const tw_gemm *t) {
+    return t->panel.planes == 1 ? t->panel.plane_bits[0] : HALF;
+}
+
+/* Stack slots belong to the function's entry. */
+static void begin(tw_gemm *t) {
+    dq_gemm *self = (dq_gemm *)t;
+    if (plain(t->problem) || !has_code_zeros(t->problem)) return;
+    for (int place = 0; place < HALF; place += places_step(t))
+        for (int v = 0; v < t->nv; v++) self->offset[place][v] = tw_local(t->g, tw_f32(t->lanes));
+}
 
 static void init(tw_gemm *t, tw_val *acc) {
     dq_gemm *self = (dq_gemm *)t;
     tw_ir *g = t->g;
     for (int i = 0; i < t->rows * t->nv; i++) acc[i] = tw_const_f32(g, t->lanes, 0);
     if (plain(t->problem)) return;
-    float magic = 0x1p23f + (float)constant_zero(t->problem);
     for (int v = 0; v < t->nv; v++) {
-        self->zero[v] = tw_const_f32(g, t->lanes, magic);
-        if (t->problem->scheme.zero_mode == TW_ZERO_CODE)
-            self->zero[v] =
-                tw_fadd(g, self->zero[v],
-                        tw_cast(g, TW_IR_SITOFP, tw_gemm_code_zero(t, v), tw_f32(t->lanes)));
+        tw_val zero = {0};
+        if (has_code_zeros(t->problem))
+            zero = tw_cast(g, TW_IR_SITOFP, tw_gemm_code_zero(t, v), tw_f32(t->lanes));
+        for (int place = 0; place < HALF; place += places_step(t)) {
+            float magic = (float)(1 << (23 - place)) + (float)constant_zero(t->problem);
+            tw_val offset = tw_const_f32(g, t->lanes, magic);
+            if (zero.p)
+                tw_store(g, tw_fadd(g, zero, offset), self->offset[place][v], t->lanes * 4);
+            else
+                self->offset[place][v] = offset;
+        }
     }
 }
 
-/* The codes at column k of the body as q - zero. */
-static tw_val column_of_codes(tw_gemm *t, int v, int64_t k) {
+static tw_val to_float(tw_gemm *t, int v, tw_val bits, int place) {
     dq_gemm *self = (dq_gemm *)t;
+    tw_ir *g = t->g;
+    int64_t magic = (int64_t)(127 + 23 - place) << 23;
+    tw_val f = tw_bitcast(g, tw_or(g, bits, tw_const_int(g, bits.ty, magic)), tw_f32(t->lanes));
+    tw_val offset = self->offset[place][v];
+    if (offset.ty.kind == TW_TY_PTR) offset = tw_load(g, f.ty, offset, t->lanes * 4);
+    return tw_fsub(g, f, offset);
+}
+
+/* The codes at column k of the body as q - zero, where they are one plane. */
+static tw_val column_of_plane(tw_gemm *t, int v, int64_t k) {
+    tw_ir *g = t->g;
+    int bits = t->panel.plane_bits[0];
+    /* The byte of k within its dword, and the step's place in that byte. */
+    int from = (int)(k % 4) * 8 + (int)(k % t->panel.chunk_k / 4 % (8 / bits)) * bits;
+    tw_val dword = tw_gemm_dwords(t, v, 0, k);
+    if (from >= HALF) dword = tw_lshr(g, dword, HALF);
+    int place = from % HALF;
+    return to_float(
+        t, v, tw_and(g, dword, tw_const_int(g, dword.ty, (int64_t)((1 << bits) - 1) << place)),
+        place);
+}
+
+static tw_val column_of_planes(tw_gemm *t, int v, int64_t k) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     tw_val q = {0};
     for (int i = 0; i < p->planes; i++) {
         int bits = p->plane_bits[i];
-        /* The byte of k within its dword, and the step's place in that byte. */
         int from = (int)(k % 4) * 8 + (int)(k % p->chunk_k / 4 % (8 / bits)) * bits,
             to = p->plane_shift[i];
         tw_val dword = tw_gemm_dwords(t, v, i, k);
         tw_val moved = from >= to ? tw_lshr(g, dword, from - to) : tw_shl(g, dword, to - from);
-        if (from + bits < 32 || from < to)
-            moved = tw_and(g, moved, tw_const_int(g, moved.ty, (int64_t)((1u << bits) - 1) << to));
+        moved = tw_and(g, moved, tw_const_int(g, moved.ty, (int64_t)((1 << bits) - 1) << to));
         q = i ? tw_or(g, q, moved) : moved;
     }
-    q = tw_or(g, q, tw_const_int(g, q.ty, 0x4b000000));
-    return tw_fsub(g, tw_bitcast(g, q, tw_f32(t->lanes)), self->zero[v]);
+    return to_float(t, v, q, 0);
+}
+
+static tw_val column_of_codes(tw_gemm *t, int v, int64_t k) {
+    return t->panel.planes == 1 ? column_of_plane(t, v, k) : column_of_planes(t, v, k);
 }
 
 static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
@@ -80,7 +131,7 @@ static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
 static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     tw_ir *g = t->g;
     for (int64_t k = k0; k < k1; k++) {
-        if (k > k0 && k % 2 == 0) tw_cut(g);
+        if (k > k0) tw_cut(g);
         tw_val w[TW_TILE];
         for (int v = 0; v < t->nv; v++)
             w[v] = plain(t->problem) ? column_of_floats(t, v, k) : column_of_codes(t, v, k);
@@ -225,7 +276,7 @@ static void emit_pack(tw_ir *g, const tw_problem *problem) {
 /* ---- the row of templates.def ---- */
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {init, steps, fold, NULL};
+    static const tw_gemm_ops ops = {begin, init, steps, fold, NULL};
     dq_gemm self = {0};
     tw_gemm_init(&self.t, g, problem, config, &ops, plain(problem) ? 4 : 8, FOLD_K);
     geometry(problem, &self.t.geometry);

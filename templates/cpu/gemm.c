@@ -20,6 +20,9 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     t->lanes = tw_target_lanes(g->target);
     t->rows = config->micro_m;
     t->nv = config->micro_n / t->lanes;
+    /* Totals stay in registers while they and the accumulators fit: slots are cheap, spills in the loop are not. */
+    int vectors = t->rows * t->nv;
+    t->carried = 2 * vectors <= tw_target_isa(g->target)->vector_registers ? vectors : 0;
     t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
     t->fold_k = tw_min(fold_k, t->panel.unit_k);
 }
@@ -112,23 +115,23 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
 }
 
-/* Totals live in registers (carried) or, when tiles are large, in stack slots that only fold() touches. */
-static void fold_totals(tw_gemm *t, const tw_val *acc, tw_val *total, const tw_val *slots) {
-    int count = t->rows * t->nv;
-    if (!slots) {
+static tw_val slot(tw_gemm *t, int i) { return tw_at(t->g, t->tile, (int64_t)i * t->lanes * 4); }
+
+/* Totals live in registers (carried) or, when tiles are large, in the slots, which only fold() then touches. */
+static void fold_totals(tw_gemm *t, const tw_val *acc, tw_val *total) {
+    int count = t->rows * t->nv, align = t->lanes * 4;
+    tw_val loaded[TW_TILE];
+    if (t->carried) {
         t->ops->fold(t, acc, total);
         return;
     }
-    int align = t->lanes * 4;
-    tw_val loaded[TW_TILE];
-    for (int i = 0; i < count; i++) loaded[i] = tw_load(t->g, tw_f32(t->lanes), slots[i], align);
+    for (int i = 0; i < count; i++) loaded[i] = tw_load(t->g, tw_f32(t->lanes), slot(t, i), align);
     t->ops->fold(t, acc, loaded);
-    for (int i = 0; i < count; i++) tw_store(t->g, loaded[i], slots[i], align);
+    for (int i = 0; i < count; i++) tw_store(t->g, loaded[i], slot(t, i), align);
 }
 
 /* A unit that is one chunk with several groups in it: everything static. */
-static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total,
-                              const tw_val *slots) {
+static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     tw_val meta = t->meta;
@@ -142,16 +145,16 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total,
         t->x = x;
         t->ops->init(t, acc);
         t->ops->steps(t, acc, sub * p->group_k, (sub + 1) * p->group_k);
-        fold_totals(t, acc, total, slots);
+        fold_totals(t, acc, total);
     }
     t->meta = tw_add(g, meta, tw_k64(g, p->unit_groups * 4));
 }
 
 /* One unit that is one group: its folds, each a run of bodies. */
 static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t constant_bodies,
-                      tw_val *total, const tw_val *slots) {
+                      tw_val *total) {
     tw_ir *g = t->g;
-    int count = slots ? 0 : t->rows * t->nv;
+    int count = t->carried;
     int64_t column_bytes = t->panel.chunk_bytes / TW_PANEL_ROWS;
     if (t->panel.planes) column_bytes = 4;
     t->sub_group = 0;
@@ -163,7 +166,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     if (t->panel.unit_k <= t->fold_k) {
         t->ops->init(t, acc);
         emit_bodies(t, acc, codes, x, bodies, constant_bodies);
-        fold_totals(t, acc, total, slots);
+        fold_totals(t, acc, total);
         t->meta = tw_add(g, t->meta, tw_k64(g, 4));
         return;
     }
@@ -180,7 +183,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     t->ops->init(t, acc);
     emit_bodies(t, acc, tw_offset(g, codes, tw_mul(g, loop.i, tw_k64(g, w_step))),
                 tw_offset(g, x, tw_mul(g, loop.i, tw_k64(g, t->body_k * t->x_bytes))), here, 0);
-    fold_totals(t, acc, total, slots);
+    fold_totals(t, acc, total);
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = tw_add(g, t->meta, tw_k64(g, 4));
     tw_loop_end(g, &loop, carried);
@@ -188,15 +191,15 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     t->meta = loop.carried[count];
 }
 
-static void emit_units(tw_gemm *t, tw_val *total, const tw_val *slots) {
+static void emit_units(tw_gemm *t, tw_val *total) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
-    int count = slots ? 0 : t->rows * t->nv;
+    int count = t->carried;
     int64_t unit_bodies = p->unit_k / t->body_k,
             last_bodies = p->last_chunks * p->chunk_k / t->body_k;
     t->meta = tw_k64(g, 0);
     if (p->units == 1 && p->unit_groups == 1) {
-        emit_unit(t, t->panel_w, t->tile_x, tw_k64(g, last_bodies), last_bodies, total, slots);
+        emit_unit(t, t->panel_w, t->tile_x, tw_k64(g, last_bodies), last_bodies, total);
         return;
     }
     tw_val carried[TW_TILE + 1];
@@ -209,13 +212,13 @@ static void emit_units(tw_gemm *t, tw_val *total, const tw_val *slots) {
     tw_val unit = tw_offset(g, t->panel_w, tw_mul(g, loop.i, tw_k64(g, p->unit_stride)));
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, loop.i, tw_k64(g, p->unit_k * t->x_bytes)));
     if (p->unit_groups > 1) {
-        emit_chunk_groups(t, unit, x, total, slots);
+        emit_chunk_groups(t, unit, x, total);
     } else if (unit_bodies == last_bodies) {
-        emit_unit(t, unit, x, tw_k64(g, unit_bodies), unit_bodies, total, slots);
+        emit_unit(t, unit, x, tw_k64(g, unit_bodies), unit_bodies, total);
     } else {
         tw_val is_last = tw_compare(g, TW_IR_EQ, loop.i, tw_k64(g, p->units - 1));
         tw_val bodies = tw_select(g, is_last, tw_k64(g, last_bodies), tw_k64(g, unit_bodies));
-        emit_unit(t, unit, x, bodies, 0, total, slots);
+        emit_unit(t, unit, x, bodies, 0, total);
     }
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = t->meta;
@@ -223,26 +226,25 @@ static void emit_units(tw_gemm *t, tw_val *total, const tw_val *slots) {
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
 }
 
-/* Totals stay in registers while they and the accumulators fit; slots are cheap, spills in the loop are not. */
-static bool totals_in_slots(const tw_gemm *t) {
-    return 2 * t->rows * t->nv > tw_target_isa(t->g->target)->vector_registers;
-}
-
-static void emit_tile(tw_gemm *t, const tw_val *slots) {
+static void emit_tile(tw_gemm *t) {
     tw_ir *g = t->g;
-    int count = t->rows * t->nv;
+    int count = t->rows * t->nv, align = t->lanes * 4;
     tw_val total[TW_TILE], zero = tw_const_f32(g, t->lanes, 0);
     for (int i = 0; i < count; i++) {
         total[i] = zero;
-        if (slots) tw_store(g, zero, slots[i], t->lanes * 4);
+        if (!t->carried) tw_store(g, zero, slot(t, i), align);
     }
     t->tile_x = tw_offset(g, t->xq, tw_mul(g, t->m, tw_k64(g, t->geometry.xq_stride)));
     t->tile_meta = tw_offset(g, t->xmeta, tw_mul(g, t->m, tw_k64(g, t->geometry.xmeta_stride)));
-    emit_units(t, total, slots);
-    if (slots)
-        for (int i = 0; i < count; i++)
-            total[i] = tw_load(g, tw_f32(t->lanes), slots[i], t->lanes * 4);
-    tw_gemm_store(t, total);
+    emit_units(t, total);
+    if (t->rows == 1) {
+        for (int i = 0; i < count && !t->carried; i++)
+            total[i] = tw_load(g, tw_f32(t->lanes), slot(t, i), align);
+        tw_gemm_store_row(t, total);
+        return;
+    }
+    for (int i = 0; i < count && t->carried; i++) tw_store(g, total[i], slot(t, i), align);
+    tw_gemm_store_tile(t);
 }
 
 #define FIELD(t, args, ty, field)                                                                  \
@@ -261,10 +263,8 @@ void tw_gemm_emit(tw_gemm *t) {
     t->y_stride = FIELD(t, a[0], tw_i64(), y_stride);
     if (t->problem->bias) t->bias = FIELD(t, a[0], tw_ptr(), bias);
     t->m1 = a[2];
-    tw_val slots[TW_TILE];
-    bool slotted = totals_in_slots(t);
-    for (int i = 0; slotted && i < t->rows * t->nv; i++) slots[i] = tw_local(g, tw_f32(t->lanes));
-
+    t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
+    if (t->ops->begin) t->ops->begin(t);
     tw_loop over_n, over_m;
     tw_loop_begin(g, &over_n, a[3], a[4], t->config->micro_n, NULL, 0);
     t->n = over_n.i;
@@ -273,7 +273,7 @@ void tw_gemm_emit(tw_gemm *t) {
     t->panel_w = tw_offset(g, t->w, tw_mul(g, panel, tw_k64(g, t->panel.panel_stride)));
     tw_loop_begin(g, &over_m, a[1], a[2], t->config->micro_m, NULL, 0);
     t->m = over_m.i;
-    emit_tile(t, slotted ? slots : NULL);
+    emit_tile(t);
     tw_loop_end(g, &over_m, NULL);
     tw_loop_end(g, &over_n, NULL);
     tw_function_end(g);

@@ -18,6 +18,8 @@ typedef struct tw_gemm tw_gemm;
 
 /* Accumulators and totals are indexed [row * nv + vector]. */
 typedef struct tw_gemm_ops {
+    /* At the function's start; may be NULL. */
+    void (*begin)(tw_gemm *t);
     /* First values of the accumulators of one group (fold). */
     void (*init)(tw_gemm *t, tw_val *acc);
     /* Adds the products of K columns [k0, k1) of the body at t->codes, t->x: static bounds within it. */
@@ -25,7 +27,7 @@ typedef struct tw_gemm_ops {
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
     /* What is left to do to one row of totals before bias and activation; may be NULL. */
-    void (*finish)(tw_gemm *t, int row, tw_val *total);
+    void (*finish)(tw_gemm *t, tw_val row, tw_val *total);
 } tw_gemm_ops;
 
 struct tw_gemm {
@@ -36,11 +38,13 @@ struct tw_gemm {
     tw_panel panel;
     tw_geometry geometry;
     int lanes, rows, nv;    /* f32 lanes of a vector; micro_m; vectors in micro_n */
+    int carried;            /* totals that loops carry in registers: all of them or none */
     int64_t x_bytes;        /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
     tw_val w, xq, xmeta, y, bias, y_stride;
     tw_val m1;
+    tw_val tile; /* stack slots of the totals, [rows][nv] vectors; none with one row */
     /* where the walk is */
     tw_val m, n;                       /* the tile's first row and column */
     tw_val column;                     /* within its panel */
@@ -70,8 +74,10 @@ tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
  * bits of plane i moved so that they end up at `shift`. */
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k);
 
-/* store.c: rows of totals through finish, bias, activation into y. */
-void tw_gemm_store(tw_gemm *t, tw_val *total);
+/* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's stack slots,
+ * row by row in a loop, so that the code is as long for twelve rows as for one. */
+void tw_gemm_store_row(tw_gemm *t, tw_val *total);
+void tw_gemm_store_tile(tw_gemm *t);
 /* act.c */
 tw_val tw_emit_act(tw_ir *g, tw_act act, tw_val v);
 

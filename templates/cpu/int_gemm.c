@@ -243,10 +243,11 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     }
 }
 
-static void finish(tw_gemm *t, int row, tw_val *total) {
+static void finish(tw_gemm *t, tw_val row, tw_val *total) {
     int_gemm *self = (int_gemm *)t;
     if (self->meta.scale >= 0) return;
-    tw_val at = tw_at(t->g, t->tile_meta, row * t->geometry.xmeta_stride);
+    tw_val at =
+        tw_offset(t->g, t->tile_meta, tw_mul(t->g, row, tw_k64(t->g, t->geometry.xmeta_stride)));
     tw_val scale = tw_broadcast(t->g, tw_f32(t->lanes), at);
     for (int v = 0; v < t->nv; v++) total[v] = tw_fmul(t->g, total[v], scale);
 }
@@ -265,7 +266,7 @@ static int flush_of(const tw_problem *problem) {
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {init, steps, fold, finish};
+    static const tw_gemm_ops ops = {NULL, init, steps, fold, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);

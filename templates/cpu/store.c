@@ -1,5 +1,5 @@
-/* From totals to y.  Nothing outside [m1, N] is written: rows past the end are skipped by branches, and the
- * last columns, whose number is known when the code is made, go out in pieces of falling powers of two. */
+/* From totals to y.  Nothing outside [m1, N] is written: rows past the end are not visited, and the last
+ * columns, whose number is known when the code is made, go out in pieces of falling powers of two. */
 #include "src/core/dtype.h"
 #include "templates/cpu/convert.h"
 #include "templates/cpu/gemm.h"
@@ -26,7 +26,8 @@ static void store_row(tw_gemm *t, const tw_val *row, tw_val at, int count) {
     }
 }
 
-static void emit_row(tw_gemm *t, int row, tw_val *total) {
+/* One row of the tile: totals through finish, bias and activation into y's row m. */
+static void emit_row(tw_gemm *t, tw_val row, tw_val *total) {
     tw_ir *g = t->g;
     int64_t size = tw_dtype_bits(t->problem->y) / 8;
     if (t->ops->finish) t->ops->finish(t, row, total);
@@ -38,7 +39,7 @@ static void emit_row(tw_gemm *t, int row, tw_val *total) {
         }
         total[v] = tw_emit_act(g, t->problem->act, total[v]);
     }
-    tw_val m = tw_add(g, t->m, tw_k64(g, row));
+    tw_val m = tw_add(g, t->m, row);
     tw_val at =
         tw_offset(g, t->y, tw_add(g, tw_mul(g, m, t->y_stride), tw_mul(g, t->n, tw_k64(g, size))));
     int tail = (int)(t->problem->N % t->config->micro_n);
@@ -55,14 +56,18 @@ static void emit_row(tw_gemm *t, int row, tw_val *total) {
     tw_if_end(g, &whole);
 }
 
-void tw_gemm_store(tw_gemm *t, tw_val *total) {
+void tw_gemm_store_row(tw_gemm *t, tw_val *total) { emit_row(t, tw_k64(t->g, 0), total); }
+
+void tw_gemm_store_tile(tw_gemm *t) {
     tw_ir *g = t->g;
-    emit_row(t, 0, total);
-    for (int row = 1; row < t->rows; row++) {
-        tw_if exists;
-        tw_val m = tw_add(g, t->m, tw_k64(g, row));
-        tw_if_begin(g, &exists, tw_compare(g, TW_IR_SLT, m, t->m1));
-        emit_row(t, row, total + row * t->nv);
-        tw_if_end(g, &exists);
-    }
+    tw_val left = tw_sub(g, t->m1, t->m), whole = tw_k64(g, t->rows), total[TW_TILE];
+    tw_val rows = tw_select(g, tw_compare(g, TW_IR_SLT, left, whole), left, whole);
+    tw_loop loop;
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), rows, 1, NULL, 0);
+    int bytes = t->lanes * 4;
+    tw_val from = tw_offset(g, t->tile, tw_mul(g, loop.i, tw_k64(g, (int64_t)t->nv * bytes)));
+    for (int v = 0; v < t->nv; v++)
+        total[v] = tw_load(g, tw_f32(t->lanes), tw_at(g, from, v * bytes), bytes);
+    emit_row(t, loop.i, total);
+    tw_loop_end(g, &loop, NULL);
 }
