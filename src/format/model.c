@@ -108,6 +108,8 @@ void tw_fold_shape(const tw_model_tensor *tensor, int64_t *N, int64_t *K) {
     *N = 1;
     *K = tensor->ndim ? tensor->shape[tensor->ndim - 1] : 1;
     for (int32_t i = 0; i + 1 < tensor->ndim; i++) *N *= tensor->shape[i];
+    /* [0, 2^50] and [2^50, 0] are empty alike: nobody shall make a row or a loop of them. */
+    if (!tensor->bytes) *N = *K = 0;
 }
 
 void tw_model_close(tw_model *model) {

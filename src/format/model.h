@@ -104,8 +104,8 @@ void tw_model_linears_free(tw_model_linears *linears);
 /* ---- data ----------------------------------------------------------------------------------- */
 
 /* One tensor in canonical form.  Leading dimensions fold into N: [E,N,K] is E*N rows, a
- * vector one row, a scalar 1 x 1.  Dequantized as reference.h does, the values equal
- * the source format's own in every bit. */
+ * vector one row, a scalar 1 x 1, whatever is empty 0 x 0.  Dequantized as reference.h does, the
+ * values equal the source format's own in every bit. */
 typedef struct tw_canonical_tensor {
     tw_scheme scheme;
     int64_t N, K;
