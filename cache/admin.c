@@ -75,8 +75,6 @@ tw_status tw_cache_list(tw_cache *cache, tw_cache_kind kind,
         [TW_CACHE_TRIALS] = TW_SQL_LIST_TRIALS,
         [TW_CACHE_BINARIES] = TW_SQL_LIST_BINARIES,
     };
-    if ((size_t)kind >= TW_COUNT(lists))
-        return tw_fail(TW_INVALID, "kind: %d, must be a tw_cache_kind", (int)kind);
     TW_TRY(tw_db_enter_admin(cache, false));
     tw_cache_row row = {.kind = kind};
     sqlite3_stmt *statement = tw_db_statement(cache, lists[kind]);

@@ -30,7 +30,7 @@ static tw_status look(tw_cache *cache, bool *empty, bool *wal) {
     sqlite3_file *file = NULL;
     sqlite3_int64 size = 0;
     *empty = *wal = false;
-    int rc = sqlite3_file_control(cache->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    int rc = sqlite3_file_control(cache->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
     if (rc == SQLITE_OK) rc = file->pMethods->xFileSize(file, &size);
     if (rc != SQLITE_OK) return tw_db_result(cache, "cannot be read", rc);
     if (size == 0) {
@@ -86,7 +86,7 @@ static int switch_to_wal(tw_cache *cache) {
 
 static void close_db(tw_cache *cache) {
     for (int i = 0; i < TW_SQL_COUNT; i++) sqlite3_finalize(cache->statements[i]);
-    memset(cache->statements, 0, sizeof cache->statements);
+    memset((void *)cache->statements, 0, sizeof cache->statements);
     sqlite3_close(cache->db);
     cache->db = NULL;
 }

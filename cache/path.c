@@ -123,7 +123,8 @@ static tw_status check_trust(const char *path, bool *exists) {
         TW_TRY(check_owner(name, &s));
         if (i == 0) *exists = true;
     }
-    char *slash = strrchr(strcpy(name, path), '/');
+    snprintf(name, sizeof name, "%s", path);
+    char *slash = strrchr(name, '/');
     slash[slash == name] = 0;
     if (stat(name, &s)) return tw_fail(TW_CACHE, "cache: folder %s: %s", name, strerror(errno));
     TW_TRY(check_owner(name, &s));
@@ -138,7 +139,7 @@ tw_status tw_cache_resolve(const char *path, bool create, tw_str *out, bool *exi
     else
         status = default_path(&text);
     if (status == TW_OK) status = tw_str_ok(&text);
-    if (status == TW_OK) status = resolve(text.text, create, out);
+    if (status == TW_OK) status = resolve(tw_str_text(&text), create, out);
     /* A path that could not be resolved is still the one to name. */
     if (status != TW_OK && !out->size && text.size) tw_str_add(out, "%s", text.text);
     tw_str_free(&text);

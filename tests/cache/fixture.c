@@ -234,7 +234,7 @@ static void add_folder(tw_str *all, const char *folder) {
         }
         free(entries[i]);
     }
-    free(entries);
+    free((void *)entries);
 }
 
 void folder_digest(const char *folder, char digest[TW_DIGEST_TEXT]) {
@@ -250,6 +250,22 @@ void write_file(const char *path, const void *bytes, size_t size) {
     assert_true(fd >= 0);
     assert_int_equal(write(fd, bytes, size), (ssize_t)size);
     assert_int_equal(close(fd), 0);
+}
+
+void overwrite(const char *path, long offset, const void *bytes, size_t size) {
+    int fd = open(path, O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, bytes, size, offset), (ssize_t)size);
+    assert_int_equal(close(fd), 0);
+}
+
+void overwrite_root(const char *path, const char *condition) {
+    char junk[4096], query[256];
+    snprintf(query, sizeof query, "SELECT rootpage FROM sqlite_schema WHERE %s", condition);
+    long root = strtol(sql_text(path, query), NULL, 10);
+    assert_true(root > 1);
+    memset(junk, 0x5a, sizeof junk);
+    overwrite(path, (root - 1) * (long)sizeof junk, junk, sizeof junk);
 }
 
 int run_child(int (*fn)(void *arg), void *arg, bool as_nobody) {

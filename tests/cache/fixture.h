@@ -44,9 +44,9 @@ tw_status put_choice(tw_cache *cache, int i);
 bool get_choice(tw_cache *cache, int i);
 tw_status put_binary(tw_cache *cache, int i, size_t size);
 bool get_binary(tw_cache *cache, int i, size_t size);
-tw_status put_trial(tw_cache *cache, int key, int i);
-/* Trials under key, -1 unless the i-th of them is make_trial(i) for every i. */
-int count_trials(tw_cache *cache, int key);
+tw_status put_trial(tw_cache *cache, int number, int i);
+/* Trials of choice number `number`, -1 unless the i-th of them is make_trial(i) for every i. */
+int count_trials(tw_cache *cache, int number);
 int64_t count_defects(tw_cache *cache); /* -1 when verify fails */
 
 /* Runs statements through a connection of its own. */
@@ -56,6 +56,9 @@ const char *sql_text(const char *path, const char *query);
 
 /* SHA-256 over names and bytes of everything below the folder. */
 void folder_digest(const char *folder, char digest[TW_DIGEST_TEXT]);
+/* Overwrites bytes of a file, or the root page of a table or index named by a condition. */
+void overwrite(const char *path, long offset, const void *bytes, size_t size);
+void overwrite_root(const char *path, const char *condition);
 /* Writes a file. */
 void write_file(const char *path, const void *bytes, size_t size);
 

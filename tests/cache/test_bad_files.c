@@ -19,15 +19,6 @@ static void good_file(fixture *f, int rows) {
     tw_cache_close(cache);
 }
 
-/* Overwrites bytes of the file; offset < 0 counts from its end. */
-static void overwrite(fixture *f, long offset, const void *bytes, size_t size) {
-    FILE *file = fopen(f->path, "r+b");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, offset, offset < 0 ? SEEK_END : SEEK_SET), 0);
-    assert_int_equal(fwrite(bytes, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
-
 static void make_directory(fixture *f) { assert_int_equal(mkdir(f->path, 0700), 0); }
 
 static void make_text(fixture *f) {
@@ -101,7 +92,7 @@ static void make_schema_0(fixture *f) {
 
 static void make_bad_magic(fixture *f) {
     good_file(f, 1);
-    overwrite(f, 0, "sqlite", 6);
+    overwrite(f->path, 0, "sqlite", 6);
 }
 
 /* The header is good, the schema behind it is not. */
@@ -109,7 +100,7 @@ static void make_bad_first_page(fixture *f) {
     char junk[3000];
     memset(junk, 0xa5, sizeof junk);
     good_file(f, 1);
-    overwrite(f, 100, junk, sizeof junk);
+    overwrite(f->path, 100, junk, sizeof junk);
 }
 
 static void make_cut_off(fixture *f) {
@@ -127,7 +118,8 @@ static void make_dangling(fixture *f) { assert_int_equal(symlink("nowhere", f->p
 
 static void make_folder_a_file(fixture *f) {
     make_text(f);
-    strcat(f->path, "/cache.db");
+    size_t length = strlen(f->path);
+    snprintf(f->path + length, sizeof f->path - length, "/cache.db");
 }
 
 static void make_folder_only(fixture *f) { f->path[strlen(f->folder) + 1] = 0; }
@@ -263,14 +255,9 @@ static void bad_file(void **state) {
 /* Damage that shows while reading: from then on nothing is read or written. */
 static void damage_met_on_the_way(void **state) {
     fixture *f = *state;
-    char junk[4096], before[TW_DIGEST_TEXT], after[TW_DIGEST_TEXT];
+    char before[TW_DIGEST_TEXT], after[TW_DIGEST_TEXT];
     good_file(f, 400);
-    long root =
-        strtol(sql_text(f->path, "SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'binary' "
-                                 "AND type = 'index'"),
-               NULL, 10);
-    memset(junk, 0x5a, sizeof junk);
-    overwrite(f, (root - 1) * 4096, junk, sizeof junk);
+    overwrite_root(f->path, "tbl_name = 'binary' AND type = 'index'");
     folder_digest(f->folder, before);
 
     tw_cache *cache = open_cache(f, TW_CACHE_USE, TW_OK);
