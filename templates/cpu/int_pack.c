@@ -59,7 +59,7 @@ static void for_vectors(pack *s, tw_val from, int64_t length, tw_val *carried, i
 /* ---- scale of one activation group ---- */
 
 typedef struct act_scale {
-    tw_val scale, inverse; /* scale 0: inverse 0; not finite: scale NaN, inverse 0 */
+    tw_val scale, inverse; /* not finite: NaN and 0; too small to have an inverse: 0 and 0 */
     tw_val zero;           /* i8z: the zero point, in i32 lanes */
 } act_scale;
 
@@ -108,12 +108,14 @@ static act_scale emit_scale(pack *s, tw_val from, int64_t length) {
     act_scale result = {0};
     tw_val scale =
         tw_binary(g, TW_IR_FDIV, range, tw_const_f32(g, s->lanes, asymmetric ? 255.0f : 127.0f));
-    tw_val finite = tw_compare(g, TW_IR_SLT, amax, tw_const_int(g, amax.ty, 0x7f800000));
-    tw_val usable = tw_compare(g, TW_IR_OGT, scale, zero);
-    tw_val inverse = tw_select(g, usable, tw_binary(g, TW_IR_FDIV, one, scale), zero);
+    tw_val infinite = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7f800000), tw_f32(s->lanes));
     tw_val nan = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7fc00000), tw_f32(s->lanes));
-    result.scale = tw_select(g, finite, scale, nan);
-    result.inverse = tw_select(g, finite, inverse, zero);
+    tw_val finite = tw_compare(g, TW_IR_SLT, amax, tw_const_int(g, amax.ty, 0x7f800000));
+    if (asymmetric) finite = tw_and(g, finite, tw_compare(g, TW_IR_OLT, scale, infinite));
+    tw_val inverse = tw_binary(g, TW_IR_FDIV, one, scale);
+    tw_val usable = tw_compare(g, TW_IR_OLT, inverse, infinite);
+    result.scale = tw_select(g, finite, tw_select(g, usable, scale, zero), nan);
+    result.inverse = tw_select(g, tw_and(g, finite, usable), inverse, zero);
     if (asymmetric) {
         tw_val point = tw_fsub(g, zero, tw_fmul(g, low, result.inverse));
         result.zero = round_to_int(g, clamp_f32(g, point, 0.0f, 255.0f));
