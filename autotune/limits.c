@@ -35,38 +35,41 @@ static tw_val maddwd(const emitter *e, tw_val a, tw_val b) {
     return tw_intrinsic(e->g, name, tw_i32(e->lanes), args, 2);
 }
 
-static tw_val emit_fma(const emitter *e, tw_val acc, int depth) {
-    (void)depth;
+static tw_val emit_fma(const emitter *e, tw_val acc, int step) {
+    (void)step;
     tw_ty ty = tw_f32(e->lanes);
     return as(e, tw_fma(e->g, as(e, acc, ty), as(e, e->a, ty), as(e, e->b, ty)), tw_i32(e->lanes));
 }
 
-static tw_val emit_bf16(const emitter *e, tw_val acc, int depth) {
-    (void)depth;
+static tw_val emit_bf16(const emitter *e, tw_val acc, int step) {
+    (void)step;
     tw_ty pairs = tw_ty_of(TW_TY_BF16, e->lanes * 2);
     tw_val args[] = {as(e, acc, tw_f32(e->lanes)), as(e, e->a, pairs), as(e, e->b, pairs)};
     tw_val sum = tw_intrinsic(e->g, "llvm.x86.avx512bf16.dpbf16ps.512", tw_f32(e->lanes), args, 3);
     return as(e, sum, tw_i32(e->lanes));
 }
 
-static tw_val emit_dpbusd(const emitter *e, tw_val acc, int depth) {
-    (void)depth;
+static tw_val emit_dpbusd(const emitter *e, tw_val acc, int step) {
+    (void)step;
     const char *name =
         e->bytes == 64 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
     tw_val args[] = {acc, e->a, e->b};
     return tw_intrinsic(e->g, name, tw_i32(e->lanes), args, 3);
 }
 
-/* `depth` products summed in i16 before they are widened: depth pmaddubsw, depth - 1 paddw, one pmaddwd, one
- * paddd. */
-static tw_val emit_maddubs(const emitter *e, tw_val acc, int depth) {
-    tw_val sum = maddubs(e, acc, e->a);
-    for (int i = 1; i < depth; i++) sum = tw_add(e->g, sum, maddubs(e, sum, e->a));
+/* One pmaddubsw of the `depth` that are summed in i16 before they are widened. */
+static tw_val emit_maddubs(const emitter *e, tw_val sum, int step) {
+    tw_val product = maddubs(e, sum, e->a);
+    return as(e, step ? tw_add(e->g, as(e, sum, tw_i16(e->bytes / 2)), product) : product,
+              tw_i32(e->lanes));
+}
+
+static tw_val widen(const emitter *e, tw_val sum, tw_val acc) {
     return tw_add(e->g, maddwd(e, sum, e->b), acc);
 }
 
-static tw_val emit_i16(const emitter *e, tw_val acc, int depth) {
-    (void)depth;
+static tw_val emit_i16(const emitter *e, tw_val acc, int step) {
+    (void)step;
     tw_ty ty = tw_i16(e->bytes / 2);
     tw_val product = tw_mul(e->g, as(e, acc, ty), as(e, e->a, ty));
     return as(e, tw_add(e->g, product, as(e, e->b, ty)), tw_i32(e->lanes));
@@ -86,7 +89,8 @@ typedef struct probe {
     operation operation;
     int depth, bits; /* bits: the widest weight codes that it stands for */
     bool (*has)(const tw_target *target);
-    tw_val (*emit)(const emitter *e, tw_val acc, int depth);
+    /* One step of one accumulator. */
+    tw_val (*emit)(const emitter *e, tw_val acc, int step);
     int products; /* per 32 bits of a vector and step */
 } probe;
 
@@ -117,7 +121,14 @@ static void emit_probe(tw_ir *g, const probe *p) {
         acc[i] = tw_load(g, vector, tw_at(g, args[0], 64 * (i + 2)), 64);
     tw_loop loop;
     tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), args[1], 1, acc, e.chains);
-    for (int i = 0; i < e.chains; i++) acc[i] = p->emit(&e, loop.carried[i], p->depth);
+    for (int i = 0; i < e.chains; i++) acc[i] = loop.carried[i];
+    for (int step = 0; step < p->depth; step++) {
+        /* Step by step over all chains: one after the other they would not overlap. */
+        if (step) tw_cut(g);
+        for (int i = 0; i < e.chains; i++) acc[i] = p->emit(&e, acc[i], step);
+    }
+    for (int i = 0; i < e.chains && p->operation == OP_MADDUBS; i++)
+        acc[i] = widen(&e, acc[i], acc[i]);
     tw_loop_end(g, &loop, acc);
     for (int i = 0; i < e.chains; i++)
         tw_store(g, loop.carried[i], tw_at(g, args[0], 64 * (i + 2)), 64);
@@ -183,6 +194,7 @@ struct tw_limits {
     int count; /* of threads */
     tw_image *image;
     char *operands; /* OPERANDS_BYTES for each thread */
+    double *ns;     /* one for each thread */
     char *buffer;   /* that the readers read; grows */
     size_t buffer_bytes;
 };
@@ -198,7 +210,8 @@ tw_status tw_limits_create(const tw_target *target, tw_threads *threads, tw_limi
     l->threads = threads;
     l->count = threads ? tw_threads_count(threads) : 1;
     l->operands = tw_alloc(&tw_allocator_default, (size_t)l->count * OPERANDS_BYTES);
-    tw_status status = l->operands ? TW_OK : tw_fail(TW_MEMORY, "limits: out of memory");
+    l->ns = calloc((size_t)l->count, sizeof *l->ns);
+    tw_status status = l->operands && l->ns ? TW_OK : tw_fail(TW_MEMORY, "limits: out of memory");
     if (status == TW_OK)
         status = tw_cpu_compile(target, emit_all, NULL, "limits of the machine", TW_CODE_OBJECT,
                                 &object);
@@ -217,6 +230,7 @@ void tw_limits_destroy(tw_limits *l) {
     if (l->image) tw_image_unload(l->image);
     tw_free(&tw_allocator_default, l->operands, (size_t)l->count * OPERANDS_BYTES);
     tw_free(&tw_allocator_default, l->buffer, l->buffer_bytes);
+    free(l->ns);
     free(l);
 }
 
@@ -228,17 +242,33 @@ typedef struct compute_job {
     compute_fn *run;
     char *operands;
     int64_t rounds;
+    double *ns; /* that each thread took, its waiting for a CPU left out */
 } compute_job;
 
 static void compute_task(void *arg, size_t i) {
     const compute_job *job = arg;
+    int64_t start = tw_now_ns();
     job->run(job->operands + i * OPERANDS_BYTES, job->rounds);
+    job->ns[i] = (double)tw_max(1, tw_now_ns() - start);
 }
 
-/* Operations a ns of one probe: the best of several windows of about a third of a millisecond. */
+/* Rounds that take so long. */
+static int64_t calibrate(const compute_job *job, double window_ns) {
+    compute_job one = *job;
+    double best = 0;
+    one.rounds = 2000;
+    for (int i = 0; i < 6; i++) {
+        compute_task(&one, 0);
+        if (!i || job->ns[0] < best) best = job->ns[0];
+    }
+    return (int64_t)((double)one.rounds * window_ns / best) + 1;
+}
+
+/* Operations a ns of one probe: the best of windows of about a third of a millisecond, until the last
+ * few bring nothing better. */
 static double compute_rate(tw_limits *l, const probe *p) {
-    enum { WINDOWS = 12, WINDOW_NS = 350000 };
-    compute_job job = {.operands = l->operands, .rounds = 1000};
+    enum { LEAST = 12, MOST = 60, PATIENCE = 6, WINDOW_NS = 350000 };
+    compute_job job = {.operands = l->operands, .ns = l->ns};
     *(void **)&job.run = function_of(l, p->name);
     const tw_isa_info *isa = tw_target_isa(&l->target);
     double each = 2.0 * p->products * (isa->vector_bytes / 4) * (isa->vector_registers - 4),
@@ -246,15 +276,13 @@ static double compute_rate(tw_limits *l, const probe *p) {
     /* A small normal number in every f32 and bf16 lane: sums stay finite, and nothing is denormal. */
     for (int64_t i = 0; i < (int64_t)l->count * OPERANDS_BYTES / 4; i++)
         ((uint32_t *)(void *)l->operands)[i] = 0x3e003e00;
-    for (int i = 0; i < WINDOWS; i++) {
-        int64_t start = tw_now_ns();
+    job.rounds = calibrate(&job, WINDOW_NS);
+    for (int i = 0, since = 0; i < LEAST || (i < MOST && since < PATIENCE); i++, since++) {
+        double rate = 0;
         tw_threads_run(l->threads, compute_task, &job, (size_t)l->count);
-        double ns = (double)tw_max(1, tw_now_ns() - start);
-        double rate = each * (double)job.rounds * l->count / ns;
-        if (ns > WINDOW_NS / 4.0 && rate > best) best = rate;
-        /* The first windows find out how many rounds one takes. */
-        if (ns < WINDOW_NS)
-            job.rounds = (int64_t)((double)job.rounds * (i ? 1.2 * WINDOW_NS / ns : 10));
+        for (int t = 0; t < l->count; t++) rate += each * (double)job.rounds / l->ns[t];
+        if (rate > 1.005 * best) since = 0;
+        best = rate > best ? rate : best;
     }
     return best;
 }
