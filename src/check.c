@@ -17,7 +17,7 @@ static tw_status struct_size(const char *name, const void *given, size_t *size) 
 }
 
 tw_status tw_struct_read(const char *name, const void *given, size_t size, void *out) {
-    size_t theirs;
+    size_t theirs = 0;
     TW_TRY(struct_size(name, given, &theirs));
     for (size_t i = size; i < theirs; i++)
         if (((const char *)given)[i])
@@ -31,7 +31,7 @@ tw_status tw_struct_read(const char *name, const void *given, size_t size, void 
 }
 
 tw_status tw_struct_write(const char *name, const void *full, size_t size, void *given) {
-    size_t theirs;
+    size_t theirs = 0;
     TW_TRY(struct_size(name, given, &theirs));
     size_t count = theirs < size ? theirs : size;
     memcpy((char *)given + sizeof theirs, (const char *)full + sizeof theirs,

@@ -230,8 +230,8 @@ typedef struct tw_options {
 
 /* options may be NULL for defaults.  A cache that cannot be used costs one warning, never the
  * context.
- * Errors: INVALID (an option breaks its contract), UNSUPPORTED (unknown or unavailable device),
- * MEMORY. */
+ * Errors: INVALID (an option breaks its contract), UNSUPPORTED (another kind of device, or a target
+ * that this CPU cannot run), MEMORY. */
 TW_API tw_status tw_context_create(const tw_options *options, tw_context **out);
 /* All linears of the context must be destroyed first.  NULL is allowed. */
 TW_API void tw_context_destroy(tw_context *context);
