@@ -67,12 +67,10 @@ static bool holds_weights(const tw_source_type *type) {
 
 /* The dtype of NAME.bias beside NAME.weight, if it is one of N floats. */
 static tw_dtype bias_of(const tw_model *model, const char *name, int64_t N) {
-    enum { MOST = 512 };
-    char bias[MOST];
-    size_t stem = strlen(name) - strlen("weight");
-    if (stem + sizeof "bias" > MOST) return TW_NONE;
-    memcpy(bias, name, stem);
-    strcpy(bias + stem, "bias");
+    char bias[512];
+    int stem = (int)(strlen(name) - strlen("weight"));
+    int n = snprintf(bias, sizeof bias, "%.*sbias", stem, name);
+    if (n < 0 || n >= (int)sizeof bias) return TW_NONE;
     const tw_model_tensor *t = tw_model_tensor_at(model, tw_model_find(model, bias));
     bool fits = t && t->ndim == 1 && t->shape[0] == N && tw_dtype_is_real(t->scheme.weight);
     return fits ? t->scheme.weight : TW_NONE;

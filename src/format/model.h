@@ -26,7 +26,8 @@ typedef enum tw_model_kind {
     TW_MODEL_PROBLEMS,    /* text, one problem a line, # comments: linears, no tensors */
 } tw_model_kind;
 
-/* An open file or set of files, mapped and wholly checked.  [shared] */
+/* An open file or set of files, mapped and wholly checked.  As with any mapped file, whoever
+ * shortens it while it is open breaks the mapping.  [shared] */
 typedef struct tw_model tw_model;
 
 /* Opens a .gguf, a .safetensors file, a folder of them, an index of shards, a config.json or a text

@@ -61,6 +61,32 @@ static inline float *dequantized(const tw_model *model, int32_t index, size_t *c
     return values;
 }
 
+static inline FILE *open_file(const char *path, const char *mode) {
+    FILE *file = fopen(path, mode);
+    if (!file) {
+        fail_msg("%s: cannot be opened", path);
+        abort();
+    }
+    return file;
+}
+
+/* Bytes of a file, at most `room`. */
+static inline size_t load(const char *path, void *bytes, size_t room) {
+    FILE *file = open_file(path, "rb");
+    size_t size = fread(bytes, 1, room, file);
+    assert_true(size < room);
+    fclose(file);
+    return size;
+}
+
+static inline void save(const char *folder, const char *name, const void *bytes, size_t size) {
+    char path[160];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = open_file(path, "wb");
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+}
+
 /* The record of a shape, NULL when there is none. */
 static inline const tw_model_linear *find_linear(const tw_model_linears *l, int64_t N, int64_t K) {
     for (int32_t i = 0; i < l->count; i++)

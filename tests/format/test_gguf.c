@@ -174,11 +174,8 @@ static void refusals(void **state) {
 /* Cut anywhere, a file is refused or, from the last tensor's end on, whole. */
 static void every_truncation(void **state) {
     (void)state;
-    FILE *f = fopen(DATA("gguf/shapes.gguf"), "rb");
-    assert_non_null(f);
     static char bytes[8192];
-    size_t size = fread(bytes, 1, sizeof bytes, f), opened_at = size;
-    fclose(f);
+    size_t size = load(DATA("gguf/shapes.gguf"), bytes, sizeof bytes), opened_at = size;
     for (size_t cut = 0; cut <= size; cut++) {
         /* An allocation of its own, so that the address sanitizer sees one byte too many. */
         char *copy = malloc(cut + !cut);

@@ -147,16 +147,7 @@ static void bias_makes_another_problem(void **state) {
 
 /* ---- safetensors with a config.json beside it ---- */
 
-static void put(const char *folder, const char *name, const void *bytes, size_t size) {
-    char path[160];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, size, file), size);
-    fclose(file);
-}
-
-/* A checkpoint of [2,2] U8-sized float tensors named as given, with this config. */
+/* A checkpoint of [2,2] F16 tensors named as given, with this config. */
 static void assert_checkpoint(const char *config, const char *const *names, const char *expected) {
     char folder[] = "format-linears-XXXXXX", path[64];
     tw_str header = {0}, file = {0}, found = {0};
@@ -171,8 +162,8 @@ static void assert_checkpoint(const char *config, const char *const *names, cons
     tw_str_add_bytes(&file, header.text, header.size);
     tw_str_add_bytes(&file, zeros, count * 8);
     assert_non_null(mkdtemp(folder));
-    put(folder, "model.safetensors", file.text, file.size);
-    put(folder, "config.json", config, strlen(config));
+    save(folder, "model.safetensors", file.text, file.size);
+    save(folder, "config.json", config, strlen(config));
     tw_model *model = opened(folder);
     tw_model_linears linears;
     if (tw_model_linears_get(model, &linears)) {

@@ -78,26 +78,13 @@ static void quantized_checkpoints(void **state) {
     tw_model_close(model);
 }
 
-/* A folder of the test's own. */
-typedef struct folder {
-    char path[64];
-} folder;
-
-static void put(const folder *f, const char *name, const void *bytes, size_t size) {
-    char path[160];
-    snprintf(path, sizeof path, "%s/%s", f->path, name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, size, file), size);
-    fclose(file);
-}
-
-static void empty(const folder *f) {
+/* Removes what the tests below put into a folder of their own. */
+static void empty(const char *folder) {
     static const char *const names[] = {"a.safetensors", "b.safetensors", "config.json",
                                         "model.safetensors.index.json"};
     char path[160];
     for (size_t i = 0; i < TW_COUNT(names); i++) {
-        snprintf(path, sizeof path, "%s/%s", f->path, names[i]);
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         unlink(path);
     }
 }
@@ -115,21 +102,19 @@ static void unlisted_tensors(void **state) {
     char bytes[1024];
     int lines = 0;
     tw_logger logger = {{note_line, &lines}, TW_LOG_WARN};
-    folder f = {"format-folder-XXXXXX"};
+    char folder[] = "format-folder-XXXXXX";
     tw_model *model;
-    FILE *two = fopen(DATA("safetensors_broken/order_swapped.safetensors"), "rb");
-    size_t size = fread(bytes, 1, sizeof bytes, two);
-    fclose(two);
-    assert_non_null(mkdtemp(f.path));
-    put(&f, "a.safetensors", bytes, size);
-    put(&f, "model.safetensors.index.json", index, sizeof index - 1);
-    assert_int_equal(tw_model_open(f.path, &logger, &model), TW_OK);
+    size_t size = load(DATA("safetensors_broken/order_swapped.safetensors"), bytes, sizeof bytes);
+    assert_non_null(mkdtemp(folder));
+    save(folder, "a.safetensors", bytes, size);
+    save(folder, "model.safetensors.index.json", index, sizeof index - 1);
+    assert_int_equal(tw_model_open(folder, &logger, &model), TW_OK);
     assert_int_equal(lines, 1);
     assert_int_equal(tw_model_tensor_count(model), 1);
     assert_string_equal(tw_model_tensor_at(model, 0)->name, "b");
     tw_model_close(model);
-    empty(&f);
-    assert_int_equal(rmdir(f.path), 0);
+    empty(folder);
+    assert_int_equal(rmdir(folder), 0);
 }
 
 static void folders(void **state) {
@@ -138,31 +123,31 @@ static void folders(void **state) {
     static const char config[] =
         "{\"model_type\":\"bert\",\"hidden_size\":8,\"intermediate_size\":16,\"vocab_size\":9,"
         "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"architectures\":[\"BertModel\"]}";
-    folder f = {"format-folder-XXXXXX"};
+    char folder[] = "format-folder-XXXXXX";
     tw_model *model;
-    assert_non_null(mkdtemp(f.path));
-    assert_int_equal(refused(f.path), TW_IO);
-    put(&f, "config.json", config, sizeof config - 1);
-    model = opened(f.path);
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(refused(folder), TW_IO);
+    save(folder, "config.json", config, sizeof config - 1);
+    model = opened(folder);
     assert_int_equal(tw_model_kind_of(model), TW_MODEL_CONFIG);
     tw_model_close(model);
     /* One file of any name is the model, and the config then says only what it is. */
-    put(&f, "a.safetensors", file, 10);
-    model = opened(f.path);
+    save(folder, "a.safetensors", file, 10);
+    model = opened(folder);
     assert_int_equal(tw_model_kind_of(model), TW_MODEL_SAFETENSORS);
     assert_string_equal(tw_model_architecture(model), "bert");
     assert_linears(model, (const char *const[]){NULL});
     tw_model_close(model);
-    put(&f, "b.safetensors", file, 10);
-    assert_int_equal(refused(f.path), TW_FORMAT);
+    save(folder, "b.safetensors", file, 10);
+    assert_int_equal(refused(folder), TW_FORMAT);
     assert_non_null(strstr(tw_error_message(), "index.json"));
-    empty(&f);
+    empty(folder);
     /* A config that is not JSON is no reason to guess. */
-    put(&f, "a.safetensors", file, 10);
-    put(&f, "config.json", "{", 1);
-    assert_int_equal(refused(f.path), TW_FORMAT);
-    empty(&f);
-    assert_int_equal(rmdir(f.path), 0);
+    save(folder, "a.safetensors", file, 10);
+    save(folder, "config.json", "{", 1);
+    assert_int_equal(refused(folder), TW_FORMAT);
+    empty(folder);
+    assert_int_equal(rmdir(folder), 0);
 }
 
 /* A file of nothing but these bytes is of no kind. */
