@@ -74,11 +74,12 @@ static int64_t until(const tw_search *s, double share) {
     return s->start_ns + (int64_t)(share * (double)(s->measure_until_ns - s->start_ns));
 }
 
-/* What a verification takes: launches of all rows and of some, poison and comparison. */
+/* What a verification takes: launches, and comparing what they wrote. */
 static double verify_ns(const tw_search *s) {
     const tw_problem *p = s->request->problem;
+    double launches = (double)tw_verify_launches(p, s->rows);
     double elements = fmin((double)p->M * (double)p->N, 4 << 20);
-    return 3 * s->launch_ns + 10 * elements;
+    return launches * s->launch_ns + 10 * elements;
 }
 
 /* The guess alone, or the best by the model that builds: it tells how long everything takes. */
@@ -317,7 +318,8 @@ static tw_status run(tw_search *s) {
     if (!s->result.stopped) TW_TRY(run_final(s));
     TW_TRY(decide(s));
     /* The bar is full; it is too late to stop. */
-    if (s->hooks->progress) s->hooks->progress(s->hooks->user, s->done, s->done);
+    if (s->hooks->progress && !s->result.stopped)
+        s->hooks->progress(s->hooks->user, s->done, s->done);
     return TW_OK;
 }
 

@@ -227,11 +227,20 @@ static tw_status identity_row(const check *c, int64_t m, int64_t i) {
     return TW_OK;
 }
 
+static int64_t identity_rows(const tw_problem *p) {
+    if (!is_exact(p)) return 0;
+    int64_t most = tw_min(tw_max(IDENTITY_COMPARED / p->N, TW_PROBES), IDENTITY_ROWS);
+    return tw_min(tw_max(p->M, TW_PROBES), most);
+}
+
+int64_t tw_verify_launches(const tw_problem *p, int64_t rows) {
+    return tw_ceil_div(identity_rows(p), p->M) + tw_ceil_div(rows, p->M) + (p->M > 1);
+}
+
 static tw_status check_identity(check *c) {
     tw_workload *w = c->w;
     const tw_problem *p = &w->problem;
-    int64_t most = tw_min(tw_max(IDENTITY_COMPARED / p->N, TW_PROBES), IDENTITY_ROWS);
-    int64_t total = tw_min(tw_max(p->M, TW_PROBES), most);
+    int64_t total = identity_rows(p);
     memset(w->x, POISON, w->x_bytes);
     w->timing = false;
     for (int64_t first = 0; first < total; first += c->rows) {
@@ -264,7 +273,7 @@ tw_status tw_verify(tw_workload *w, tw_threads *threads, const tw_candidate *can
     c.nmse = malloc((size_t)M * sizeof *c.nmse);
     if (!c.nmse) return tw_fail(TW_MEMORY, "verify: %lld rows, out of memory", (long long)M);
     double largest = 0;
-    tw_status status = is_exact(&w->problem) ? check_identity(&c) : TW_OK;
+    tw_status status = check_identity(&c);
     if (status == TW_OK) status = check_probes(&c, &largest);
     free(c.nmse);
     *error = largest;

@@ -119,12 +119,18 @@ static tw_status start(tw_search *s, const int *ids, int count, int64_t deadline
     return status;
 }
 
+/* What the next sample takes; of the first one, no more is known than of the guess. */
+static double next_sample_ns(const tw_search *s, const tw_series *series) {
+    return series->count ? series->ns[series->count - 1] * series->calls : s->launch_ns;
+}
+
 /* One sample of each that is still in; false when the run ends. */
 static bool sample_round(tw_search *s, wave *w, int round, int64_t deadline_ns) {
     for (int i = 0; i < w->alive; i++) {
-        if (tw_search_stop(s) || tw_env_now(s->env) >= deadline_ns) return false;
-        tw_series_sample(s->workload, s->request->threads,
-                         &w->series[w->order[(i + round) % w->alive]]);
+        tw_series *series = &w->series[w->order[(i + round) % w->alive]];
+        double left = (double)deadline_ns - (double)tw_env_now(s->env);
+        if (tw_search_stop(s) || next_sample_ns(s, series) >= left) return false;
+        tw_series_sample(s->workload, s->request->threads, series);
     }
     return true;
 }

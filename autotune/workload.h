@@ -72,4 +72,7 @@ tw_status tw_oracle_create(const tw_problem *problem, tw_oracle *out);
 void tw_oracle_free(tw_oracle *oracle);
 void tw_oracle_solve(const tw_workload *w, tw_threads *threads, tw_oracle *oracle);
 
+/* Launches that tw_verify with `rows` different rows makes, all of M rows or fewer. */
+int64_t tw_verify_launches(const tw_problem *problem, int64_t rows);
+
 #endif

@@ -1,0 +1,215 @@
+/* Enumeration, neighbours, ranking, picking, and the guess. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "autotune/guess.h"
+#include "autotune/rank.h"
+#include "tests/autotune/fake.h"
+
+static tw_target target;
+static tw_problem problem;
+
+static int set_up(void **state) {
+    (void)state;
+    fake_reset();
+    target = fake_target();
+    problem = fake_problem("M=16,N=8,K=32,w=i8");
+    return 0;
+}
+
+static tw_space space_of(const tw_template *tmpl) {
+    tw_space s = {0};
+    assert_int_equal(tw_space_add(&s, tmpl, &target, &problem), TW_OK);
+    return s;
+}
+static int find(const tw_space *s, const tw_template *tmpl, const char *text) {
+    tw_config c = fake_config(text);
+    return tw_space_find(s, tmpl, &c);
+}
+
+static void test_space_is_every_legal_combination_once_and_the_guess(void **state) {
+    (void)state;
+    tw_space s = space_of(&fake_a);
+    /* 6 x 4 tiles, of which 6x64 and 8x64 are above 256, times 4, and the guess beside them. */
+    assert_int_equal(s.count, (24 - 2) * 4 + 1);
+    assert_true(find(&s, &fake_a, "mm4 mn16 bm48") >= 0);
+    assert_true(find(&s, &fake_a, "mm8 mn32 bm64") >= 0);
+    assert_true(find(&s, &fake_a, "mm1 mn8") >= 0);
+    assert_int_equal(find(&s, &fake_a, "mm8 mn64 bm16"), -1);
+    assert_int_equal(find(&s, &fake_b, "mm1 mn8"), -1);
+    for (int i = 0; i < s.count; i++)
+        assert_int_equal(tw_space_find(&s, &fake_a, &s.points[i].config), i);
+    tw_space_free(&s);
+    assert_null(s.points);
+}
+
+static void test_guess_on_the_axes_is_not_added_twice(void **state) {
+    (void)state;
+    tw_space s = space_of(&fake_b);
+    assert_int_equal(s.count, 2);
+    tw_space_free(&s);
+}
+
+static bool among(const tw_space *s, const int *ids, int count, const char *text) {
+    int wanted = find(s, &fake_a, text);
+    assert_true(wanted >= 0);
+    for (int i = 0; i < count; i++)
+        if (ids[i] == wanted) return true;
+    return false;
+}
+
+static void test_neighbours_are_one_step_along_one_axis(void **state) {
+    (void)state;
+    tw_space s = space_of(&fake_a);
+    int ids[TW_MAX_NEIGHBOURS];
+    int count = tw_space_neighbours(&s, find(&s, &fake_a, "mm4 mn32 bm16"), ids);
+    assert_int_equal(count, 6);
+    const char *const expected[] = {"mm3 mn32 bm16", "mm6 mn32 bm16", "mm4 mn16 bm16",
+                                    "mm4 mn64 bm16", "mm4 mn32",      "mm4 mn32 bm32"};
+    for (size_t i = 0; i < TW_COUNT(expected); i++) assert_true(among(&s, ids, count, expected[i]));
+    tw_space_free(&s);
+}
+
+static void test_neighbours_at_corners_and_off_the_axes(void **state) {
+    (void)state;
+    tw_space s = space_of(&fake_a);
+    int ids[TW_MAX_NEIGHBOURS];
+    assert_int_equal(tw_space_neighbours(&s, find(&s, &fake_a, "mm1 mn8"), ids), 3);
+    /* mm8 mn64 is illegal, and there is nothing behind it. */
+    int count = tw_space_neighbours(&s, find(&s, &fake_a, "mm8 mn32 bm64"), ids);
+    assert_int_equal(count, 3);
+    assert_true(among(&s, ids, count, "mm6 mn32 bm64"));
+    /* The guess steps onto the axes where one tunable alone leads there. */
+    count = tw_space_neighbours(&s, find(&s, &fake_a, "mm4 mn16 bm48"), ids);
+    assert_int_equal(count, 2);
+    assert_true(among(&s, ids, count, "mm4 mn16 bm32"));
+    assert_true(among(&s, ids, count, "mm4 mn16 bm64"));
+    tw_space_free(&s);
+}
+
+static double cost_by_tile(const tw_template *tmpl, const tw_config *c) {
+    if (tmpl == &fake_b) return 1000;
+    if (c->micro_m == 8) return NAN;
+    return 512 - c->micro_m * c->micro_n;
+}
+
+static void test_rank_orders_by_cost_then_nearness_to_the_guess(void **state) {
+    (void)state;
+    the_fake.cost = cost_by_tile;
+    tw_space s = space_of(&fake_a);
+    assert_int_equal(tw_rank(&s, &target, &problem), TW_OK);
+    for (int i = 1; i < s.count; i++)
+        assert_true(!(s.points[i].cost < s.points[i - 1].cost) || isnan(s.points[i - 1].cost));
+    assert_int_equal(s.points[0].config.micro_m * s.points[0].config.micro_n, 256);
+    assert_true(isnan(s.points[s.count - 1].cost));
+    /* Of the five with 4 x 16 the guess itself comes first. */
+    int at = find(&s, &fake_a, "mm4 mn16 bm48");
+    assert_true(at < find(&s, &fake_a, "mm4 mn16"));
+    assert_true(at < find(&s, &fake_a, "mm4 mn16 bm64"));
+    tw_space_free(&s);
+}
+
+static void test_pick_gives_each_template_a_share_and_no_equals(void **state) {
+    (void)state;
+    the_fake.cost = cost_by_tile;
+    tw_space s = space_of(&fake_a);
+    assert_int_equal(tw_space_add(&s, &fake_b, &target, &problem), TW_OK);
+    assert_int_equal(tw_rank(&s, &target, &problem), TW_OK);
+    bool taken[128] = {false};
+    int ids[128];
+    int count = tw_rank_pick(&s, taken, 6, ids);
+    assert_int_equal(count, 6);
+    int of_b = 0;
+    for (int i = 0; i < count; i++) {
+        assert_true(taken[ids[i]]);
+        of_b += s.points[ids[i]].tmpl == &fake_b;
+        for (int j = 0; j < i; j++) assert_true(s.points[ids[i]].cost != s.points[ids[j]].cost);
+    }
+    /* Both of fake.b cost the same: one of them. */
+    assert_int_equal(of_b, 1);
+    /* In the end everything is picked, and once. */
+    int rest = tw_rank_pick(&s, taken, 128, ids);
+    assert_int_equal(rest, s.count - count);
+    assert_int_equal(tw_rank_pick(&s, taken, 128, ids), 0);
+    tw_space_free(&s);
+}
+
+static double b_is_cheaper(const tw_template *tmpl, const tw_config *c) {
+    (void)c;
+    return tmpl == &fake_b ? 10 : 25;
+}
+
+static void test_guess_is_the_cheapest_and_says_why(void **state) {
+    (void)state;
+    the_fake.cost = b_is_cheaper;
+    tw_point p;
+    tw_str why = {0};
+    assert_int_equal(tw_guess_in(&fake_env, &target, &problem, NULL, &p, &why), TW_OK);
+    assert_ptr_equal(p.tmpl, &fake_b);
+    assert_int_equal(p.config.micro_m, 1);
+    assert_string_equal(tw_str_text(&why), "fake.a: estimated at 2.50 times the cost of fake.b\n");
+    tw_str_free(&why);
+
+    the_fake.declines_b = "it is Sunday.";
+    assert_int_equal(tw_guess_in(&fake_env, &target, &problem, NULL, &p, &why), TW_OK);
+    assert_ptr_equal(p.tmpl, &fake_a);
+    assert_string_equal(tw_str_text(&why), "fake.b: it is Sunday.\n");
+    tw_str_free(&why);
+}
+
+static void test_guess_keeps_to_a_layout(void **state) {
+    (void)state;
+    the_fake.cost = b_is_cheaper;
+    tw_point p;
+    tw_str why = {0};
+    assert_int_equal(tw_guess_in(&fake_env, &target, &problem, &fake_layout, &p, &why), TW_OK);
+    assert_ptr_equal(p.tmpl, &fake_a);
+    assert_non_null(strstr(tw_str_text(&why), "fake.b: the weights are packed in another layout"));
+    tw_str_free(&why);
+}
+
+static void test_no_guess_names_every_reason(void **state) {
+    (void)state;
+    the_fake.declines_a = "it is Monday.";
+    the_fake.declines_b = "it is Sunday.";
+    tw_point p = {.cost = 7};
+    assert_int_equal(tw_guess_in(&fake_env, &target, &problem, NULL, &p, NULL), TW_UNSUPPORTED);
+    assert_non_null(strstr(tw_error_message(), "fake.a: it is Monday."));
+    assert_non_null(strstr(tw_error_message(), "fake.b: it is Sunday."));
+    assert_non_null(strstr(tw_error_message(), "N=8,K=32"));
+    assert_true(p.cost == 7);
+}
+
+/* The real templates. */
+static void test_guess_among_the_real_templates_is_legal(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "M=1,N=576,K=576,w=u4,g=32,s=f16,z=value,a=i8g32", "M=512,N=192,K=576,w=i8,a=i8",
+        "M=16,N=64,K=100,x=bf16,w=u3,g=32,z=code", "M=3,N=5,K=7,w=f16"};
+    for (int isa = 0; isa < TW_ISA_COUNT; isa++)
+        for (size_t i = 0; i < TW_COUNT(texts); i++) {
+            target.isa = (tw_isa)isa;
+            problem = fake_problem(texts[i]);
+            const tw_template *tmpl;
+            tw_config config;
+            assert_int_equal(tw_guess(&target, &problem, NULL, &tmpl, &config, NULL), TW_OK);
+            assert_null(tmpl->reject(&target, &problem, &config));
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_space_is_every_legal_combination_once_and_the_guess, set_up),
+        cmocka_unit_test_setup(test_guess_on_the_axes_is_not_added_twice, set_up),
+        cmocka_unit_test_setup(test_neighbours_are_one_step_along_one_axis, set_up),
+        cmocka_unit_test_setup(test_neighbours_at_corners_and_off_the_axes, set_up),
+        cmocka_unit_test_setup(test_rank_orders_by_cost_then_nearness_to_the_guess, set_up),
+        cmocka_unit_test_setup(test_pick_gives_each_template_a_share_and_no_equals, set_up),
+        cmocka_unit_test_setup(test_guess_is_the_cheapest_and_says_why, set_up),
+        cmocka_unit_test_setup(test_guess_keeps_to_a_layout, set_up),
+        cmocka_unit_test_setup(test_no_guess_names_every_reason, set_up),
+        cmocka_unit_test_setup(test_guess_among_the_real_templates_is_legal, set_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
