@@ -278,19 +278,3 @@ void tw_gemm_emit(tw_gemm *t) {
     tw_loop_end(g, &over_n, NULL);
     tw_function_end(g);
 }
-
-const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
-    int lanes = tw_target_lanes(target);
-    if (c->micro_m < 1) return "micro_m must be at least 1.";
-    if (c->micro_n < lanes || c->micro_n % lanes)
-        return "micro_n must be a multiple of the target's f32 lanes.";
-    if (TW_PANEL_ROWS % c->micro_n) return "micro_n must divide panel64's 64 rows.";
-    if (c->micro_m * c->micro_n / lanes > TW_TILE) return "the tile has more than 64 vectors.";
-    if (problem->M && c->micro_m > problem->M) return "micro_m exceeds the rows there are.";
-    if (c->block_m < c->micro_m || c->block_m % c->micro_m)
-        return "block_m must be a multiple of micro_m.";
-    if (c->block_n < c->micro_n || c->block_n % c->micro_n)
-        return "block_n must be a multiple of micro_n.";
-    if (c->prefetch < 0) return "prefetch must not be negative.";
-    return NULL;
-}

@@ -81,8 +81,4 @@ void tw_gemm_store_tile(tw_gemm *t);
 /* act.c */
 tw_val tw_emit_act(tw_ir *g, tw_act act, tw_val v);
 
-/* Reasons shared by the templates' reject(): tile, tasks and prefetch of a config. */
-const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem,
-                           const tw_config *config);
-
 #endif

@@ -9,6 +9,7 @@
 
 #include "src/core/dtype.h"
 #include "templates/cpu/convert.h"
+#include "templates/cpu/cost.h"
 
 typedef struct int_gemm {
     tw_gemm t; /* first: hooks get a pointer to it */
@@ -298,42 +299,47 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
-static const char *reject(const tw_target *target, const tw_problem *problem,
-                          const tw_config *config) {
-    return tw_gemm_reject(target, problem, config);
+static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
+    const tw_scheme *s = &problem->scheme;
+    tw_dot dot = tw_target_isa(target)->dot;
+    bool words = tw_int_form_of(target, problem) == TW_INT_WORDS;
+    int bits = tw_dtype_bits(s->weight);
+    bool single = !(bits & (bits - 1));
+    *loop = (tw_inner_loop){.step_k = 4,
+                            .unpack = bits == 8 ? 0
+                                      : single  ? 1.5
+                                                : 4,
+                            .latency = 5,
+                            .temporaries = 2,
+                            .fold = 2 + (s->zero_mode == TW_ZERO_CODE) +
+                                    (s->zero_mode == TW_ZERO_VALUE) + (s->act_group != 0),
+                            .fold_load = 3,
+                            .fold_k = tw_group_k(s, problem->K)};
+    if (dot == TW_DOT_GENERIC)
+        loop->product = 20, loop->multiply = 8, loop->temporaries = 6;
+    else if (words)
+        loop->product = 4, loop->multiply = 2, loop->unpack += 3, loop->temporaries = 3;
+    else if (dot == TW_DOT_DPBUSD)
+        loop->product = 1, loop->multiply = 1;
+    else {
+        double widen = 1.0 / flush_of(problem);
+        loop->product = 2 + 2 * widen;
+        loop->multiply = 1 + widen;
+        loop->latency = 2;
+        loop->temporaries = 3;
+    }
 }
 
-/* Instructions of one tile and k-step of four, by kind of product; vectors of weights are unpacked once a tile. */
-static double cost(const tw_target *target, const tw_problem *problem, const tw_config *c) {
-    int lanes = tw_target_lanes(target), nv = c->micro_n / lanes;
-    const tw_isa_info *isa = tw_target_isa(target);
-    int bits = tw_dtype_bits(problem->scheme.weight);
-    double per_dot = isa->dot == TW_DOT_DPBUSD ? 1 : isa->dot == TW_DOT_GENERIC ? 16 : 2.2;
-    if (tw_int_form_of(target, problem) == TW_INT_WORDS)
-        per_dot = isa->dot == TW_DOT_GENERIC ? 16 : 4;
-    double unpack = bits == 8 ? 1 : bits == 4 ? 2.5 : 5;
-    double registers = c->micro_m * nv + nv + 2;
-    double spill =
-        registers > isa->vector_registers ? 1.5 * (registers - isa->vector_registers) : 0;
-    double step = c->micro_m * nv * per_dot + nv * unpack + c->micro_m * 0.5 + spill;
-    double group_steps = (double)tw_group_k(&problem->scheme, problem->K) / 4;
-    double group_end = (c->micro_m * nv * 5 + nv * 4) / group_steps;
-    double tiles_m = (double)tw_ceil_div(problem->M, c->micro_m),
-           tiles_n = (double)tw_ceil_div(problem->N, c->micro_n);
-    double compute = tiles_m * tiles_n * (double)problem->K / 4 * (step + group_end) / 3.0 * 0.3;
-    double stream = (double)tw_problem_weight_bytes(problem) * 0.05 *
-                    (c->micro_n < 64 && problem->M < 8 ? 1.2 : 1);
-    return compute > stream ? compute + 0.1 * stream : stream + 0.1 * compute;
+static double cost(const tw_target *target, const tw_problem *problem, const tw_config *config) {
+    tw_inner_loop loop;
+    inner_loop(target, problem, &loop);
+    return tw_gemm_cost(target, problem, config, &loop);
 }
 
-static void guess(const tw_target *target, const tw_problem *problem, tw_config *c) {
-    bool wide = tw_target_isa(target)->vector_registers >= 32;
-    *c = (tw_config){
-        .micro_m = 4, .micro_n = wide ? 64 : 16, .block_m = 128, .block_n = 256, .prefetch = 0};
-    if (problem->M < 4) c->micro_m = (int32_t)tw_max(problem->M, 1);
-    if (problem->M <= 2) c->micro_n = wide ? 64 : 32;
-    if (problem->M <= 8) c->prefetch = 32, c->block_n = 64;
-    c->block_m = (int32_t)tw_round_up(tw_min(c->block_m, tw_max(problem->M, 1)), c->micro_m);
+static void guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
+    tw_inner_loop loop;
+    inner_loop(target, problem, &loop);
+    tw_gemm_guess(target, problem, &loop, config);
 }
 
 static int64_t chain(const tw_problem *problem) {
@@ -342,21 +348,13 @@ static int64_t chain(const tw_problem *problem) {
            4;
 }
 
-static const tw_axis space[] = {
-    {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 12}, 8},
-    {TW_TUNABLE_micro_n, {4, 8, 16, 32, 64}, 5},
-    {TW_TUNABLE_block_m, {1, 2, 4, 8, 16, 32, 60, 64, 120, 128, 240, 256}, 12},
-    {TW_TUNABLE_block_n, {64, 128, 256, 512}, 4},
-    {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
-};
-
 const tw_template tw_template_int_gemm = {"cpu.int_gemm",
                                           1,
                                           &tw_layout_panel64,
-                                          space,
-                                          TW_COUNT(space),
+                                          tw_gemm_space,
+                                          TW_GEMM_AXES,
                                           reject_problem,
-                                          reject,
+                                          tw_gemm_reject,
                                           guess,
                                           cost,
                                           geometry,

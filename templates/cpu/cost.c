@@ -1,0 +1,110 @@
+#include "templates/cpu/cost.h"
+
+#include "src/core/dtype.h"
+#include "templates/layouts/panel64.h"
+
+enum { TILE_VECTORS = 64 };
+
+const tw_axis tw_gemm_space[TW_GEMM_AXES] = {
+    {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 10, 12}, 9},
+    {TW_TUNABLE_micro_n, {4, 8, 16, 32, 64}, 5},
+    {TW_TUNABLE_block_m, {1, 2, 4, 8, 16, 32, 60, 64, 120, 128, 240, 256}, 12},
+    {TW_TUNABLE_block_n, {64, 128, 256, 512}, 4},
+    {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
+};
+
+static double larger(double a, double b) { return a > b ? a : b; }
+
+/* Vector instructions a cycle: wide units come in pairs, narrower ones in threes. */
+static double vector_width(const tw_target *target) {
+    return tw_target_isa(target)->vector_bytes == 64 ? 2 : 3;
+}
+
+static double tile_cycles(const tw_target *target, const tw_problem *problem, const tw_config *c,
+                          const tw_inner_loop *loop) {
+    int nv = c->micro_n / tw_target_lanes(target),
+        registers = tw_target_isa(target)->vector_registers;
+    double accumulators = c->micro_m * nv, width = vector_width(target);
+    /* A broadcast load a row of x: a load, and on some cores half a vector instruction. */
+    double vectors = accumulators * loop->product + nv * loop->unpack + 0.5 * c->micro_m;
+    double step = larger(accumulators * loop->multiply / 2, vectors / width);
+    step = larger(step, loop->latency);
+    /* What does not fit is stored and loaded again in each step. */
+    double missing = accumulators + nv + loop->temporaries - registers;
+    if (missing > 0) step += missing;
+    double fold = (accumulators * loop->fold + nv * loop->fold_load) / width;
+    if (2 * accumulators > registers) fold += accumulators; /* totals in stack slots */
+    double k = (double)problem->K;
+    double folds = k / (double)tw_min(loop->fold_k, tw_max(1, problem->K));
+    return k / loop->step_k * step + folds * (fold + loop->latency * 3) + 8 * accumulators + 20;
+}
+
+double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw_config *c,
+                    const tw_inner_loop *loop) {
+    int64_t rows = tw_max(1, problem->M);
+    double tiles = (double)(tw_ceil_div(rows, c->micro_m) * tw_ceil_div(problem->N, c->micro_n));
+    double compute = tiles * tile_cycles(target, problem, c, loop) / 3; /* 3 GHz */
+    /* Weights come once a block of rows, at some 12 bytes a nanosecond; short runs of a panel's rows and a
+     * missing prefetch cost, longer blocks of rows leave the L2 cache. */
+    double passes = (double)tw_ceil_div(rows, c->block_m);
+    double stream = passes * (double)tw_problem_weight_bytes(problem) / 12;
+    if (c->micro_n < TW_PANEL_ROWS) stream *= 1.1;
+    if (rows <= 8 && c->prefetch < 32) stream *= 1.2;
+    if (rows > 64 && c->prefetch) compute *= 1.02;
+    double block = (double)(c->block_m * problem->K) * 4;
+    if (target->l2_bytes && block > (double)target->l2_bytes && c->block_m > c->micro_m)
+        compute *= 1.03;
+    /* Threads wait for the last task. */
+    double tasks = passes * (double)tw_ceil_div(problem->N, c->block_n);
+    double turns = (double)tw_ceil_div((int64_t)tasks, tw_max(1, target->threads));
+    double balance = turns * tw_max(1, target->threads) / tasks;
+    return (larger(compute, stream) + 0.1 * (compute < stream ? compute : stream)) * balance +
+           tasks * 100;
+}
+
+/* Blocks: rows for the L2 cache, columns so that every thread has several tasks when there is work enough. */
+static void set_blocks(const tw_target *target, const tw_problem *problem, tw_config *c) {
+    int64_t rows = tw_max(1, problem->M), threads = tw_max(1, target->threads);
+    c->block_m = (int32_t)tw_round_up(tw_min(rows, 120), c->micro_m);
+    int64_t row_blocks = tw_ceil_div(rows, c->block_m);
+    /* Under some 50 us one task a thread; else four, so that a slow thread holds nobody up. */
+    double work = 2.0 * (double)rows * (double)problem->N * (double)problem->K;
+    int64_t wanted = tw_ceil_div(threads * (work > 1e7 ? 4 : 1), row_blocks);
+    int64_t columns = tw_ceil_div(problem->N, wanted);
+    c->block_n = (int32_t)tw_round_up(tw_min(columns, 256), c->micro_n);
+    c->prefetch = rows <= 8 ? 64 : 0;
+}
+
+void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_inner_loop *loop,
+                   tw_config *config) {
+    double best = 0;
+    for (int i = 0; i < tw_gemm_space[0].count; i++)
+        for (int j = 0; j < tw_gemm_space[1].count; j++) {
+            tw_config c = {.micro_m = tw_gemm_space[0].values[i],
+                           .micro_n = tw_gemm_space[1].values[j]};
+            set_blocks(target, problem, &c);
+            if (tw_gemm_reject(target, problem, &c)) continue;
+            double cost = tw_gemm_cost(target, problem, &c, loop);
+            if (best > 0 && cost >= best) continue;
+            best = cost;
+            *config = c;
+        }
+}
+
+const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+    int lanes = tw_target_lanes(target);
+    if (c->micro_m < 1) return "micro_m must be at least 1.";
+    if (c->micro_n < lanes || c->micro_n % lanes)
+        return "micro_n must be a multiple of the target's f32 lanes.";
+    if (TW_PANEL_ROWS % c->micro_n) return "micro_n must divide panel64's 64 rows.";
+    if (c->micro_m * c->micro_n / lanes > TILE_VECTORS) return "the tile has more than 64 vectors.";
+    if (problem->M && c->micro_m > problem->M) return "micro_m exceeds the rows there are.";
+    if (c->block_m < c->micro_m || c->block_m % c->micro_m)
+        return "block_m must be a multiple of micro_m.";
+    if (problem->M && c->block_m >= 2 * tw_max(problem->M, c->micro_m))
+        return "block_m exceeds the rows there are.";
+    if (c->block_n < c->micro_n || c->block_n % c->micro_n)
+        return "block_n must be a multiple of micro_n.";
+    if (c->prefetch < 0) return "prefetch must not be negative.";
+    return NULL;
+}

@@ -1,0 +1,131 @@
+#include "templates/cpu/dequant.h"
+
+#include "src/core/dtype.h"
+#include "templates/cpu/convert.h"
+
+static bool plain(const tw_problem *p) { return tw_scheme_plain(&p->scheme); }
+static int32_t constant_zero(const tw_problem *p) { return -tw_dtype_min(p->scheme.weight); }
+static bool has_code_zeros(const tw_problem *p) { return p->scheme.zero_mode == TW_ZERO_CODE; }
+
+/* Planes that have to be put together first meet at place 0. */
+static int places_step(const tw_gemm *t) {
+    return t->panel.planes == 1 ? t->panel.plane_bits[0] : TW_DEQUANT_HALF;
+}
+
+void tw_dequant_begin(tw_dequant *self, tw_gemm *t) {
+    if (plain(t->problem) || !has_code_zeros(t->problem)) return;
+    for (int place = 0; place < TW_DEQUANT_HALF; place += places_step(t))
+        for (int v = 0; v < t->nv; v++) self->offset[place][v] = tw_local(t->g, tw_f32(t->lanes));
+}
+
+void tw_dequant_group(tw_dequant *self, tw_gemm *t) {
+    tw_ir *g = t->g;
+    if (plain(t->problem)) return;
+    for (int v = 0; v < t->nv; v++) {
+        tw_val zero = {0};
+        if (has_code_zeros(t->problem))
+            zero = tw_cast(g, TW_IR_SITOFP, tw_gemm_code_zero(t, v), tw_f32(t->lanes));
+        for (int place = 0; place < TW_DEQUANT_HALF; place += places_step(t)) {
+            float magic = (float)(1 << (23 - place)) + (float)constant_zero(t->problem);
+            tw_val offset = tw_const_f32(g, t->lanes, magic);
+            if (zero.p)
+                tw_store(g, tw_fadd(g, zero, offset), self->offset[place][v], t->lanes * 4);
+            else
+                self->offset[place][v] = offset;
+        }
+    }
+}
+
+static tw_val to_float(tw_dequant *self, tw_gemm *t, int v, tw_val bits, int place) {
+    tw_ir *g = t->g;
+    int64_t magic = (int64_t)(127 + 23 - place) << 23;
+    tw_val f = tw_bitcast(g, tw_or(g, bits, tw_const_int(g, bits.ty, magic)), tw_f32(t->lanes));
+    tw_val offset = self->offset[place][v];
+    if (offset.ty.kind == TW_TY_PTR) offset = tw_load(g, f.ty, offset, t->lanes * 4);
+    return tw_fsub(g, f, offset);
+}
+
+/* The codes at column k of the body as q - zero, where they are one plane. */
+static tw_val column_of_plane(tw_dequant *self, tw_gemm *t, int v, int64_t k) {
+    tw_ir *g = t->g;
+    int bits = t->panel.plane_bits[0];
+    /* The byte of k within its dword, and the step's place in that byte. */
+    int from = (int)(k % 4) * 8 + (int)(k % t->panel.chunk_k / 4 % (8 / bits)) * bits;
+    tw_val dword = tw_gemm_dwords(t, v, 0, k);
+    if (from >= TW_DEQUANT_HALF) dword = tw_lshr(g, dword, TW_DEQUANT_HALF);
+    int place = from % TW_DEQUANT_HALF;
+    return to_float(
+        self, t, v,
+        tw_and(g, dword, tw_const_int(g, dword.ty, (int64_t)((1 << bits) - 1) << place)), place);
+}
+
+static tw_val column_of_planes(tw_dequant *self, tw_gemm *t, int v, int64_t k) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    tw_val q = {0};
+    for (int i = 0; i < p->planes; i++) {
+        int bits = p->plane_bits[i];
+        int from = (int)(k % 4) * 8 + (int)(k % p->chunk_k / 4 % (8 / bits)) * bits,
+            to = p->plane_shift[i];
+        tw_val dword = tw_gemm_dwords(t, v, i, k);
+        tw_val moved = from >= to ? tw_lshr(g, dword, from - to) : tw_shl(g, dword, to - from);
+        moved = tw_and(g, moved, tw_const_int(g, moved.ty, (int64_t)((1 << bits) - 1) << to));
+        q = i ? tw_or(g, q, moved) : moved;
+    }
+    return to_float(self, t, v, q, 0);
+}
+
+static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    int64_t offset = k / p->chunk_k * p->chunk_bytes;
+    switch (t->problem->scheme.weight) {
+    case TW_BF16: {
+        tw_val pair = tw_gemm_load_codes(t, v, tw_i32(t->lanes), offset);
+        tw_val bits = k % 2 ? tw_and(g, pair, tw_const_int(g, pair.ty, (int64_t)0xffff0000))
+                            : tw_shl(g, pair, 16);
+        return tw_bitcast(g, bits, tw_f32(t->lanes));
+    }
+    case TW_F16:
+        return tw_load_f32(g, TW_F16, tw_at(g, t->codes, offset + v * t->lanes * 2L), t->lanes,
+                           t->lanes * 2);
+    default: return tw_gemm_load_codes(t, v, tw_f32(t->lanes), offset);
+    }
+}
+
+tw_val tw_dequant_column(tw_dequant *self, tw_gemm *t, int v, int64_t k) {
+    if (plain(t->problem)) return column_of_floats(t, v, k);
+    return t->panel.planes == 1 ? column_of_plane(self, t, v, k) : column_of_planes(self, t, v, k);
+}
+
+void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
+    tw_ir *g = t->g;
+    bool values = t->problem->scheme.zero_mode == TW_ZERO_VALUE;
+    tw_val scale[TW_TILE], zero[TW_TILE];
+    for (int v = 0; v < t->nv && !plain(t->problem); v++) {
+        scale[v] = tw_gemm_scale(t, v);
+        if (values) zero[v] = tw_gemm_value_zero(t, v);
+    }
+    for (int row = 0; row < t->rows; row++) {
+        tw_val x_total = {0};
+        if (values) {
+            tw_val at =
+                tw_offset(g, tw_at(g, t->tile_meta, row * t->geometry.xmeta_stride), t->meta);
+            x_total = tw_broadcast(g, tw_f32(t->lanes), at);
+        }
+        for (int v = 0; v < t->nv; v++) {
+            int i = row * t->nv + v;
+            total[i] = plain(t->problem) ? tw_fadd(g, acc[i], total[i])
+                                         : tw_fma(g, acc[i], scale[v], total[i]);
+            if (values) total[i] = tw_fma(g, zero[v], x_total, total[i]);
+        }
+    }
+}
+
+int64_t tw_dequant_chain(const tw_problem *problem) {
+    tw_panel p;
+    tw_panel_init(problem, &p);
+    bool values = problem->scheme.zero_mode == TW_ZERO_VALUE;
+    int64_t run = tw_min(TW_DEQUANT_FOLD, p.unit_groups > 1 ? p.group_k : p.unit_k);
+    return run + tw_gemm_folds(&p, TW_DEQUANT_FOLD) * (values ? 2 : 1) + 2;
+}
