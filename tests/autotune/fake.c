@@ -14,7 +14,8 @@
 fake the_fake;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* ---- kernels: C functions have no state of their own, so each loaded config gets a pair of its own ---- */
+/* ---- kernels: C functions have no state of their own, so each loaded config gets a pair of its
+ * own ---- */
 
 enum { SLOTS = 512 };
 typedef struct slot {

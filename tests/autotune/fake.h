@@ -1,6 +1,6 @@
 /* A world for the tuner without a compiler and without a real clock: templates whose kernels are C
- * functions that take a time which the test chose, and compute what the oracle computes or, where the
- * test wants it, something slightly else. */
+ * functions that take a time which the test chose, and compute what the oracle computes or, where
+ * the test wants it, something slightly else. */
 #ifndef TW_TESTS_AUTOTUNE_FAKE_H
 #define TW_TESTS_AUTOTUNE_FAKE_H
 
@@ -70,9 +70,9 @@ tw_problem fake_problem(const char *text);
 
 /* Packs nothing: canonical tensors one after another. */
 extern const tw_layout fake_layout, fake_other_layout;
-/* "fake.a" over fake_layout: micro_m 1 2 3 4 6 8, micro_n 8 16 32 64, block_m 0 16 32 64; micro_m * micro_n
- * at most 256, and the guess mm4 mn16 bm48 lies off the axes.  "fake.b" over fake_other_layout: micro_m 1 2,
- * guess mm1. */
+/* "fake.a" over fake_layout: micro_m 1 2 3 4 6 8, micro_n 8 16 32 64, block_m 0 16 32 64; micro_m *
+ * micro_n at most 256, and the guess mm4 mn16 bm48 lies off the axes.  "fake.b" over
+ * fake_other_layout: micro_m 1 2, guess mm1. */
 extern const tw_template fake_a, fake_b;
 
 /* A kernel without going through the tuner. */
