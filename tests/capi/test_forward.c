@@ -1,0 +1,209 @@
+/* forward(): right for every M, stride and dtype; every bad x and y is refused with a sentence. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/core/dtype.h"
+#include "tests/capi/fixture.h"
+
+typedef struct world {
+    fixture *f;
+    tw_context *context;
+    layer l;
+    tw_linear *linear;
+} world;
+
+static world open_world(void **state, const char *problem) {
+    world w = {.f = *state};
+    w.context = open_context(w.f);
+    layer_init(&w.l, problem, 23);
+    w.linear = make_linear(&w.l, w.context);
+    return w;
+}
+
+static void close_world(world *w) {
+    tw_linear_destroy(w->linear);
+    tw_context_destroy(w->context);
+    layer_free(&w->l);
+}
+
+static void every_bucket(void **state) {
+    world w = open_world(state, "N=80,K=96,w=u4,g=32,s=f16,z=code,a=i8,bias=f16,act=silu");
+    static const int64_t rows[] = {1, 2, 3, 7, 16, 31, 33, 100, 257};
+    for (size_t i = 0; i < TW_COUNT(rows); i++) check_forward(&w.l, w.linear, rows[i]);
+    close_world(&w);
+}
+
+/* More than the largest bucket: chunks through the same kernel. */
+static void many_rows(void **state) {
+    world w = open_world(state, "N=8,K=32,w=i8,g=channel,s=f32,a=i8");
+    check_forward(&w.l, w.linear, 2 * TW_MAX_BUCKET + 5);
+    close_world(&w);
+}
+
+static void dtypes(void **state) {
+    static const char *const problems[] = {
+        "N=70,K=100,x=f16,w=i4,g=32,s=f16,y=bf16,bias=bf16,act=relu",
+        "N=70,K=100,x=bf16,w=u5,g=16,s=bf16,z=value,y=f32,act=gelu_tanh",
+        "N=70,K=100,x=f32,w=u8,g=channel,s=f32,z=code,a=i8z,y=f16,act=gelu",
+        "N=70,K=100,x=bf16,w=f16,y=bf16",
+    };
+    for (size_t i = 0; i < TW_COUNT(problems); i++) {
+        world w = open_world(state, problems[i]);
+        check_forward(&w.l, w.linear, 1);
+        check_forward(&w.l, w.linear, 19);
+        close_world(&w);
+    }
+}
+
+static void no_rows(void **state) {
+    world w = open_world(state, "N=8,K=32,w=i8,s=f32,a=i8");
+    tw_tensor x = TW_TENSOR_2D(NULL, TW_F32, 0, 32), y = TW_TENSOR_2D(NULL, TW_F32, 0, 8);
+    check_ok(tw_linear_forward(w.linear, &x, &y));
+    assert_int_equal(stats_of(w.context).compiles, 0);
+    /* Still a call like any other. */
+    x.shape[1] = 31;
+    check_fails(tw_linear_forward(w.linear, &x, &y), TW_INVALID, "expected [M,32]");
+    close_world(&w);
+}
+
+/* ---- strides ---- */
+
+/* Rows apart by `stride`, with NaN in between that must neither be read nor written. */
+static void row_strided(void **state) {
+    world w = open_world(state, "N=70,K=50,w=u4,g=32,s=f16,z=value");
+    enum { M = 9, X = 61, Y = 77 };
+    static float x_data[M * X], y_data[M * Y];
+    tw_tensor dense = random_rows(TW_F32, M, 50, 3);
+    for (size_t i = 0; i < TW_COUNT(x_data); i++) x_data[i] = NAN;
+    for (size_t i = 0; i < TW_COUNT(y_data); i++) y_data[i] = 12345;
+    for (size_t m = 0; m < M; m++)
+        memcpy(x_data + m * X, (float *)dense.data + m * 50, 50 * sizeof(float));
+    tw_tensor x = {x_data, TW_F32, 2, {M, 50}, {X, 1}}, y = {y_data, TW_F32, 2, {M, 70}, {Y, 1}};
+    check_ok(tw_linear_forward(w.linear, &x, &y));
+    check_result(&w.l, w.linear, &x, &y);
+    for (size_t m = 0; m < M; m++)
+        for (size_t n = 70; n < Y; n++) assert_true(y_data[m * Y + n] == 12345);
+    free(dense.data);
+    close_world(&w);
+}
+
+/* x and y as columns of one buffer, as engines lay out fused projections. */
+static void side_by_side(void **state) {
+    world w = open_world(state, "N=70,K=50,w=u4,g=32,s=f16,z=value");
+    enum { M = 5, STRIDE = 130 };
+    static float buffer[M * STRIDE];
+    tw_tensor dense = random_rows(TW_F32, M, 50, 3);
+    for (size_t m = 0; m < M; m++)
+        memcpy(buffer + m * STRIDE, (float *)dense.data + m * 50, 50 * sizeof(float));
+    tw_tensor x = {buffer, TW_F32, 2, {M, 50}, {STRIDE, 1}};
+    tw_tensor y = {buffer + 60, TW_F32, 2, {M, 70}, {STRIDE, 1}};
+    check_ok(tw_linear_forward(w.linear, &x, &y));
+    check_result(&w.l, w.linear, &x, &y);
+    /* One column too far to the left, or out of the row into the next one's x. */
+    y.data = buffer + 49;
+    check_fails(tw_linear_forward(w.linear, &x, &y), TW_INVALID, "overlaps x");
+    y.data = buffer + 61;
+    y.shape[0] = x.shape[0] = M - 1;
+    check_fails(tw_linear_forward(w.linear, &x, &y), TW_INVALID, "overlaps x");
+    free(dense.data);
+    close_world(&w);
+}
+
+/* A single row has no next one: its stride says nothing. */
+static void one_row(void **state) {
+    world w = open_world(state, "N=70,K=50,w=u4,g=32,s=f16,z=value");
+    static float y_data[70];
+    tw_tensor x = random_rows(TW_F32, 1, 50, 3), y = TW_TENSOR_2D(y_data, TW_F32, 1, 70);
+    x.stride[0] = 1, x.stride[1] = 1;
+    check_ok(tw_linear_forward(w.linear, &x, &y));
+    x.stride[0] = 50;
+    check_result(&w.l, w.linear, &x, &y);
+    free(x.data);
+    close_world(&w);
+}
+
+/* ---- what is refused ---- */
+
+static void bad_rows(void **state) {
+    world w = open_world(state, "N=70,K=50,w=u4,g=32,s=f16,z=value");
+    tw_tensor x = random_rows(TW_F32, 4, 50, 3), y = random_rows(TW_F32, 4, 70, 4);
+    const tw_tensor good_x = x, good_y = y;
+    check_fails(tw_linear_forward(NULL, &x, &y), TW_INVALID, "linear: NULL");
+    check_fails(tw_linear_forward(w.linear, NULL, &y), TW_INVALID, "x: NULL");
+    check_fails(tw_linear_forward(w.linear, &x, NULL), TW_INVALID, "y: NULL");
+#define TRY(change, part)                                                                          \
+    x = good_x, y = good_y;                                                                        \
+    change;                                                                                        \
+    check_fails(tw_linear_forward(w.linear, &x, &y), TW_INVALID, part);
+    TRY(x.dtype = TW_F16, "x: dtype f16, expected f32")
+    TRY(y.dtype = TW_BF16, "y: dtype bf16, expected f32")
+    TRY(x.ndim = 1, "x: 1 dimensions")
+    TRY(x.shape[1] = 51, "x: 2 dimensions of shape [4,51], expected [M,50]")
+    TRY(y.shape[1] = 69, "y: 2 dimensions of shape [4,69], expected [M,70]")
+    TRY(x.shape[0] = -1, "x: 2 dimensions of shape [-1,50]")
+    TRY(y.shape[0] = 5, "y: shape [5,70], expected [4,70]")
+    TRY(x.data = NULL, "x: data is NULL")
+    TRY(y.data = NULL, "y: data is NULL")
+    TRY(x.data = (char *)x.data + 2, "x: data")
+    TRY(y.data = (char *)y.data + 1, "must be aligned to 4 bytes for f32")
+    TRY((x.stride[0] = 50, x.stride[1] = 2), "x: stride[1] 2, must be 1")
+    TRY(x.stride[0] = 50, "x: stride[1] 0, must be 1")
+    TRY((x.stride[0] = 49, x.stride[1] = 1), "x: stride[0] 49, must be at least the 50 columns")
+    TRY((y.stride[0] = 69, y.stride[1] = 1), "y: stride[0] 69, must be at least the 70 columns")
+    TRY((y.stride[0] = -70, y.stride[1] = 1), "y: stride[0] -70")
+    TRY((x.stride[0] = INT64_MAX / 2, x.stride[1] = 1), "more than memory holds")
+    TRY(x.shape[0] = INT64_MAX / 100, "more than memory holds")
+    TRY(y.data = x.data, "overlaps x")
+    TRY(y.data = (char *)x.data + 199 * 4, "overlaps x")
+#undef TRY
+    free(good_x.data), free(good_y.data);
+    close_world(&w);
+}
+
+static void prepare_arguments(void **state) {
+    world w = open_world(state, "N=8,K=32,w=i8,s=f32,a=i8");
+    static const int64_t M[] = {1, 16, 0};
+    check_fails(tw_linear_prepare(NULL, M, 1, 1), TW_INVALID, "linear: NULL");
+    check_fails(tw_linear_prepare(w.linear, NULL, 1, 1), TW_INVALID, "M: 1 values");
+    check_fails(tw_linear_prepare(w.linear, M, -1, 1), TW_INVALID, "M: -1 values");
+    check_fails(tw_linear_prepare(w.linear, M, 3, 1), TW_INVALID, "M[2]: 0, must be positive");
+    check_fails(tw_linear_prepare(w.linear, M, 2, -1), TW_INVALID, "max_concurrent: -1");
+    check_ok(tw_linear_prepare(w.linear, NULL, 0, 0));
+    check_ok(tw_linear_prepare(w.linear, M, 2, 0));
+    check_ok(tw_linear_prepare(w.linear, (int64_t[]){1 << 20}, 1, 2));
+    close_world(&w);
+}
+
+/* Where no kernel takes a problem, the reference does, with one warning a linear. */
+static void reference_fallback(void **state) {
+    world w = open_world(state, "N=40,K=64,w=e2m1,g=32,s=e8m0");
+    check_forward(&w.l, w.linear, 1);
+    check_forward(&w.l, w.linear, 20);
+    check_plan(w.linear, 20, "reference", "reference");
+    assert_int_equal(w.f->lines[TW_LOG_WARN], 1);
+    assert_non_null(strstr(w.f->last[TW_LOG_WARN], "no kernel takes it"));
+    assert_int_equal(stats_of(w.context).references, 2);
+    close_world(&w);
+}
+
+static void reference_mode(void **state) {
+    ((fixture *)*state)->options.mode = TW_MODE_REFERENCE;
+    world w = open_world(state, "N=70,K=50,w=u4,g=32,s=f16,z=value,bias=f32,act=gelu");
+    check_forward(&w.l, w.linear, 4);
+    check_plan(w.linear, 4, "reference", "reference");
+    assert_int_equal(w.f->lines[TW_LOG_WARN], 0);
+    tw_stats stats = stats_of(w.context);
+    assert_int_equal(stats.compiles + stats.loads + stats.choice_misses, 0);
+    close_world(&w);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(every_bucket),      TEST(many_rows),          TEST(dtypes),         TEST(no_rows),
+        TEST(row_strided),       TEST(side_by_side),       TEST(one_row),        TEST(bad_rows),
+        TEST(prepare_arguments), TEST(reference_fallback), TEST(reference_mode),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
