@@ -1,4 +1,6 @@
 /* GGUF: every value of every readable type, listings, and what must be refused. */
+#include <unistd.h>
+
 #include "tests/format/format_test.h"
 
 /* Tensors of FILE.gguf whose values NAME.expected.safetensors has, compared bit by bit. */
@@ -171,6 +173,91 @@ static void refusals(void **state) {
     assert_int_equal(count, 74);
 }
 
+/* The reason counts, too: a length that wraps around must not be met by luck further on. */
+static void reasons(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {DATA("gguf/broken/kv_strlen_max.gguf"), "18446744073709551615 bytes at 64"},
+        {DATA("gguf/broken/kv_strlen_2p63.gguf"), "9223372036854775808 bytes at 64"},
+        {DATA("gguf/broken/tensor_namelen_2p63.gguf"), "9223372036854775808 bytes at 77"},
+        {DATA("gguf/broken/kv_count_huge.gguf"), "9223372036854775807 keys in a file of 288"},
+        {DATA("gguf/broken/dims_overflow_to_small.gguf"), "overflows 64 bits"},
+        {DATA("gguf/broken/offset_wraps.gguf"), "offset 18446744073709551584, expected 64"},
+        {DATA("gguf/broken/version_99.gguf"), "GGUF version 99, supported are 2 and 3"},
+        {DATA("gguf/broken/magic_ggml.gguf"), "magic 'lmgg', expected 'GGUF'"},
+        {DATA("gguf/bigendian.gguf"), "big-endian"},
+    };
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        refused(cases[i][0]);
+        if (!strstr(tw_error_message(), cases[i][1]))
+            fail_msg("'%s' lacks '%s'", tw_error_message(), cases[i][1]);
+    }
+}
+
+/* A part as gguf-split writes it, without tensors. */
+static void save_part(const char *folder, const char *name, uint16_t number, uint16_t count,
+                      int32_t tensors) {
+    static const char *const keys[] = {"split.no", "split.count", "split.tensors.count"};
+    static const uint32_t types[] = {2, 2, 5};
+    const void *values[] = {&number, &count, &tensors};
+    uint64_t counts[2] = {0, 3};
+    tw_str part = {0};
+    tw_str_add_bytes(&part, "GGUF\3\0\0", 8);
+    tw_str_add_bytes(&part, counts, sizeof counts);
+    for (int i = 0; i < 3; i++) {
+        uint64_t size = strlen(keys[i]);
+        tw_str_add_bytes(&part, &size, sizeof size);
+        tw_str_add_bytes(&part, keys[i], size);
+        tw_str_add_bytes(&part, &types[i], sizeof types[i]);
+        tw_str_add_bytes(&part, values[i], i < 2 ? sizeof number : sizeof tensors);
+    }
+    save(folder, name, part.text, part.size);
+    tw_str_free(&part);
+}
+
+static void expect_split(const char *folder, const char *words) {
+    char path[64];
+    tw_model *model;
+    snprintf(path, sizeof path, "%s/m-00001-of-00002.gguf", folder);
+    tw_status status = tw_model_open(path, NULL, &model);
+    if (!words) {
+        assert_int_equal(status, TW_OK);
+        tw_model_close(model);
+    } else if (!status || !strstr(tw_error_message(), words)) {
+        fail_msg("'%s' lacks '%s'", status ? tw_error_message() : "", words);
+    }
+}
+
+static void split_parts(void **state) {
+    (void)state;
+    char folder[] = "format-split-XXXXXX";
+    static const char *const names[] = {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf",
+                                        "other.gguf"};
+    assert_non_null(mkdtemp(folder));
+    save_part(folder, names[0], 0, 2, 0);
+    expect_split(folder, "m-00002-of-00002.gguf: No such file");
+    save_part(folder, names[1], 1, 2, 0);
+    expect_split(folder, NULL);
+    save_part(folder, names[1], 0, 2, 0);
+    expect_split(folder, "says to be part 1 of 2");
+    save_part(folder, names[1], 1, 3, 0);
+    expect_split(folder, "says to be part 2 of 3");
+    save_part(folder, names[1], 1, 2, 0);
+    save_part(folder, names[0], 0, 2, 7);
+    expect_split(folder, "split.tensors.count: 7, but the parts hold 0");
+    save_part(folder, names[2], 0, 2, 0);
+    char path[64];
+    for (size_t i = TW_COUNT(names); i-- > 0;) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (i == 2) {
+            refused(path);
+            assert_non_null(strstr(tw_error_message(), "must be named PREFIX-00001-of-00002.gguf"));
+        }
+        unlink(path);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 /* Cut anywhere, a file is refused or, from the last tensor's end on, whole. */
 static void every_truncation(void **state) {
     (void)state;
@@ -200,6 +287,8 @@ int main(void) {
         cmocka_unit_test(later_types_are_listed),
         cmocka_unit_test(facts),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(reasons),
+        cmocka_unit_test(split_parts),
         cmocka_unit_test(every_truncation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

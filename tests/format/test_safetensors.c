@@ -12,6 +12,26 @@ static void refusals(void **state) {
     assert_int_equal(count, 57 + 8);
 }
 
+/* The reason counts, too: these might fail for another one. */
+static void reasons(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {DATA("safetensors_broken/offsets_three.safetensors"), "expected two whole numbers"},
+        {DATA("safetensors_broken/offsets_one.safetensors"), "expected two whole numbers"},
+        {DATA("safetensors_broken/shape_overflow_to_32.safetensors"), "in 64 bits"},
+        {DATA("safetensors_broken/header_len_max.safetensors"), "a header of 18446744073709551615"},
+        {DATA("safetensors_broken/index/path_escape"), "'../missing_shard/"},
+        {DATA("safetensors_broken/index/path_absolute"), "'/etc/hostname': expected the name"},
+        {DATA("safetensors_broken/index/tensor_not_in_shard"), "tensor 'b' is not in its shard"},
+        {DATA("safetensors_broken/index/missing_shard"), "No such file"},
+    };
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        refused(cases[i][0]);
+        if (!strstr(tw_error_message(), cases[i][1]))
+            fail_msg("'%s' lacks '%s'", tw_error_message(), cases[i][1]);
+    }
+}
+
 static void escaped_names(void **state) {
     (void)state;
     tw_model *model = opened(DATA("safetensors_broken/name_escapes.safetensors"));
@@ -113,6 +133,20 @@ static void unlisted_tensors(void **state) {
     assert_int_equal(tw_model_tensor_count(model), 1);
     assert_string_equal(tw_model_tensor_at(model, 0)->name, "b");
     tw_model_close(model);
+    /* A name that two shards have is the one of the shard that the index says. */
+    static const char chosen[] =
+        "{\"weight_map\":{\"b\":\"b.safetensors\",\"a\":\"a.safetensors\"}}";
+    float *values;
+    size_t count;
+    save(folder, "model.safetensors.index.json", chosen, sizeof chosen - 1);
+    memset(bytes + size - 32, 0, 32);
+    save(folder, "b.safetensors", bytes, size);
+    model = opened(folder);
+    assert_int_equal(tw_model_tensor_count(model), 2);
+    values = dequantized(model, tw_model_find(model, "b"), &count);
+    for (size_t i = 0; i < count; i++) assert_true(values[i] == 0);
+    free(values);
+    tw_model_close(model);
     empty(folder);
     assert_int_equal(rmdir(folder), 0);
 }
@@ -167,6 +201,7 @@ static void unknown_content(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refusals),
+        cmocka_unit_test(reasons),
         cmocka_unit_test(escaped_names),
         cmocka_unit_test(scalars_and_empty_tensors),
         cmocka_unit_test(shards),
