@@ -135,7 +135,7 @@ static void unlisted_tensors(void **state) {
     tw_model_close(model);
     /* A name that two shards have is the one of the shard that the index says. */
     static const char chosen[] =
-        "{\"weight_map\":{\"b\":\"b.safetensors\",\"a\":\"a.safetensors\"}}";
+        "{\"weight_map\":{\"a\":\"a.safetensors\",\"b\":\"b.safetensors\"}}";
     float *values;
     size_t count;
     save(folder, "model.safetensors.index.json", chosen, sizeof chosen - 1);
