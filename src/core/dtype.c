@@ -83,6 +83,32 @@ void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code) {
     bits_set(row, tw_dtype_bits(dtype), i, (uint32_t)code);
 }
 
+/* Two's complement counts from the middle: smallest code to 0 is a flip of the sign bit. */
+static uint8_t sign_flip(tw_dtype dtype, int bits) {
+    return tw_dtype_is_signed(dtype) ? (uint8_t)(1u << (bits - 1)) : 0;
+}
+
+void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count, uint8_t *out) {
+    int bits = tw_dtype_bits(dtype);
+    uint8_t flip = sign_flip(dtype, bits);
+    const uint8_t *bytes = row;
+    if (8 % bits) {
+        for (int64_t i = 0; i < count; i++)
+            out[i] = (uint8_t)(bits_get(row, bits, first + i) ^ flip);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = (first + i) * bits;
+        out[i] = (uint8_t)(((unsigned)bytes[at / 8] >> at % 8 & ((1u << bits) - 1)) ^ flip);
+    }
+}
+
+void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const uint8_t *codes) {
+    int bits = tw_dtype_bits(dtype);
+    uint8_t flip = sign_flip(dtype, bits);
+    for (int64_t i = 0; i < count; i++) bits_set(row, bits, first + i, (uint32_t)codes[i] ^ flip);
+}
+
 /* ---- floats: sign, exponent, mantissa of any width, as the dtype's row says ---- */
 
 static float float_of_bits(uint32_t bits) {

@@ -50,6 +50,11 @@ int32_t tw_code_get(const void *row, tw_dtype dtype, int64_t i);
 /* Pad bits keep what they were: clear the row first. */
 void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code);
 
+/* Codes [first, first + count) of a canonical row as bytes, counted from the dtype's smallest code. */
+void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count, uint8_t *out);
+/* The way back; the row's bits must be 0 before. */
+void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const uint8_t *codes);
+
 /* Element i of a canonical row of any float dtype as f32, exactly.  e4m3 is OCP's: no infinities,
  * 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit types have neither; e8m0 is
  * 2^(code - 127). */

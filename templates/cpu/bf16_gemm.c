@@ -81,7 +81,8 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     (void)target;
     bool values = problem->scheme.zero_mode == TW_ZERO_VALUE,
          plain = tw_scheme_plain(&problem->scheme);
-    *loop = (tw_inner_loop){.step_k = 2,
+    *loop = (tw_inner_loop){.x_loads = 1,
+                            .step_k = 2,
                             .product = 1,
                             .multiply = 1,
                             .unpack = plain ? 0 : 7,

@@ -25,9 +25,11 @@ static double tile_cycles(const tw_target *target, const tw_problem *problem, co
     int nv = c->micro_n / tw_target_lanes(target),
         registers = tw_target_isa(target)->vector_registers;
     double accumulators = c->micro_m * nv, width = vector_width(target);
-    /* A broadcast load a row of x: a load, and on some cores half a vector instruction. */
-    double vectors = accumulators * loop->product + nv * loop->unpack + 0.5 * c->micro_m;
+    /* A broadcast is a load, and on some cores half a vector instruction. */
+    double broadcasts = c->micro_m * loop->x_loads;
+    double vectors = accumulators * loop->product + nv * loop->unpack + 0.5 * broadcasts;
     double step = larger(accumulators * loop->multiply / 2, vectors / width);
+    step = larger(step, (broadcasts + nv) / 2); /* two loads a cycle */
     step = larger(step, loop->latency);
     /* What does not fit is stored and loaded again in each step. */
     double missing = accumulators + nv + loop->temporaries - registers;

@@ -11,6 +11,7 @@ typedef struct tw_inner_loop {
     double product;   /* per accumulator: all instructions */
     double multiply;  /* of these, on the multipliers, of which cores have two */
     double unpack;    /* per vector of weights */
+    int x_loads;      /* broadcast loads per row of x */
     double latency;   /* cycles from one step of an accumulator to its next */
     int temporaries;  /* registers beside accumulators and weights */
     double fold;      /* per accumulator at a fold's end */

@@ -67,7 +67,8 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     if (tw_scheme_plain(&problem->scheme)) unpack = bits == 32 ? 0 : 1;
     bool fused = target->isa != TW_ISA_portable;
     bool values = problem->scheme.zero_mode == TW_ZERO_VALUE;
-    *loop = (tw_inner_loop){.step_k = 1,
+    *loop = (tw_inner_loop){.x_loads = 1,
+                            .step_k = 1,
                             .product = fused ? 1 : 2,
                             .multiply = 1,
                             .unpack = unpack,

@@ -305,7 +305,8 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     bool words = tw_int_form_of(target, problem) == TW_INT_WORDS;
     int bits = tw_dtype_bits(s->weight);
     bool single = !(bits & (bits - 1));
-    *loop = (tw_inner_loop){.step_k = 4,
+    *loop = (tw_inner_loop){.x_loads = 1,
+                            .step_k = 4,
                             .unpack = bits == 8 ? 0
                                       : single  ? 1.5
                                                 : 4,
@@ -318,7 +319,8 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     if (dot == TW_DOT_GENERIC)
         loop->product = 20, loop->multiply = 8, loop->temporaries = 6;
     else if (words)
-        loop->product = 4, loop->multiply = 2, loop->unpack += 3, loop->temporaries = 3;
+        loop->product = 4, loop->multiply = 2, loop->x_loads = 2, loop->unpack += 3,
+        loop->temporaries = 3;
     else if (dot == TW_DOT_DPBUSD)
         loop->product = 1, loop->multiply = 1;
     else {

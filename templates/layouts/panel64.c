@@ -87,56 +87,58 @@ static uint8_t *unit_at(const tw_panel *p, uint8_t *packed, int64_t n, int64_t u
     return packed + n / TW_PANEL_ROWS * p->panel_stride + u * p->unit_stride;
 }
 
-/* One integer code's byte within its unit, for plane `i`: the byte and the shift in it. */
-static uint8_t *code_at(const tw_panel *p, uint8_t *unit, int i, int64_t n, int64_t k, int *shift) {
-    int64_t chunk = k / p->chunk_k, in_chunk = k % p->chunk_k;
-    uint8_t *dwords = unit + p->header_bytes + chunk * p->chunk_bytes;
-    for (int j = 0; j < i; j++) dwords += p->chunk_k * p->plane_bits[j] * TW_PANEL_ROWS / 8;
-    int per_dword = 8 / p->plane_bits[i];
-    int64_t step = in_chunk / 4;
-    *shift = (int)(step % per_dword) * p->plane_bits[i];
-    return dwords + step / per_dword * TW_PANEL_ROWS * 4 + n % TW_PANEL_ROWS * 4 + in_chunk % 4;
+/* Code of step t and byte b of a dword of plane i: 4 * t + b. */
+static void pack_dword(const tw_panel *p, int i, const uint8_t *codes, uint8_t *dword) {
+    int bits = p->plane_bits[i];
+    unsigned mask = (1u << bits) - 1;
+    for (int b = 0; b < 4; b++) {
+        unsigned byte = 0;
+        for (int t = 0; t < 8 / bits; t++)
+            byte |= ((unsigned)codes[4 * t + b] >> p->plane_shift[i] & mask) << t * bits;
+        dword[b] = (uint8_t)byte;
+    }
 }
 
-static void pack_codes(const tw_problem *problem, const tw_panel *p, const void *weight,
-                       uint8_t *packed) {
+static void unpack_dword(const tw_panel *p, int i, uint8_t *codes, const uint8_t *dword) {
+    int bits = p->plane_bits[i];
+    unsigned mask = (1u << bits) - 1;
+    for (int b = 0; b < 4; b++)
+        for (int t = 0; t < 8 / bits; t++) {
+            uint8_t *code = &codes[4 * t + b];
+            *code = (uint8_t)(*code | ((unsigned)dword[b] >> t * bits & mask) << p->plane_shift[i]);
+        }
+}
+
+/* Moves one row between its canonical codes and its dwords, a chunk at a time.  K beyond the row packs as 0. */
+static void move_row(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n,
+                     uint8_t *row, bool to_packed) {
     tw_dtype d = problem->scheme.weight;
-    size_t row_bytes = tw_dtype_row_bytes(d, problem->K);
-    int32_t lowest = tw_dtype_min(d);
-    for (int64_t n = 0; n < problem->N; n++) {
-        const uint8_t *row = (const uint8_t *)weight + (size_t)n * row_bytes;
-        for (int64_t k = 0; k < problem->K; k++) {
-            uint8_t *unit = unit_at(p, packed, n, k / p->unit_k);
-            unsigned code = (unsigned)(tw_code_get(row, d, k) - lowest);
-            for (int i = 0; i < p->planes; i++) {
-                int shift;
-                uint8_t *byte = code_at(p, unit, i, n, k % p->unit_k, &shift);
-                unsigned part = code >> p->plane_shift[i] & ((1u << p->plane_bits[i]) - 1);
-                *byte = (uint8_t)(*byte | part << shift);
-            }
+    for (int64_t u = 0; u < p->units; u++) {
+        uint8_t *dword = unit_at(p, packed, n, u) + p->header_bytes + n % TW_PANEL_ROWS * 4;
+        int64_t chunks = u + 1 == p->units ? p->last_chunks : p->unit_chunks;
+        for (int64_t chunk = 0; chunk < chunks; chunk++) {
+            int64_t k = u * p->unit_k + chunk * p->chunk_k,
+                    count = tw_min(p->chunk_k, problem->K - k);
+            uint8_t codes[32] = {0};
+            if (to_packed && count > 0) tw_codes_get(row, d, k, count, codes);
+            for (int i = 0; i < p->planes; i++)
+                for (int64_t at = 0; at < p->chunk_k;
+                     at += 32 / p->plane_bits[i], dword += TW_PANEL_ROWS * 4) {
+                    if (to_packed)
+                        pack_dword(p, i, codes + at, dword);
+                    else
+                        unpack_dword(p, i, codes + at, dword);
+                }
+            if (!to_packed && count > 0) tw_codes_set(row, d, k, count, codes);
         }
     }
 }
 
-static void unpack_codes(const tw_problem *problem, const tw_panel *p, const void *packed,
-                         void *weight) {
-    tw_dtype d = problem->scheme.weight;
-    size_t row_bytes = tw_dtype_row_bytes(d, problem->K);
-    int32_t lowest = tw_dtype_min(d);
-    memset(weight, 0, row_bytes * (size_t)problem->N);
-    for (int64_t n = 0; n < problem->N; n++) {
-        uint8_t *row = (uint8_t *)weight + (size_t)n * row_bytes;
-        for (int64_t k = 0; k < problem->K; k++) {
-            uint8_t *unit = unit_at(p, (uint8_t *)packed, n, k / p->unit_k);
-            unsigned code = 0;
-            for (int i = 0; i < p->planes; i++) {
-                int shift;
-                const uint8_t *byte = code_at(p, unit, i, n, k % p->unit_k, &shift);
-                code |= (*byte >> shift & ((1u << p->plane_bits[i]) - 1)) << p->plane_shift[i];
-            }
-            tw_code_set(row, d, k, (int32_t)code + lowest);
-        }
-    }
+static void move_codes(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
+                       uint8_t *weight, bool to_packed) {
+    size_t row_bytes = tw_dtype_row_bytes(problem->scheme.weight, problem->K);
+    for (int64_t n = 0; n < problem->N; n++)
+        move_row(problem, p, packed, n, weight + (size_t)n * row_bytes, to_packed);
 }
 
 /* Plain floats: f32 and f16 as [K][64], bf16 as [K/2][64][2]. */
@@ -148,7 +150,7 @@ static uint8_t *plain_at(const tw_panel *p, uint8_t *packed, tw_dtype d, int64_t
 }
 
 static void copy_plain(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
-                       uint8_t *weight, int to_packed) {
+                       uint8_t *weight, bool to_packed) {
     tw_dtype d = problem->scheme.weight;
     size_t size = (size_t)tw_dtype_bits(d) / 8;
     for (int64_t n = 0; n < problem->N; n++)
@@ -207,10 +209,10 @@ static void pack(const tw_problem *problem, const tw_canonical *canonical, void 
     tw_panel p;
     tw_panel_init(problem, &p);
     if (tw_scheme_plain(&problem->scheme)) {
-        copy_plain(problem, &p, packed, (uint8_t *)canonical->weight, 1);
+        copy_plain(problem, &p, packed, (uint8_t *)canonical->weight, true);
         return;
     }
-    pack_codes(problem, &p, canonical->weight, packed);
+    move_codes(problem, &p, packed, (uint8_t *)canonical->weight, true);
     copy_header(problem, &p, packed, canonical, NULL, NULL);
 }
 
@@ -219,10 +221,14 @@ static void unpack(const tw_problem *problem, const void *packed, void *weight, 
     tw_panel p;
     tw_panel_init(problem, &p);
     if (tw_scheme_plain(&problem->scheme)) {
-        if (weight) copy_plain(problem, &p, (uint8_t *)packed, weight, 0);
+        if (weight) copy_plain(problem, &p, (uint8_t *)packed, weight, false);
         return;
     }
-    if (weight) unpack_codes(problem, &p, packed, weight);
+    if (weight) {
+        memset(weight, 0,
+               tw_dtype_row_bytes(problem->scheme.weight, problem->K) * (size_t)problem->N);
+        move_codes(problem, &p, (uint8_t *)packed, weight, false);
+    }
     if (scales || zeros) copy_header(problem, &p, (uint8_t *)packed, NULL, scales, zeros);
 }
 
