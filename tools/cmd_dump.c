@@ -51,6 +51,15 @@ static int kind_of(const cli_args *args, tw_code_kind *out) {
 static tw_status generate(tw_context *context, const tw_plan_request *request, tw_code_kind kind,
                           tw_str *out) {
     tw_decision decision;
+    tw_problem problem = *request->problem;
+    tw_plan_request complete = *request;
+    complete.problem = &problem;
+    /* Without an M the config is one of some bucket's, and which does not matter. */
+    for (int bucket = TW_BUCKETS - 1; !request->problem->M && bucket >= 0; bucket--) {
+        problem.M = tw_bucket_rows(bucket);
+        if (!request->tmpl->reject(&context->target, &problem, request->config)) break;
+    }
+    request = &complete;
     TW_TRY(tw_plan_decide(context, request, &decision));
     if (!decision.tmpl)
         return tw_fail(TW_UNSUPPORTED,
@@ -76,7 +85,6 @@ static int run(const cli_args *args) {
     if (!code) code = input_context(args->words[0], args, TW_MODE_DEFAULT, &setup, &context);
     if (code) return code;
 
-    if (!problem.M) problem.M = 1;
     tw_plan_request request = tw_plan_ask(context, &problem);
     code = input_forced(args, &request, &config);
     if (!code) {

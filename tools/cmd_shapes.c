@@ -5,10 +5,12 @@
 
 static void print_json(const tw_model_linear *linear, const char *scheme, bool names) {
     const tw_problem *p = &linear->problem;
-    json_t *record =
-        json_pack("{s:I,s:I,s:I,s:s,s:s,s:s,s:I,s:s}", "M", p->M, "K", p->K, "N", p->N, "dtype",
-                  linear->type, "scheme", scheme, "bias", tw_dtype_name(p->bias), "count",
-                  linear->count, "name", linear->names[0]);
+    /* null: what the model leaves open, and what cannot be read. */
+    const char *readable = p->scheme.weight == TW_NONE ? NULL : scheme;
+    json_t *record = json_pack(
+        "{s:o,s:I,s:I,s:s,s:s?,s:s,s:I,s:s}", "M", p->M ? json_integer(p->M) : json_null(), "K",
+        p->K, "N", p->N, "dtype", linear->type, "scheme", readable, "bias", tw_dtype_name(p->bias),
+        "count", linear->count, "name", linear->names[0]);
     if (names) {
         json_t *list = json_array();
         for (int32_t i = 0; i < linear->name_count; i++)

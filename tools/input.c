@@ -29,7 +29,7 @@ int input_context(const char *word, const cli_args *args, tw_mode mode,
                   const tw_context_setup *setup, tw_context **out) {
     tw_target target;
     /* Told apart from other failures: a word that names no device is a usage error. */
-    if (tw_cpu_describe(word, 1, &target) == TW_INVALID) return cli_bad("DEV");
+    if (tw_cpu_describe(word, 1, &target) != TW_OK) return cli_bad("DEV");
     tw_options options = TW_OPTIONS_INIT;
     options.device = word;
     options.mode = mode;
@@ -116,24 +116,22 @@ static tw_status add_model(const char *path, const cli_args *args, input *in) {
     return TW_OK;
 }
 
-static tw_status add_word(const char *word, const cli_args *args, input *in) {
-    tw_problem problem;
-    if (*word == '@') return add_model(word + 1, args, in);
-    if (!strchr(word, '=') || !access(word, F_OK)) return add_model(word, args, in);
-    TW_TRY(tw_problem_parse(word, false, &problem));
-    return add_problem(in, &problem, args, "", 1);
+/* Whether the word names a file: a file that is there, or text that is no problem. */
+static bool is_file(const char *word) {
+    return *word == '@' || !strchr(word, '=') || !access(word, F_OK);
 }
 
 int input_open(const char *word, const cli_args *args, input_rows rows, input *out) {
     tw_scheme scheme;
+    tw_problem problem;
     *out = (input){.rows = rows};
-    if (args->scheme) {
-        tw_status status = tw_scheme_parse(args->scheme, &scheme);
-        if (status != TW_OK) return exit_code("--scheme", status);
-    }
-    tw_status status = add_word(word, args, out);
+    if (args->scheme && tw_scheme_parse(args->scheme, &scheme) != TW_OK) return cli_bad("--scheme");
+    bool file = is_file(word);
+    if (!file && tw_problem_parse(word, false, &problem) != TW_OK) return cli_bad("PROBLEM");
+    tw_status status = file ? add_model(*word == '@' ? word + 1 : word, args, out)
+                            : add_problem(out, &problem, args, "", 1);
     if (status == TW_OK) return CLI_OK;
-    int code = exit_code(word, status);
+    int code = file ? cli_failed() : exit_code("PROBLEM", status);
     input_close(out);
     return code;
 }

@@ -178,15 +178,25 @@ static double guess_before(const tw_context *context, const tw_problem *problem)
 static tw_status rate(tuning *t, tuning_row *row) {
     const tw_problem *p = &row->item->problem;
     double ns = row->decision.median_ns;
+    int64_t start = tw_now_ns();
     row->guess_ns = row->result.guess_ns > 0 ? row->result.guess_ns : guess_before(t->context, p);
     row->reference_ns = time_reference(p);
     if (!t->limits) TW_TRY(tw_limits_create(&t->context->target, t->context->threads, &t->limits));
     row->limit_gops = tw_limits_gops(t->limits, p);
     TW_TRY(read_limit(t, p, &row->limit_gbps));
+    t->rated++;
+    t->rating_ns += tw_now_ns() - start;
     if (!(ns > 0)) return TW_OK;
     row->gops = 2.0 * (double)p->M * (double)p->N * (double)p->K / ns;
     row->share = tw_limits_floor_ns(p, row->limit_gops, row->limit_gbps) / ns;
     return TW_OK;
+}
+
+/* Seconds that are left for tuning: less what rating the rows that are left will take. */
+static double left_s(const tuning *t) {
+    const double first_guess_ns = 2e7;
+    double each = t->rated ? (double)t->rating_ns / t->rated : first_guess_ns;
+    return ((double)(t->deadline_ns - tw_now_ns()) - each * (t->in->count - t->at)) / 1e9;
 }
 
 /* ---- the run -------------------------------------------------------------------------------------- */
@@ -221,14 +231,14 @@ static void print_row(const tuning *t, const tuning_row *row) {
 /* TW_OK, or what makes going on pointless: a problem's own failure is counted and passed over. */
 static tw_status tune_row(tuning *t, tuning_row *row) {
     tw_plan_request request = tw_plan_ask(t->context, &row->item->problem);
-    double left_s = (double)(t->deadline_ns - tw_now_ns()) / 1e9;
+    double left = left_s(t);
     request.mode = t->args->exhaustive ? TW_MODE_MAX_AUTOTUNE : TW_MODE_TUNE;
     request.again = anew(t->args);
     request.progress = progress;
     request.user = t;
     request.result = &row->result;
-    request.budget_s = row->weight > 0 ? left_s * row->weight / t->weights : 0;
-    if (row->weight > 0 && left_s <= 0) {
+    request.budget_s = row->weight > 0 ? left * row->weight / t->weights : 0;
+    if (row->weight > 0 && left <= 0) {
         t->overrun = true;
         return TW_OK;
     }
@@ -263,10 +273,11 @@ int tuning_run(tw_context *context, const input *in, const cli_args *args, doubl
         tw_fail(TW_MEMORY, "problems: out of memory for %d", in->count);
         return cli_failed();
     }
+    tw_status status = tw_limits_create(&context->target, context->threads, &t->limits);
+    if (status != TW_OK) return cli_failed();
     share_out(t);
     begin(t);
     catch_interrupt();
-    tw_status status = TW_OK;
     for (t->at = 0; t->at < in->count && status == TW_OK && !interrupted; t->at++)
         status = tune_row(t, &t->rows[t->at]);
     t->stopped = interrupted;

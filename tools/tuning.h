@@ -25,6 +25,8 @@ typedef struct tuning {
     double cold_gbps; /* 0 until measured */
     int64_t start_ns, deadline_ns;
     int known, decided, failed;
+    int rated; /* rows, and what that took: limits, reference */
+    int64_t rating_ns;
     int at;         /* the row in work */
     bool stopped;   /* Ctrl-C */
     bool overrun;   /* no time was left for a problem */

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Commands that look and generate: devices, list, plan, dump, verify, doctor."""
+
+import json
+import os
+import re
+import unittest
+
+import cli
+
+TARGETS = ('portable', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16')
+
+
+class Listings(cli.Cli):
+    def test_devices(self):
+        device, = self.records('devices')
+        self.assertEqual(device['device'], 'cpu')
+        self.assertIn(device['target'], TARGETS)
+        self.assertGreater(device['threads'], 0)
+        self.assertIn(device['name'], self.run_cli('devices').stdout)
+        self.assertEqual(self.records('devices', '--threads', '1')[0]['threads'], 1)
+
+    def test_lists_have_their_rows(self):
+        lists = {'kernels': 'cpu.int_gemm', 'dtypes': 'u4', 'layouts': 'panel64', 'schemes': 'q4_1',
+                 'options': 'TW_CACHE', 'targets': 'avx512vnni', 'tunables': 'micro_m'}
+        for name, row in lists.items():
+            first = [next(iter(r.values())) for r in self.records('list', name)]
+            self.assertIn(row, first)
+            self.assertEqual(len(first), len(set(first)))
+            text = self.run_cli('list', name).stdout.splitlines()
+            self.assertEqual([line.split()[0] for line in text[1:]], first)
+
+    def test_schemes_are_schemes(self):
+        for row in self.records('list', 'schemes'):
+            planned, = self.records('plan', 'cpu', 'M=4,N=512,K=512,' + row['fields'])
+            self.assertNotEqual(planned['kernel'], 'reference', row)
+
+
+class Plan(cli.Cli):
+    def test_says_what_and_why_not(self):
+        record, = self.records('plan', 'cpu', 'M=500,' + cli.SMALL)
+        self.assertEqual((record['kernel'], record['origin']), ('cpu.int_gemm', 'guess'))
+        self.assertIn('M<=512,N=96,K=96,', record['key'])
+        kernels = {row['kernel'] for row in self.records('list', 'kernels')}
+        self.assertEqual({o['kernel'] for o in record['others']} | {record['kernel']}, kernels)
+        for other in record['others']:
+            self.assertTrue(other['takes_it'] or len(other['reason']) > 20, other)
+            self.assertIn(other['kernel'], self.run_cli('plan', 'cpu', 'M=500,' + cli.SMALL).stdout)
+
+    def test_every_target_can_be_planned_for(self):
+        for target in TARGETS:
+            record, = self.records('plan', 'cpu:' + target, 'M=16,' + cli.SMALL)
+            self.assertIn(f'isa={target};', record['key'])
+            self.assertTrue(record['config'])
+
+    def test_what_no_kernel_takes_runs_on_the_reference(self):
+        problem = 'M=1,N=64,K=64,w=e4m3'
+        record, = self.records('plan', 'cpu', problem)
+        self.assertEqual((record['kernel'], record['origin']), ('reference', 'reference'))
+        self.assertIn('origin   reference', self.run_cli('plan', 'cpu', problem).stdout)
+
+    def test_forced(self):
+        record, = self.records('plan', 'cpu', 'M=4,' + cli.SMALL, '--kernel', 'cpu.int_gemm')
+        self.assertEqual(record['origin'], 'forced')
+        self.fails(1, 'cpu.dq_gemm: ', 'plan', 'cpu', 'M=4,' + cli.SMALL, '--kernel', 'cpu.dq_gemm')
+
+    def test_debug_logs(self):
+        self.assertEqual(self.run_cli('plan', 'cpu', 'M=1,' + cli.SMALL).stderr, '')
+        self.env['TW_DEBUG'] = '5'
+        self.assertNotEqual(self.run_cli('plan', 'cpu', 'M=1,' + cli.SMALL).stderr, '')
+
+
+class Dump(cli.Cli):
+    problem = 'M=64,' + cli.SMALL
+
+    def dump(self, *args):
+        return self.run_cli('dump', *args, text=False).stdout
+
+    def test_kinds(self):
+        ir = self.dump('cpu', self.problem, '--ir')
+        self.assertIn(b'define ', ir)
+        self.assertEqual(self.dump('cpu', self.problem, '--source'), ir)
+        self.assertIn(b'tw_matmul:', self.dump('cpu', self.problem, '--asm'))
+        self.assertIn(b'function tw_pack_x', self.dump('cpu', self.problem, '--trace'))
+        self.assertEqual(self.dump('cpu', self.problem, '--object')[:4], b'\x7fELF')
+
+    def test_the_banner_regenerates_the_same_bytes(self):
+        for target in ('portable', 'avx2', 'avx512vnni'):
+            for kind in ('--ir', '--asm', '--trace'):
+                text = self.dump('cpu:' + target, self.problem, kind)
+                line = next(x for x in text.decode().splitlines() if 'tilewright dump ' in x)
+                words = re.findall(r'"[^"]*"|\S+', line[line.index('dump '):])
+                again = self.run_cli(*[w.strip('"') for w in words], text=False).stdout
+                self.assertEqual(again, text)
+
+    def test_objects_are_the_same_every_time(self):
+        args = ('cpu:avx512vnni', self.problem, '--object')
+        self.assertEqual(self.dump(*args), self.dump(*args))
+
+    def test_out(self):
+        out = self.path('k.s')
+        self.assertEqual(self.dump('cpu', self.problem, '--asm', '--out', out), b'')
+        with open(out, 'rb') as file:
+            self.assertEqual(file.read(), self.dump('cpu', self.problem, '--asm'))
+        self.fails(1, 'no/k.s', 'dump', 'cpu', self.problem, '--asm', '--out', self.path('no/k.s'))
+        self.assertEqual([n for n in os.listdir(self.folder) if n.endswith('.part')], [])
+
+    def test_what_no_kernel_takes(self):
+        self.fails(1, 'no kernel takes it', 'dump', 'cpu', 'M=1,N=64,K=64,w=e4m3', '--ir')
+
+
+class Verify(cli.Cli):
+    def test_every_kernel_that_takes_it(self):
+        for problem, kernel in (('M=7,N=100,K=100,w=u4,g=32,s=f16,z=code,a=i8', 'cpu.int_gemm'),
+                                ('M=7,N=100,K=100,x=bf16,w=i8', 'cpu.dq_gemm')):
+            found = self.records('verify', 'cpu', problem)
+            self.assertIn(kernel, [r['kernel'] for r in found])
+            for record in found:
+                self.assertTrue(record['ok'])
+                self.assertLess(record['nmse'], 1e-5)
+            full = self.records('verify', 'cpu', problem, '--full')
+            self.assertEqual([r['rows'] for r in full], ['all'] * len(found))
+
+    def test_files_of_problems(self):
+        text = self.write('p.txt', '# comment\nN=65,K=33,w=i8,a=i8\n\nM=3,N=64,K=64,w=f32\n')
+        for word in ('@' + text, text):
+            found = self.records('verify', 'cpu', word, '--m', '1,5')
+            self.assertEqual([r['problem'].split(',')[0] for r in found], ['M=1', 'M=5', 'M=3'])
+
+    def test_scheme_overrides(self):
+        found = self.records('verify', 'cpu', 'M=2,N=64,K=64,w=f32', '--scheme', 'w=u3,g=16,s=f16,a=i8')
+        self.assertIn('w=u3,g=16', found[0]['problem'])
+
+    def test_failures(self):
+        self.fails(1, 'cpu.dq_gemm declines', 'verify', 'cpu', 'M=2,' + cli.SMALL, '--kernel',
+                   'cpu.dq_gemm', '--json')
+        self.fails(1, 'no kernel takes it', 'verify', 'cpu', 'M=1,N=8,K=8,w=e4m3', '--json')
+
+    def test_targets_of_other_machines_cannot_run(self):
+        others = [r['target'] for r in self.records('list', 'targets') if not r['runs_here']]
+        if not others:
+            self.skipTest('this CPU runs every target')
+        self.fails(1, others[0], 'verify', 'cpu:' + others[0], 'M=2,' + cli.SMALL)
+
+
+class Doctor(cli.Cli):
+    def test_all_well(self):
+        checks = {r['check']: r for r in self.records('doctor')}
+        self.assertEqual({'cpu', 'compiler', 'kernels', 'cache', 'pages', 'hooks'}, set(checks))
+        for record in checks.values():
+            self.assertNotEqual(record['verdict'], 'failed', record)
+        self.assertIn(self.env['TW_CACHE'], checks['cache']['found'])
+
+    def test_says_what_to_do(self):
+        self.env['TW_MODULE'] = self.path('nowhere.so')
+        self.env['TW_CACHE'] = self.folder
+        self.env['TW_DUMP'] = self.write('file', '')
+        done = self.run_cli('doctor', '--json', code=1)
+        failed = [r for r in map(json.loads, done.stdout.splitlines()) if r['verdict'] == 'failed']
+        self.assertEqual([r['check'] for r in failed], ['compiler', 'kernels', 'cache', 'hooks'])
+        for record in failed:
+            self.assertTrue(record['remedy'])
+        self.assertIn('-> ', self.run_cli('doctor', code=1).stdout)
+
+    def test_without_the_compiler_nothing_else_breaks(self):
+        self.env['TW_MODULE'] = self.path('nowhere.so')
+        self.fails(1, 'nowhere.so', 'bench', 'cpu', 'M=1,' + cli.SMALL)
+        self.assertIn(b'function ', self.run_cli('dump', 'cpu', 'M=1,' + cli.SMALL, '--trace',
+                                                 text=False).stdout)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Commands that measure: tune, bench, demo.  Nothing here depends on how long anything took."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+import cli
+
+PROBLEMS = 'N=96,K=96,w=u4,g=32,s=f16,z=value,a=i8g32\nN=64,K=96,w=f32\n'
+BENCH_FIELDS = {'problem', 'device', 'kernel', 'config', 'origin', 'median_ns', 'min_ns', 'p90_ns',
+                'gops', 'weight_gbps', 'nmse', 'limit_gops', 'limit_gbps', 'fraction_of_limit'}
+
+
+class Tune(cli.Cli):
+    def test_decides_stores_and_knows_it_again(self):
+        args = ('cpu', '@' + self.write('p.txt', PROBLEMS), '--m', '1,5', '--budget', '4s')
+        first = self.records('tune', *args)
+        self.assertEqual([r['problem'].split(',')[0] for r in first], ['M=1', 'M=8', 'M=1', 'M=8'])
+        for record in first:
+            self.assertEqual((record['origin'], record['decided']), ('tuned', True))
+            self.assertGreater(record['measured'], 0)
+            for name in ('median_ns', 'gops', 'guess_ns', 'reference_ns', 'limit_gops', 'limit_gbps'):
+                self.assertGreater(record[name], 0, name)
+        second = self.records('tune', *args)
+        self.assertEqual([r['origin'] for r in second], ['cache'] * 4)
+        for old, new in zip(first, second):
+            self.assertEqual(old['config'], new['config'])
+            self.assertAlmostEqual(old['median_ns'], new['median_ns'], delta=1)
+            self.assertGreater(new['guess_ns'], 0)
+        # Another M of the same bucket is the same decision, and so it is what a plan runs.
+        plan, = self.records('plan', 'cpu', 'M=7,' + cli.SMALL)
+        self.assertEqual((plan['origin'], plan['config']), ('cache', first[1]['config']))
+
+    def test_text(self):
+        args = ('cpu', self.write('p.txt', PROBLEMS), '--m', '1', '--budget', '2s')
+        done = self.run_cli('tune', *args)
+        self.assertIn('[2/2] M=1,N=64,K=96,x=f32,w=f32', done.stderr)
+        self.assertNotIn('\r', done.stderr)
+        self.assertIn('2 of 2 problems decided in', done.stdout)
+        self.assertIn('0 of them known before', done.stdout)
+        self.assertIn('of limit  of guess  of reference', done.stdout)
+        self.assertRegex(done.stdout, r'M=1,N=64,K=96,w=f32 +cpu\.\w+ mm\d')
+        again = self.run_cli('tune', *args)
+        self.assertIn('2 of 2 problems are known from earlier runs', again.stderr)
+
+    def test_again_takes_measurements_over(self):
+        args = ('cpu', 'M=1,' + cli.SMALL, '--budget', '1s')
+        first, = self.records('tune', *args)
+        again, = self.records('tune', *args, '--again')
+        self.assertEqual(again['origin'], 'tuned')
+        self.assertGreaterEqual(again['known'], first['measured'])
+
+    def test_what_no_kernel_takes_is_passed_over(self):
+        text = self.write('p.txt', 'M=1,N=8,K=8,w=e4m3\nM=1,N=64,K=64,w=f32\n')
+        done = self.run_cli('tune', 'cpu', text, '--budget', '1s', '--json', code=1)
+        self.assertIn('M=1,N=8,K=8,x=f32,w=e4m3', done.stderr)
+        self.assertEqual(len(done.stdout.splitlines()), 1)
+
+    def test_a_cache_that_cannot_be_used(self):
+        self.env['TW_CACHE'] = self.folder
+        self.fails(1, self.folder, 'tune', 'cpu', 'M=1,' + cli.SMALL)
+        self.env['TW_CACHE'] = self.write('junk.db', 'this is no database, nor was it ever one\n' * 99)
+        self.fails(1, 'junk.db', 'tune', 'cpu', 'M=1,' + cli.SMALL)
+        with open(self.env['TW_CACHE'], encoding='utf-8') as file:
+            self.assertTrue(file.read().startswith('this is no database'))
+
+
+class BrokenOff(cli.Cli):
+    """A long run, ended from outside once it has stored something; then the same command again."""
+
+    def start(self, number):
+        self.args = ('tune', 'cpu', 'M=64,N=256,K=256,w=i8,a=i8', '--exhaustive')
+        process = subprocess.Popen(self.command(*self.args, '--budget', '300s'), env=self.env,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
+        for _ in range(600):
+            done = subprocess.run(self.command('cache', 'stats', '--json'), env=self.env,
+                                  capture_output=True, text=True, check=False)
+            if done.returncode == 0 and json.loads(done.stdout)['trials'] >= 8:
+                break
+            self.assertIsNone(process.poll(), 'it ended by itself')
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def goes_on(self):
+        stats, = self.records('cache', 'stats')
+        self.assertEqual((stats['choices'], stats['undecided']), (0, 1))
+        self.assertEqual(self.records('cache', 'verify')[-1]['defects'], 0)
+        record, = self.records(*self.args, '--budget', '1s')
+        self.assertGreaterEqual(record['known'], 8)
+        self.assertTrue(record['decided'])
+        self.assertEqual(self.records('cache', 'stats')[0]['choices'], 1)
+
+    def test_kill(self):
+        code, _, _ = self.start(signal.SIGKILL)
+        self.assertEqual(code, -signal.SIGKILL)
+        self.goes_on()
+
+    def test_interrupt(self):
+        code, out, err = self.start(signal.SIGINT)
+        self.assertEqual(code, 1, out + err)
+        self.assertIn('stopped with 1 of 1 problems left', err)
+        self.assertIn('the same command goes on from here', err)
+        self.goes_on()
+
+
+class Bench(cli.Cli):
+    def test_record(self):
+        record, = self.records('bench', 'cpu', 'M=16,N=256,K=256,w=u4,g=128,s=f16,z=code,a=i8',
+                               '--threads', '1', '--repeat', '1')
+        self.assertLessEqual(BENCH_FIELDS, set(record))
+        self.assertEqual((record['origin'], record['threads']), ('guess', 1))
+        self.assertLessEqual(record['min_ns'], record['median_ns'])
+        self.assertLessEqual(record['median_ns'], record['p90_ns'])
+        self.assertAlmostEqual(record['gops'] * record['median_ns'], 2 * 16 * 256 * 256, delta=1)
+        floor = max(2 * 16 * 256 * 256 / record['limit_gops'],
+                    record['weight_gbps'] * record['median_ns'] / record['limit_gbps'])
+        self.assertAlmostEqual(record['fraction_of_limit'], floor / record['median_ns'], places=5)
+        self.assertLess(record['nmse'], 1e-12)
+
+    def test_weights(self):
+        for state in ('cold', 'hot'):
+            for m in ('1', '128'):
+                record, = self.records('bench', 'cpu', f'M={m},N=128,K=128,w=i8,a=i8', '--weights',
+                                       state, '--repeat', '1')
+                self.assertEqual(record['weights'], state)
+
+    def test_forced_kernel_and_config(self):
+        problem = 'M=8,' + cli.SMALL
+        guess, = self.records('plan', 'cpu', problem)
+        record, = self.records('bench', 'cpu', problem, '--kernel', guess['kernel'], '--config',
+                               guess['config'], '--repeat', '1')
+        self.assertEqual((record['origin'], record['config']), ('forced', guess['config']))
+        self.fails(1, 'cpu.dq_gemm', 'bench', 'cpu', problem, '--kernel', 'cpu.dq_gemm', '--json')
+
+    def test_text_is_one_table(self):
+        done = self.run_cli('bench', 'cpu', cli.SMALL, '--m', '1,4', '--repeat', '1')
+        lines = done.stdout.splitlines()
+        self.assertEqual(len(lines), 3)
+        self.assertEqual(len({len(line) for line in lines}), 1)
+        self.assertTrue(all(line.endswith((' %', 'of limit')) for line in lines))
+
+    def test_a_cache_that_cannot_be_used_costs_one_warning(self):
+        self.env['TW_CACHE'] = self.folder
+        done = self.run_cli('bench', 'cpu', 'M=1,' + cli.SMALL, '--repeat', '1')
+        self.assertEqual(done.stderr.count(self.folder), 1, done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
+    def test_dump_folder(self):
+        self.env['TW_DUMP'] = self.path('dump')
+        self.run_cli('bench', 'cpu', 'M=1,' + cli.SMALL, '--repeat', '1')
+        kernel, = os.listdir(self.path('dump'))
+        self.assertTrue(kernel.startswith('cpu.int_gemm-'))
+        self.assertEqual(set(os.listdir(self.path('dump/' + kernel))),
+                         {'key.txt', 'kernel.ll', 'kernel.s', 'kernel.o'})
+
+
+class Demo(cli.Cli):
+    def test_an_empty_cache_is_not_warm(self):
+        self.fails(1, 'the cache has no kernel for ', 'demo', '--warm')
+
+
+if __name__ == '__main__':
+    unittest.main()

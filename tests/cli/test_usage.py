@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""What every command line has in common: help, options, exit codes, sentences, output that fails."""
+
+import re
+import unittest
+
+import cli
+
+ARGUMENTS = {
+    'devices': [], 'list': ['kernels'], 'shapes': ['config.json'],
+    'plan': ['cpu', 'M=1,' + cli.SMALL], 'dump': ['cpu', 'M=1,' + cli.SMALL, '--trace'],
+    'tune': ['cpu', 'M=1,' + cli.SMALL], 'bench': ['cpu', 'M=1,' + cli.SMALL],
+    'verify': ['cpu', 'M=1,' + cli.SMALL], 'dequantize': ['model.gguf', 'out.safetensors'],
+    'cache': ['stats'], 'doctor': [], 'demo': [],
+}
+
+
+class Help(cli.Cli):
+    def test_overview_lists_every_command(self):
+        text = self.run_cli('--help').stdout
+        for command in cli.COMMANDS:
+            self.assertRegex(text, rf'(?m)^  {command} ')
+        self.assertEqual(set(ARGUMENTS), set(cli.COMMANDS))
+        self.assertEqual(self.run_cli('help').stdout, text)
+
+    def test_version(self):
+        with open(cli.ROOT + '/meson.build', encoding='utf-8') as file:
+            version = re.search(r"version: '([\d.]+)'", file.read())[1]
+        self.assertEqual(self.run_cli('--version').stdout, f'tilewright {version}\n')
+
+    def test_every_command_has_examples_that_are_its_own(self):
+        """Options in the examples are options of the table above them."""
+        for command in cli.COMMANDS:
+            text = self.run_cli(command, '--help').stdout
+            self.assertEqual(self.run_cli(command, '-h').stdout, text)
+            self.assertTrue(text.startswith(f'usage: tilewright {command}'))
+            options, examples = text.split('\noptions:\n')[1].split('\nexamples:\n')
+            known = set(re.findall(r'(?m)^  (--[a-z-]+)', options))
+            self.assertIn('--help', known)
+            self.assertGreaterEqual(examples.count(f'tilewright {command}'), 2)
+            self.assertLessEqual(set(re.findall(r'--[a-z-]+', examples)), known)
+            if command != 'dump':
+                self.assertIn('--json', known)
+
+
+class Usage(cli.Cli):
+    def test_commands(self):
+        self.fails(2, 'a command is missing')
+        self.fails(2, 'unknown command "tunes"', 'tunes')
+        self.fails(2, 'unknown command "--verbose"', '--verbose')
+
+    def test_unknown_options_are_named(self):
+        for command, arguments in ARGUMENTS.items():
+            self.fails(2, f'{command}: unknown option "--no-such"', command, *arguments, '--no-such')
+            self.fails(2, f'{command}: unknown option "-x"', command, '-x', *arguments)
+            self.fails(2, f'{command}: unexpected argument "extra"', command, *arguments, 'extra')
+            if arguments:
+                self.fails(2, ' is missing', command)
+
+    def test_missing_arguments_are_named(self):
+        self.fails(2, 'plan: DEV is missing', 'plan')
+        self.fails(2, 'plan: PROBLEM is missing', 'plan', 'cpu')
+        self.fails(2, 'tune: MODEL|PROBLEM|@FILE is missing', 'tune', 'cpu')
+        self.fails(2, 'dequantize: OUT.safetensors is missing', 'dequantize', 'model.gguf')
+
+    def test_values(self):
+        problem = ('cpu', cli.SMALL)
+        for option, value, rule in (
+                ('--m', '0', 'positive integers'), ('--m', '1,,2', 'positive integers'),
+                ('--m', '1,x', 'positive integers'), ('--threads', '0', 'a positive integer'),
+                ('--threads', '-1', 'a positive integer'), ('--repeat', '2.5', 'a positive integer'),
+                ('--weights', 'warm', 'cold|hot')):
+            self.fails(2, f'{option}: "{value}", expected ', 'bench', *problem, option, value)
+            done = self.run_cli('bench', *problem, f'{option}={value}', code=2)
+            self.assertIn(rule, done.stderr)
+        for value in ('', '0', '-3s', '5 parsecs', 's'):
+            self.fails(2, f'--budget: "{value}", expected a time', 'tune', *problem, '--budget', value)
+        self.fails(2, '--m needs', 'bench', *problem, '--m')
+        self.fails(2, '--json takes no value', 'bench', *problem, '--json=yes')
+        self.fails(2, '--repeat: 5000, at most', 'bench', *problem, '--repeat', '5000')
+
+    def test_double_dash_ends_options(self):
+        self.fails(1, '--json: ', 'shapes', '--', '--json')
+
+    def test_devices(self):
+        for dev in ('gpu', 'cuda:0', 'cpu:', 'cpu:avx1024', 'CPU', ''):
+            self.fails(2, 'DEV: ', 'plan', dev, 'M=1,' + cli.SMALL)
+
+    def test_problems_point_at_the_field(self):
+        for text, field in (('M=1,N=0,K=8,w=u4', 'N: "0"'), ('M=1,N=8,K=8,w=u9', 'w: "u9"'),
+                            ('M=1,N=8,K=8,w=u4,q=3', '"q": unknown field'),
+                            ('M=1,N=8,w=u4', 'K: missing'), ('N=8,K=8,w=u4', 'M: missing'),
+                            ('M=1,N=8,K=8,w=u4,a=i8g32,g=64', 'a: group 32')):
+            self.fails(2, field, 'plan', 'cpu', text)
+        self.fails(2, '--scheme: N: "3", not a field', 'bench', 'cpu', cli.SMALL, '--scheme', 'N=3')
+        self.fails(2, 'list: "kernel", expected kernels|', 'list', 'kernel')
+        self.fails(2, 'cache: "empty", expected stats|', 'cache', 'empty')
+
+    def test_kernels_and_configs(self):
+        problem = 'M=4,' + cli.SMALL
+        self.fails(2, '--kernel: "cpu.magic", expected one of ', 'bench', 'cpu', problem, '--kernel',
+                   'cpu.magic')
+        self.fails(2, 'needs --kernel', 'bench', 'cpu', problem, '--config', 'mm4')
+        self.fails(2, '--config: ', 'bench', 'cpu', problem, '--kernel', 'cpu.int_gemm', '--config',
+                   'zz4')
+        self.fails(2, 'expected one of --source', 'dump', 'cpu', problem)
+        self.fails(2, 'expected one of --source', 'dump', 'cpu', problem, '--ir', '--asm')
+
+
+class Files(cli.Cli):
+    def test_models_that_are_none(self):
+        self.fails(1, 'missing.gguf', 'shapes', self.path('missing.gguf'))
+        self.fails(1, 'missing.txt', 'verify', 'cpu', '@' + self.path('missing.txt'))
+        for command in (['shapes'], ['verify', 'cpu']):
+            self.fails(1, 'junk.gguf', *command, self.write('junk.gguf', 'GGUF\0\0\0\0 no more'))
+        text = self.write('problems.txt', '# two\nN=8,K=8,w=u4\nN=8,K=oops,w=u4\n')
+        self.fails(1, 'problems.txt:3: K: "oops"', 'verify', 'cpu', '@' + text)
+
+    def test_output_that_cannot_be_written(self):
+        with open('/dev/full', 'w', encoding='utf-8') as full:
+            done = self.run_cli('list', 'dtypes', code=1, stdout=full)
+        self.assertIn('standard output: No space left', done.stderr)
+
+
+if __name__ == '__main__':
+    unittest.main()
