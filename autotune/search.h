@@ -30,8 +30,9 @@ typedef struct tw_search {
     tw_entry *entries; /* space.count */
     bool *taken;       /* known, measured, failed or about to be */
     tw_workload *workload;
-    int guess;               /* index */
-    int leaders[TW_LEADERS]; /* best of the latest wave, best first: measured side by side */
+    int guess; /* index */
+    /* Best of the latest wave, best first, measured side by side; after the final the guess, too. */
+    int leaders[TW_LEADERS + 1];
     int leader_count;
     int rows;                   /* different rows of x in a verification */
     int64_t start_ns, end_ns;   /* the budget */

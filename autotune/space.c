@@ -1,4 +1,4 @@
-/* Enumeration of the axes like an odometer, and steps along one axis. */
+/* Enumeration of the axes, and steps along one of them. */
 #include "autotune/space.h"
 
 #include <stdlib.h>
@@ -20,25 +20,51 @@ static tw_status add_point(tw_space *space, const tw_template *tmpl, const tw_ta
     return TW_OK;
 }
 
+/* The template's axis, and the guess's value where that is another one: so that there are steps from the
+ * guess in every direction. */
+typedef struct widened {
+    int tunable, count, at;
+    int32_t values[TW_SPACE_VALUES + 1];
+} widened;
+
+static widened widen(const tw_axis *axis, const tw_config *guess) {
+    widened w = {axis->tunable, 0, 0, {0}};
+    tw_config copy = *guess;
+    int32_t wanted = *tw_config_field(&copy, axis->tunable);
+    bool there = false;
+    for (int i = 0; i < axis->count; i++) {
+        w.values[w.count++] = axis->values[i];
+        there = there || axis->values[i] == wanted;
+    }
+    if (!there) w.values[w.count++] = wanted;
+    return w;
+}
+
+/* The next combination, like an odometer; false after the last one. */
+static bool advance(widened *axes, int count, tw_config *config) {
+    for (int i = 0; i < count; i++) {
+        bool wraps = ++axes[i].at == axes[i].count;
+        if (wraps) axes[i].at = 0;
+        *tw_config_field(config, axes[i].tunable) = axes[i].values[axes[i].at];
+        if (!wraps) return true;
+    }
+    return false;
+}
+
 tw_status tw_space_add(tw_space *space, const tw_template *tmpl, const tw_target *target,
                        const tw_problem *problem) {
-    int at[TW_TUNABLE_COUNT] = {0}, axis = 0;
-    tw_config config = {0};
-    for (int i = 0; i < tmpl->axes; i++)
-        *tw_config_field(&config, tmpl->space[i].tunable) = tmpl->space[i].values[0];
-    while (axis < tmpl->axes) {
+    widened axes[TW_TUNABLE_COUNT];
+    tw_config guess = {0}, config = {0};
+    tmpl->guess(target, problem, &guess);
+    for (int i = 0; i < tmpl->axes; i++) {
+        axes[i] = widen(&tmpl->space[i], &guess);
+        *tw_config_field(&config, axes[i].tunable) = axes[i].values[0];
+    }
+    do {
         if (!tmpl->reject(target, problem, &config))
             TW_TRY(add_point(space, tmpl, target, problem, &config));
-        for (axis = 0; axis < tmpl->axes; axis++) {
-            const tw_axis *a = &tmpl->space[axis];
-            bool wraps = ++at[axis] == a->count;
-            if (wraps) at[axis] = 0;
-            *tw_config_field(&config, a->tunable) = a->values[at[axis]];
-            if (!wraps) break;
-        }
-    }
-    tw_config guess = {0};
-    tmpl->guess(target, problem, &guess);
+    } while (advance(axes, tmpl->axes, &config));
+    /* A guess may set a tunable that is no axis. */
     if (tw_space_find(space, tmpl, &guess) >= 0) return TW_OK;
     return add_point(space, tmpl, target, problem, &guess);
 }

@@ -173,7 +173,8 @@ static void finish(tw_search *s, wave *w, int keep) {
     for (int i = 0; i < w->alive; i++) {
         int id = w->ids[w->order[i]];
         record(s, id, &w->series[w->order[i]]);
-        if (w->series[w->order[i]].count && leaders < TW_LEADERS) s->leaders[leaders++] = id;
+        if (w->series[w->order[i]].count && leaders < (int)TW_COUNT(s->leaders))
+            s->leaders[leaders++] = id;
     }
     /* A wave that ended before its first sample leaves the leaders of the one before. */
     if (leaders) s->leader_count = leaders;
