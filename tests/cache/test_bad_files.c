@@ -292,6 +292,46 @@ static void empty_file_is_taken(void **state) {
     assert_int_equal(f->warnings, 0);
 }
 
+/* Killed in the middle of the commit that creates the tables: the file is there, and beside it the
+ * journal that takes it back to nothing (https://www.sqlite.org/fileformat.html, section 3). */
+static void creation_cut_off(void **state) {
+    static const uint8_t header[512] = {
+        0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7, /* magic */
+        0,    0,    0,    0,    1,    2,    3,    4,
+        0,    0,    0,    0,                         /* records, nonce, pages before */
+        0,    0,    2,    0,    0,    0,    0x10, 0, /* sector and page size */
+    };
+    fixture *f = *state;
+    char name[PATH_BYTES + 16];
+    good_file(f, 3);
+    sql(f->path, "PRAGMA journal_mode = DELETE");
+    snprintf(name, sizeof name, "%s-journal", f->path);
+    write_file(name, header, sizeof header);
+    tw_cache *cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
+    assert_false(get_choice(cache, 1));
+    assert_int_equal(put_choice(cache, 1), TW_OK);
+    assert_true(get_choice(cache, 1));
+    tw_cache_close(cache);
+    assert_string_equal(sql_text(f->path, "SELECT count(*) FROM choice"), "1");
+}
+
+/* A table that somebody dropped: an error each time, and no transaction is left open. */
+static void missing_table(void **state) {
+    fixture *f = *state;
+    good_file(f, 3);
+    sql(f->path, "DROP TABLE trial; DROP TABLE choice");
+    tw_cache *cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(put_choice(cache, 1), TW_CACHE);
+        assert_int_equal(put_trial(cache, 1, 0), TW_CACHE);
+    }
+    sql(f->path, "DELETE FROM binary WHERE id = 1");
+    assert_int_equal(put_binary(cache, 5, 10), TW_OK);
+    assert_true(get_binary(cache, 5, 10));
+    tw_cache_close(cache);
+    assert_int_equal(f->warnings, 0);
+}
+
 /* The default log and no log at all: nothing to crash on. */
 static void default_log(void **state) {
     fixture *f = *state;
@@ -308,9 +348,8 @@ int main(void) {
         rows[i] = (struct CMUnitTest){bad_files[i].name, bad_file, setup, fixture_teardown, NULL};
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(damage_met_on_the_way),
-        TEST(empty_file_is_taken),
-        TEST(default_log),
+        TEST(damage_met_on_the_way), TEST(empty_file_is_taken), TEST(creation_cut_off),
+        TEST(missing_table),         TEST(default_log),
     };
     int failed = cmocka_run_group_tests_name("bad files", rows, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL) + failed;

@@ -16,13 +16,19 @@ typedef struct job {
     int number; /* of the child */
     int gate;   /* it waits to read from here, */
     int report; /* and says here what it has done */
+    /* Ends of pipes that belong to the parent: with them closed the child ends when it does. */
+    int others[2];
 } job;
 
 static pid_t start(job *j, int (*fn)(job *j)) {
     fflush(NULL);
     pid_t child = fork();
     assert_true(child >= 0);
-    if (child == 0) _exit(fn(j));
+    if (child == 0) {
+        for (size_t i = 0; i < TW_COUNT(j->others); i++)
+            if (j->others[i] >= 0) close(j->others[i]);
+        _exit(fn(j));
+    }
     return child;
 }
 
@@ -38,7 +44,7 @@ static void run_together(fixture *f, int (*fn)(job *j)) {
     pid_t children[CHILDREN];
     assert_int_equal(pipe(gate), 0);
     for (int i = 0; i < CHILDREN; i++) {
-        job j = {f, i, gate[0], gate[1]};
+        job j = {f, i, gate[0], -1, {gate[1], -1}};
         children[i] = start(&j, fn);
     }
     close(gate[0]);
@@ -47,9 +53,8 @@ static void run_together(fixture *f, int (*fn)(job *j)) {
 }
 
 /* For run_together: until nobody is left who could still write into the pipe. */
-static void wait_at_gate(job *j) {
+static void wait_at_gate(const job *j) {
     char byte;
-    close(j->report);
     while (read(j->gate, &byte, 1) > 0) continue;
 }
 
@@ -127,7 +132,7 @@ static int tune_and_kill(fixture *f, int trials) {
     int report[2], status, made = 0;
     char byte;
     assert_int_equal(pipe(report), 0);
-    job j = {f, 0, -1, report[1]};
+    job j = {f, 0, -1, report[1], {report[0], -1}};
     pid_t child = start(&j, tune_for_ever);
     close(report[1]);
     while (made < trials && read(report[0], &byte, 1) == 1) made++;
@@ -167,7 +172,7 @@ static helper start_helper(fixture *f, int (*fn)(job *j)) {
     int order[2], answer[2];
     assert_int_equal(pipe(order), 0);
     assert_int_equal(pipe(answer), 0);
-    job j = {f, 0, order[0], answer[1]};
+    job j = {f, 0, order[0], answer[1], {order[1], answer[0]}};
     helper h = {start(&j, fn), order[1], answer[0]};
     close(order[0]);
     close(answer[1]);
@@ -291,11 +296,42 @@ static void writer_waits_for_writer(void **state) {
     sqlite3_close(db);
 }
 
+/* A file that is not in WAL mode yet, and a writer in it: SQLite gives up at once, we wait. */
+static int write_on_order(job *j) {
+    char number;
+    sqlite3 *db;
+    CHILD_CHECK(sqlite3_open(j->f->path, &db) == SQLITE_OK);
+    CHILD_CHECK(read(j->gate, &number, 1) == 1);
+    CHILD_CHECK(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
+    CHILD_CHECK(write(j->report, "", 1) == 1);
+    poll(NULL, 0, 50);
+    CHILD_CHECK(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(db);
+    CHILD_CHECK(read(j->gate, &number, 1) == 1);
+    return 0;
+}
+
+static void switch_waits_for_writer(void **state) {
+    fixture *f = *state;
+    helper writer = start_helper(f, write_on_order);
+    tw_cache *cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
+    assert_int_equal(put_choice(cache, 1), TW_OK);
+    tw_cache_close(cache);
+    sql(f->path, "PRAGMA journal_mode = DELETE");
+    assert_true(ask(&writer, 0));
+    cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
+    assert_true(get_choice(cache, 1));
+    tw_cache_close(cache);
+    assert_string_equal(sql_text(f->path, "PRAGMA journal_mode"), "wal");
+    end_helper(&writer);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(all_create_at_once),   TEST(all_write_at_once),  TEST(killed_tuner_goes_on),
-        TEST(killed_beside_others), TEST(two_in_one_process), TEST(writer_waits_for_writer),
+        TEST(all_create_at_once),      TEST(all_write_at_once),  TEST(killed_tuner_goes_on),
+        TEST(killed_beside_others),    TEST(two_in_one_process), TEST(writer_waits_for_writer),
+        TEST(switch_waits_for_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
