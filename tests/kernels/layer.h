@@ -1,0 +1,46 @@
+/* tests/kernels: every row of templates.def against the oracle, on every target that this CPU runs.
+ * This file: one layer's generated data in canonical form, x, and what the oracle makes of them. */
+#ifndef TW_TESTS_KERNELS_LAYER_H
+#define TW_TESTS_KERNELS_LAYER_H
+
+#include "src/core/problem.h"
+#include "src/core/reference.h"
+
+typedef enum layer_data {
+    /* Codes with many extremes, scales that differ by group (zero and negative ones too), zeros off
+     * the middle, rows of x of eight kinds: loud, quiet, outliers, all zero, ... */
+    LAYER_RANDOM,
+    /* Integers and powers of two throughout, so that every sum in f32 is exact; for a=i8 and i8z
+     * the scale of x comes out as 1.  K up to 200. */
+    LAYER_EXACT,
+    /* The same with the largest codes against the largest x: where narrow sums saturate. */
+    LAYER_EXTREME,
+    /* x is the K x K unit matrix: M becomes K. */
+    LAYER_IDENTITY,
+} layer_data;
+
+typedef struct layer {
+    tw_problem problem; /* M: rows of x */
+    void *weight, *scales, *zeros, *bias, *x;
+    float *bias_f32;              /* as kernels want it: round_up(N, 64) entries */
+    float *x_f32;                 /* [M][K] */
+    double *expected, *magnitude; /* [M][N], as tw_reference_row gives them */
+} layer;
+
+void layer_init(layer *l, const tw_problem *problem, layer_data data, uint64_t seed);
+/* Another of the same data, without the oracle's: for a test that changes something in it. */
+void layer_copy(layer *to, const layer *from);
+void layer_free(layer *l);
+
+static inline tw_canonical layer_canonical(const layer *l) {
+    return (tw_canonical){l->weight, l->scales, l->zeros, l->bias};
+}
+/* Scales (and zeros) of one layer. */
+static inline int64_t layer_scales(const layer *l) {
+    const tw_problem *p = &l->problem;
+    return tw_scale_rows(&p->scheme, p->N) * tw_groups(&p->scheme, p->K);
+}
+/* The tests' way to write a problem; fails the process on text that is none. */
+tw_problem problem_of(const char *text);
+
+#endif

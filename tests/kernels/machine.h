@@ -1,0 +1,96 @@
+/* A machine that runs the vocabulary of codegen/cpu/ir.h itself: kernels of every target run wherever
+ * the tests do, AVX-512 without AVX-512, and every access of theirs is checked: bounds to the byte,
+ * alignment as it was promised, no use of memory that nobody wrote.  LLVM's part it does not test. */
+#ifndef TW_TESTS_KERNELS_MACHINE_H
+#define TW_TESTS_KERNELS_MACHINE_H
+
+#include "codegen/cpu/compile.h"
+#include "src/core/kernel_args.h"
+
+typedef enum machine_kind {
+    OP_CONSTANT,
+    OP_BINARY,
+    OP_UNARY,
+    OP_CAST,
+    OP_COMPARE,
+    OP_SELECT,
+    OP_FMA,
+    OP_LOAD,
+    OP_STORE,
+    OP_OFFSET,
+    OP_SPLAT,
+    OP_EXTRACT,
+    OP_SHUFFLE,
+    OP_INTRINSIC,
+    OP_PREFETCH,
+    OP_LOCAL,
+    OP_PHI,
+    OP_JUMP,
+    OP_BRANCH,
+    OP_RETURN,
+    MACHINE_KINDS
+} machine_kind;
+
+enum { MACHINE_LANES = 64, MACHINE_ARGS = 4, MACHINE_NAME = 48 };
+
+/* One operation.  A mutant is a program with one of them altered. */
+typedef struct machine_op {
+    uint8_t kind, sub;         /* machine_kind; which binop, castop, ... */
+    tw_ty ty, from;            /* of the result; of the first operand */
+    int32_t dst;               /* value it defines, -1: none */
+    int32_t arg[MACHINE_ARGS]; /* values; jumps: blocks in arg[1], arg[2] */
+    int64_t number;            /* alignment, lane, offset in the frame, first incoming of a phi */
+    int32_t lanes_at; /* constants: index of the first lane in `lanes`; shuffles: of the mask */
+    char name[MACHINE_NAME]; /* intrinsics */
+} machine_op;
+
+typedef struct machine_function {
+    int32_t first_op, op_count;
+    int32_t params[8], param_count;
+} machine_function;
+
+/* A pair of (block, value) of one phi, in a list. */
+typedef struct machine_incoming {
+    int32_t block, value, next;
+} machine_incoming;
+
+typedef struct machine_region {
+    char *base;
+    size_t size;
+    bool can_read, can_write;
+    char *written; /* NULL: all of it is; else a flag a byte, owned */
+    char fill;     /* what unwritten bytes hold: others were written by somebody else */
+} machine_region;
+
+typedef struct machine {
+    machine_op *ops; /* all owned */
+    int64_t *lanes;
+    int32_t *blocks; /* first op of each */
+    machine_incoming *incoming;
+    uint64_t (*values)[MACHINE_LANES];
+    int32_t op_count, lane_count, block_count, incoming_count, value_count;
+    machine_function functions[2]; /* tw_pack_x, tw_matmul */
+    int32_t function_count, current_block;
+    char *frame; /* stack slots, 64-byte aligned; owned */
+    size_t frame_size;
+    machine_region *regions; /* owned */
+    int region_count;
+    int64_t steps, most_steps; /* of the last call; what loops for ever is stopped */
+    char error[256];           /* the first thing that went wrong, or "" */
+} machine;
+
+/* Records what emit says.  Failures of emit come back as they are. */
+tw_status machine_record(machine *m, const tw_target *target, tw_emit_fn *emit, const void *arg);
+void machine_free(machine *m);
+
+/* Memory that the program may use.  fill_of: NULL, or the byte that unwritten memory holds. */
+void machine_allow(machine *m, const void *base, size_t size, bool can_read, bool can_write,
+                   const char *fill_of);
+void machine_forbid_all(machine *m);
+
+/* Runs on this thread; errors are left in m->error, after which nothing runs any more. */
+void machine_pack_x(machine *m, const tw_kernel_args *args, int64_t m0, int64_t m1);
+void machine_matmul(machine *m, const tw_kernel_args *args, int64_t m0, int64_t m1, int64_t n0,
+                    int64_t n1);
+
+#endif

@@ -1,0 +1,411 @@
+/* Execution: one switch over the operations, lanes one after another, in C's own arithmetic. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/core/dtype.h"
+#include "tests/kernels/machine.h"
+
+typedef uint64_t lane_values[MACHINE_LANES];
+
+TW_PRINTF(2, 3) static void wrong(machine *m, const char *format, ...) {
+    if (m->error[0]) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(m->error, sizeof m->error, format, args);
+    va_end(args);
+}
+
+static int lanes_of(tw_ty ty) { return ty.lanes ? ty.lanes : 1; }
+static int bits_of(tw_ty ty) { return tw_ty_bits((tw_ty){ty.kind, 0}); }
+
+static uint64_t cut(uint64_t v, int bits) {
+    return bits == 64 ? v : v & (((uint64_t)1 << bits) - 1);
+}
+static int64_t extended(uint64_t v, int bits) { return (int64_t)(v << (64 - bits)) >> (64 - bits); }
+
+static float as_float(uint64_t bits) {
+    uint32_t narrow = (uint32_t)bits;
+    float f;
+    memcpy(&f, &narrow, sizeof f);
+    return f;
+}
+static uint64_t from_float(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+/* ---- memory ---- */
+
+/* What `size` bytes at `at` belong to, all of them; NULL: nothing. */
+static machine_region *region_at(machine *m, const char *at, size_t size) {
+    for (int i = 0; i < m->region_count; i++) {
+        machine_region *r = &m->regions[i];
+        if (at >= r->base && at + size <= r->base + r->size) return r;
+    }
+    return NULL;
+}
+
+static void check_written(machine *m, const machine_region *r, const char *at, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        if (!r->written[at - r->base + (ptrdiff_t)i] && at[i] == r->fill) {
+            wrong(m, "a load of %zu bytes reads what nobody wrote", size);
+            return;
+        }
+}
+
+static bool may_access(machine *m, const char *at, size_t size, int64_t align, bool write) {
+    const char *what = write ? "store" : "load";
+    machine_region *r = region_at(m, at, size);
+    if (!r)
+        wrong(m, "a %s of %zu bytes lies outside what it may touch", what, size);
+    else if (write ? !r->can_write : !r->can_read)
+        wrong(m, "a %s where there may be none", what);
+    else if ((uintptr_t)at % (uintptr_t)align)
+        wrong(m, "a %s is not aligned to %lld bytes", what, (long long)align);
+    else if (r->written && write)
+        memset(r->written + (at - r->base), 1, size);
+    else if (r->written)
+        check_written(m, r, at, size);
+    return !m->error[0];
+}
+
+static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint64_t *d) {
+    const char *at = (const char *)(uintptr_t)pointer[0];
+    size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
+    if (!may_access(m, at, size, op->number, false)) return;
+    for (int i = 0; i < lanes_of(op->ty); i++) {
+        d[i] = 0;
+        memcpy(&d[i], at + (size_t)i * each, each);
+    }
+}
+
+static void store(machine *m, const machine_op *op, const uint64_t *v, const uint64_t *pointer) {
+    char *at = (char *)(uintptr_t)pointer[0];
+    size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
+    if (!may_access(m, at, size, op->number, true)) return;
+    for (int i = 0; i < lanes_of(op->ty); i++) memcpy(at + (size_t)i * each, &v[i], each);
+}
+
+/* ---- arithmetic ---- */
+
+static uint64_t float_binary(tw_binop op, float a, float b) {
+    switch (op) {
+    case TW_IR_FADD: return from_float(a + b);
+    case TW_IR_FSUB: return from_float(a - b);
+    case TW_IR_FMUL: return from_float(a * b);
+    case TW_IR_FDIV: return from_float(a / b);
+    /* minps and maxps: the second operand where the two do not compare */
+    case TW_IR_FMIN: return from_float(a < b ? a : b);
+    case TW_IR_FMAX: return from_float(a > b ? a : b);
+    default: return 0;
+    }
+}
+
+static uint64_t int_binary(machine *m, tw_binop op, uint64_t a, uint64_t b, int bits) {
+    int64_t sa = extended(a, bits), sb = extended(b, bits);
+    if ((op == TW_IR_SHL || op == TW_IR_LSHR || op == TW_IR_ASHR) && b >= (uint64_t)bits) {
+        wrong(m, "a shift by %llu of %d bits", (unsigned long long)b, bits);
+        return 0;
+    }
+    switch (op) {
+    case TW_IR_ADD: return a + b;
+    case TW_IR_SUB: return a - b;
+    case TW_IR_MUL: return a * b;
+    case TW_IR_AND: return a & b;
+    case TW_IR_OR: return a | b;
+    case TW_IR_XOR: return a ^ b;
+    case TW_IR_SHL: return a << b;
+    case TW_IR_LSHR: return a >> b;
+    case TW_IR_ASHR: return (uint64_t)(sa >> b);
+    case TW_IR_SMIN: return sa < sb ? a : b;
+    case TW_IR_SMAX: return sa > sb ? a : b;
+    case TW_IR_UMIN: return a < b ? a : b;
+    case TW_IR_UMAX: return a > b ? a : b;
+    default: return 0;
+    }
+}
+
+static uint64_t one_binary(machine *m, const machine_op *op, uint64_t a, uint64_t b) {
+    tw_binop sub = (tw_binop)op->sub;
+    if (op->ty.kind == TW_TY_F32) return float_binary(sub, as_float(a), as_float(b));
+    return cut(int_binary(m, sub, a, b, bits_of(op->ty)), bits_of(op->ty));
+}
+
+static uint64_t one_unary(const machine_op *op, uint64_t a) {
+    float f = as_float(a);
+    switch ((tw_unop)op->sub) {
+    case TW_IR_FNEG: return from_float(-f);
+    case TW_IR_FABS: return from_float(fabsf(f));
+    case TW_IR_ROUNDEVEN: return from_float(rintf(f));
+    case TW_UNOP_COUNT: break;
+    }
+    return 0;
+}
+
+static bool one_compare(const machine_op *op, uint64_t a, uint64_t b) {
+    int bits = bits_of(op->from);
+    switch ((tw_cmpop)op->sub) {
+    case TW_IR_EQ: return a == b;
+    case TW_IR_NE: return a != b;
+    case TW_IR_SLT: return extended(a, bits) < extended(b, bits);
+    case TW_IR_SGT: return extended(a, bits) > extended(b, bits);
+    case TW_IR_ULT: return a < b;
+    case TW_IR_UGT: return a > b;
+    case TW_IR_OLT: return as_float(a) < as_float(b);
+    case TW_IR_OGT: return as_float(a) > as_float(b);
+    case TW_CMP_COUNT: break;
+    }
+    return false;
+}
+
+static tw_dtype dtype_of(tw_ty ty) {
+    return ty.kind == TW_TY_F16 ? TW_F16 : ty.kind == TW_TY_BF16 ? TW_BF16 : TW_F32;
+}
+
+static uint64_t one_cast(machine *m, const machine_op *op, uint64_t a) {
+    int from = bits_of(op->from), to = bits_of(op->ty);
+    float f;
+    uint64_t out = 0;
+    switch ((tw_castop)op->sub) {
+    case TW_IR_ZEXT: return a;
+    case TW_IR_SEXT: return cut((uint64_t)extended(a, from), to);
+    case TW_IR_TRUNC: return cut(a, to);
+    case TW_IR_SITOFP: return from_float((float)extended(a, from));
+    case TW_IR_FPTOSI:
+        f = as_float(a);
+        if (!(fabsf(f) < 0x1p31f))
+            wrong(m, "%g does not fit an integer", (double)f);
+        else
+            out = cut((uint64_t)(int64_t)f, to);
+        return out;
+    case TW_IR_FPEXT: return from_float(tw_float_get(&a, dtype_of(op->from), 0));
+    case TW_IR_FPTRUNC: tw_float_set(&out, dtype_of(op->ty), 0, as_float(a)); return out;
+    case TW_IR_BITCAST:
+    case TW_CAST_COUNT: break;
+    }
+    return 0;
+}
+
+/* The same bytes as other lanes. */
+static void bitcast(tw_ty from, tw_ty to, const uint64_t *a, uint64_t *d) {
+    char bytes[MACHINE_LANES * 8] = {0};
+    size_t narrow = (size_t)bits_of(from) / 8, wide = (size_t)bits_of(to) / 8;
+    for (int i = 0; i < lanes_of(from); i++) memcpy(bytes + (size_t)i * narrow, &a[i], narrow);
+    for (int i = 0; i < lanes_of(to); i++) {
+        d[i] = 0;
+        memcpy(&d[i], bytes + (size_t)i * wide, wide);
+    }
+}
+
+/* ---- instructions (Intel's manual, volume 2) ---- */
+
+static int32_t saturated(int32_t v) { return v < -32768 ? -32768 : v > 32767 ? 32767 : v; }
+static int byte_of(const uint64_t *dwords, int i) {
+    return (int)(dwords[i / 4] >> (i % 4 * 8) & 255);
+}
+
+static void dot_bytes(const machine_op *op, lane_values *v, uint64_t *d) {
+    const uint64_t *acc = v[op->arg[0]], *u = v[op->arg[1]], *s = v[op->arg[2]];
+    for (int i = 0; i < op->ty.lanes; i++) {
+        int64_t sum = extended(acc[i], 32);
+        for (int k = 0; k < 4; k++)
+            sum += byte_of(u, 4 * i + k) * extended((uint64_t)byte_of(s, 4 * i + k), 8);
+        d[i] = cut((uint64_t)sum, 32);
+    }
+}
+
+static void dot_bf16(const machine_op *op, lane_values *v, uint64_t *d) {
+    const uint64_t *acc = v[op->arg[0]], *a = v[op->arg[1]], *b = v[op->arg[2]];
+    for (int i = 0; i < op->ty.lanes; i++) {
+        float sum = as_float(acc[i]);
+        /* Dwords of two bf16, or lanes of one: the odd product comes first. */
+        for (int odd = 1; odd >= 0; odd--) {
+            uint64_t x, y;
+            if (bits_of(op->from) == 32) {
+                x = a[i] >> (16 * odd);
+                y = b[i] >> (16 * odd);
+            } else {
+                x = a[2 * i + odd];
+                y = b[2 * i + odd];
+            }
+            sum += as_float(cut(x, 16) << 16) * as_float(cut(y, 16) << 16);
+        }
+        d[i] = from_float(sum);
+    }
+}
+
+static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
+    const uint64_t *a = v[op->arg[0]], *b = v[op->arg[1]];
+    bool is_words = !strcmp(op->name, "llvm.x86.avx2.pmadd.wd") ||
+                    !strcmp(op->name, "llvm.x86.avx512.pmaddw.d.512");
+    bool is_bytes = !strcmp(op->name, "llvm.x86.avx2.pmadd.ub.sw") ||
+                    !strcmp(op->name, "llvm.x86.avx512.pmaddubs.w.512");
+    for (int i = 0; (is_words || is_bytes) && i < op->ty.lanes; i++) {
+        if (is_words)
+            d[i] = cut((uint64_t)(extended(a[2 * i], 16) * extended(b[2 * i], 16) +
+                                  extended(a[2 * i + 1], 16) * extended(b[2 * i + 1], 16)),
+                       32);
+        else
+            d[i] = cut((uint64_t)saturated((int32_t)a[2 * i] * (int8_t)b[2 * i] +
+                                           (int32_t)a[2 * i + 1] * (int8_t)b[2 * i + 1]),
+                       16);
+    }
+    if (is_words || is_bytes) return true;
+    if (!strncmp(op->name, "llvm.x86.avx512.vpdpbusd.", 25)) {
+        dot_bytes(op, v, d);
+        return true;
+    }
+    if (!strncmp(op->name, "llvm.x86.avx512bf16.dpbf16ps.", 29)) {
+        dot_bf16(op, v, d);
+        return true;
+    }
+    return false;
+}
+
+/* ---- one operation ---- */
+
+static void shuffle(machine *m, const machine_op *op, const uint64_t *a, const uint64_t *b,
+                    uint64_t *d) {
+    lane_values copy;
+    int width = lanes_of(op->from);
+    for (int i = 0; i < op->ty.lanes; i++) {
+        int64_t from = m->lanes[op->lanes_at + i];
+        if (from < 0 || from >= 2 * width)
+            wrong(m, "a shuffle of lane %lld", (long long)from);
+        else
+            copy[i] = from < width ? a[from] : b[from - width];
+    }
+    if (!m->error[0]) memcpy(d, copy, (size_t)op->ty.lanes * sizeof *d);
+}
+
+static void select_lanes(const machine_op *op, lane_values *v, uint64_t *d) {
+    for (int i = 0; i < lanes_of(op->ty); i++) {
+        uint64_t condition = v[op->arg[0]][op->from.lanes ? i : 0];
+        d[i] = condition ? v[op->arg[1]][i] : v[op->arg[2]][i];
+    }
+}
+
+static void lanewise(machine *m, const machine_op *op, uint64_t *d) {
+    const uint64_t *a = m->values[op->arg[0]], *b = m->values[op->arg[1]],
+                   *c = m->values[op->arg[2]];
+    for (int i = 0; i < lanes_of(op->ty); i++) {
+        if (op->kind == OP_BINARY)
+            d[i] = one_binary(m, op, a[i], b[i]);
+        else if (op->kind == OP_UNARY)
+            d[i] = one_unary(op, a[i]);
+        else if (op->kind == OP_CAST)
+            d[i] = one_cast(m, op, a[i]);
+        else if (op->kind == OP_COMPARE)
+            d[i] = one_compare(op, a[i], b[i]);
+        else
+            d[i] = from_float(fmaf(as_float(a[i]), as_float(b[i]), as_float(c[i])));
+    }
+}
+
+static void execute(machine *m, const machine_op *op) {
+    lane_values *v = m->values;
+    uint64_t *d = v[op->dst < 0 ? 0 : op->dst];
+    const uint64_t *a = v[op->arg[0]];
+    switch ((machine_kind)op->kind) {
+    case OP_CONSTANT:
+        for (int i = 0; i < lanes_of(op->ty); i++)
+            d[i] = cut((uint64_t)m->lanes[op->lanes_at + i], bits_of(op->ty));
+        break;
+    case OP_SELECT: select_lanes(op, v, d); break;
+    case OP_LOAD: load(m, op, a, d); break;
+    case OP_STORE: store(m, op, a, v[op->arg[1]]); break;
+    case OP_OFFSET: d[0] = a[0] + v[op->arg[1]][0]; break;
+    case OP_SPLAT:
+        for (int i = op->ty.lanes - 1; i >= 0; i--) d[i] = a[0];
+        break;
+    case OP_EXTRACT: d[0] = a[op->number]; break;
+    case OP_SHUFFLE: shuffle(m, op, a, v[op->arg[1]], d); break;
+    case OP_INTRINSIC:
+        if (!instruction(op, v, d)) wrong(m, "intrinsic %s is not known here", op->name);
+        break;
+    case OP_LOCAL: d[0] = (uint64_t)(uintptr_t)(m->frame + op->number); break;
+    case OP_PREFETCH: break;
+    case OP_CAST:
+        if (op->sub == TW_IR_BITCAST) {
+            bitcast(op->from, op->ty, a, d);
+            break;
+        }
+        lanewise(m, op, d);
+        break;
+    default: lanewise(m, op, d);
+    }
+}
+
+/* ---- control flow ---- */
+
+/* The phis at the head of a block, all at once: one may be another's source. */
+static int32_t enter_block(machine *m, int32_t from, int32_t to) {
+    enum { MOST_PHIS = 128 };
+    static _Thread_local lane_values taken[MOST_PHIS];
+    int32_t first = m->blocks[to - 1], count = 0;
+    if (first < 0) {
+        wrong(m, "a jump to a block that has no code");
+        return 0;
+    }
+    for (; m->ops[first + count].kind == OP_PHI && count < MOST_PHIS; count++) {
+        int64_t at = m->ops[first + count].number;
+        while (at >= 0 && m->incoming[at].block != from) at = m->incoming[at].next;
+        if (at < 0) {
+            wrong(m, "a phi has no value for the block it is entered from");
+            return 0;
+        }
+        memcpy(taken[count], m->values[m->incoming[at].value], sizeof taken[count]);
+    }
+    for (int32_t i = 0; i < count; i++)
+        memcpy(m->values[m->ops[first + i].dst], taken[i], sizeof taken[i]);
+    return first + count;
+}
+
+static void run(machine *m, const machine_function *f) {
+    int32_t at = f->first_op, block = 1;
+    /* The entry block's number: the one that starts where the function does. */
+    while (m->blocks[block - 1] != f->first_op) block++;
+    m->steps = 0;
+    while (!m->error[0]) {
+        const machine_op *op = &m->ops[at];
+        if (m->steps++ > m->most_steps) wrong(m, "it does not end");
+        if (op->kind == OP_RETURN) return;
+        if (op->kind != OP_JUMP && op->kind != OP_BRANCH) {
+            execute(m, op);
+            at++;
+            continue;
+        }
+        bool yes = op->kind == OP_JUMP || m->values[op->arg[0]][0];
+        int32_t to = yes ? op->arg[1] : op->arg[2];
+        at = enter_block(m, block, to);
+        block = to;
+    }
+}
+
+static void call(machine *m, int which, const tw_kernel_args *args, const int64_t *numbers,
+                 int count) {
+    if (m->error[0]) return;
+    const machine_function *f = &m->functions[which];
+    int regions = m->region_count;
+    char fresh = 0x5a;
+    machine_allow(m, args, sizeof *args, true, false, NULL);
+    memset(m->frame, fresh, m->frame_size);
+    machine_allow(m, m->frame, m->frame_size, true, true, &fresh);
+    m->values[f->params[0]][0] = (uint64_t)(uintptr_t)args;
+    for (int i = 0; i < count; i++) m->values[f->params[i + 1]][0] = (uint64_t)numbers[i];
+    run(m, f);
+    while (m->region_count > regions) free(m->regions[--m->region_count].written);
+}
+
+void machine_pack_x(machine *m, const tw_kernel_args *args, int64_t m0, int64_t m1) {
+    call(m, 0, args, (int64_t[]){m0, m1}, 2);
+}
+
+void machine_matmul(machine *m, const tw_kernel_args *args, int64_t m0, int64_t m1, int64_t n0,
+                    int64_t n1) {
+    call(m, 1, args, (int64_t[]){m0, m1, n0, n1}, 4);
+}

@@ -1,0 +1,167 @@
+/* Where f32 rounds nothing, kernels must be exact: integer sums, the largest codes against the
+ * largest x, and the unit matrix, which gives back the dequantized weights.  And what is not finite
+ * stays in its row. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/core/dtype.h"
+#include "tests/base/cmocka_all.h"
+#include "tests/kernels/run.h"
+
+static int failures, kernels;
+
+/* The guessed config for M rows of each template that takes the problem, on one target. */
+static void check(const layer *l, tw_isa isa, runner how, const run_options *options) {
+    tw_target target = target_of(isa);
+    int takers = 0;
+    for (int i = 0; tw_template_row(i); i++) {
+        const tw_template *tmpl = tw_template_row(i);
+        tw_problem bucket = l->problem;
+        tw_config config;
+        compiled c;
+        if (tmpl->reject_problem(&target, &bucket)) continue;
+        takers++;
+        kernels++;
+        bucket.M = tw_bucket_rows(tw_bucket_index(options->M));
+        tmpl->guess(&target, &bucket, &config);
+        tw_status status = compiled_init(&c, tmpl, &l->problem, &config, &target, how);
+        if (status == TW_OK) status = run_layer(&c, l, l, options);
+        if (status != TW_OK && failures++ < 20) run_report(&c, options->M);
+        compiled_free(&c);
+    }
+    assert_true(takers > 0);
+}
+
+static void check_targets(const layer *l, bool native, const run_options *options) {
+    for (int isa = 0; isa < TW_ISA_COUNT; isa++) {
+        check(l, (tw_isa)isa, RUN_MACHINE, options);
+        if (native && tw_cpu_can_run((tw_isa)isa)) check(l, (tw_isa)isa, RUN_NATIVE, options);
+    }
+}
+
+/* ---- sums of integers ---- */
+
+static const char *const quants[] = {"none", "i8", "i8z", "i8g64"};
+static const char *const zero_modes[] = {"none", "code", "value"};
+
+static void exact_problem(const char *weight, const char *zero, const char *quant, int K,
+                          layer_data data, bool native) {
+    char text[256];
+    const char *group = strstr(quant, "g") ? "32" : K % 64 ? "channel" : "64";
+    snprintf(text, sizeof text, "M=3,N=37,K=%d,x=f32,w=%s,g=%s,s=f32,z=%s,a=%s,y=f32,bias=f16", K,
+             weight, group, zero, quant);
+    tw_problem p = problem_of(text);
+    layer l;
+    layer_init(&l, &p, data, 7);
+    run_options options = {.M = 3, .exact = true};
+    check_targets(&l, native, &options);
+    layer_free(&l);
+}
+
+static void test_integer_sums(void **state) {
+    (void)state;
+    failures = kernels = 0;
+    for (int i = 0; tw_dtype_row(i); i++) {
+        const tw_dtype_info *d = tw_dtype_row(i);
+        if (!tw_dtype_is_int(d->dtype)) continue;
+        for (size_t z = 0; z < TW_COUNT(zero_modes); z++)
+            for (size_t q = 0; q < TW_COUNT(quants); q++) {
+                bool native = (z + q + (size_t)i) % 4 == 0;
+                exact_problem(d->name, zero_modes[z], quants[q], 100, LAYER_EXACT, native);
+                exact_problem(d->name, zero_modes[z], quants[q], 128, LAYER_EXTREME, native);
+            }
+    }
+    fprintf(stderr, "%d kernels, %d not exact\n", kernels, failures);
+    assert_int_equal(failures, 0);
+}
+
+/* ---- the unit matrix ---- */
+
+static void test_unit_matrix(void **state) {
+    (void)state;
+    failures = kernels = 0;
+    for (int i = 0; tw_dtype_row(i); i++) {
+        const tw_dtype_info *d = tw_dtype_row(i);
+        if (!tw_dtype_is_int(d->dtype) && !tw_dtype_is_real(d->dtype)) continue;
+        for (int z = 0; z < (tw_dtype_is_real(d->dtype) ? 1 : 2); z++) {
+            char text[256];
+            const char *scale = i % 3 ? i % 3 == 1 ? "f16" : "bf16" : "f32";
+            if (tw_dtype_is_real(d->dtype))
+                snprintf(text, sizeof text, "N=67,K=45,x=f32,w=%s", d->name);
+            else
+                snprintf(text, sizeof text, "N=67,K=45,x=f32,w=%s,g=%d,s=%s,z=%s", d->name,
+                         z ? 16 : 32, scale, zero_modes[z]);
+            tw_problem p = problem_of(text);
+            layer l;
+            layer_init(&l, &p, LAYER_IDENTITY, 11);
+            run_options options = {.M = 45, .exact = true};
+            check_targets(&l, i % 3 == 0, &options);
+            layer_free(&l);
+        }
+    }
+    fprintf(stderr, "%d kernels, %d not exact\n", kernels, failures);
+    assert_int_equal(failures, 0);
+}
+
+/* ---- not finite ---- */
+
+enum { BAD_ROWS = 5, NAN_ROW = 1, INFINITY_ROW = 3 };
+
+static void check_bad_row(const layer *l, const float *y, int64_t m, const char *text) {
+    bool bad = m == NAN_ROW || m == INFINITY_ROW;
+    const double *expected = l->expected + m * l->problem.N;
+    for (int64_t n = 0; n < l->problem.N; n++) {
+        float got = y[m * l->problem.N + n];
+        bool right = m == NAN_ROW        ? isnan(got)
+                     : m == INFINITY_ROW ? !isfinite(got) || (isfinite(expected[n]) && got == 0)
+                                         : isfinite(got);
+        if (!right)
+            fail_msg("%s: y[%lld,%lld] is %g, row %s", text, (long long)m, (long long)n,
+                     (double)got, bad ? "is not finite" : "is finite");
+    }
+}
+
+static void test_not_finite(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "M=5,N=19,K=70,w=u4,g=32,s=f16,z=code,a=none,act=none",
+        "M=5,N=19,K=70,w=u4,g=32,s=f16,z=value,a=none,act=relu",
+        "M=5,N=19,K=70,w=f32,act=gelu",
+        "M=5,N=19,K=70,x=bf16,w=bf16,act=silu",
+        "M=5,N=19,K=70,w=i8,a=i8,act=none",
+        "M=5,N=19,K=70,x=f16,w=u4,g=32,s=f16,z=code,a=i8,act=relu",
+        "M=5,N=19,K=70,w=u4,g=16,s=f16,z=value,a=i8g32,act=gelu_tanh",
+        "M=5,N=19,K=70,w=i5,g=32,s=f16,a=i8z,act=gelu,y=bf16",
+        "M=5,N=19,K=70,x=bf16,w=u2,g=64,s=f16,a=i8g64,act=silu,y=f16",
+    };
+    static const int64_t columns[] = {0, 33, 69};
+    for (size_t i = 0; i < TW_COUNT(texts); i++)
+        for (size_t k = 0; k < TW_COUNT(columns); k++) {
+            tw_problem p = problem_of(texts[i]);
+            layer l;
+            layer_init(&l, &p, LAYER_RANDOM, 8);
+            tw_float_set(l.x, p.x, NAN_ROW * p.K + columns[k], NAN);
+            tw_float_set(l.x, p.x, INFINITY_ROW * p.K + columns[k], k % 2 ? -INFINITY : INFINITY);
+            float y[BAD_ROWS * 19];
+            run_options options = {.M = BAD_ROWS, .y = y};
+            for (int isa = 0; isa < TW_ISA_COUNT; isa++) {
+                failures = 0;
+                check(&l, (tw_isa)isa, tw_cpu_can_run((tw_isa)isa) && !k ? RUN_NATIVE : RUN_MACHINE,
+                      &options);
+                assert_int_equal(failures, 0);
+                for (int64_t m = 0; m < BAD_ROWS; m++) check_bad_row(&l, y, m, texts[i]);
+            }
+            layer_free(&l);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_integer_sums),
+        cmocka_unit_test(test_unit_matrix),
+        cmocka_unit_test(test_not_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
