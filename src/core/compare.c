@@ -49,9 +49,9 @@ static element element_at(const tw_problem *p, int64_t r, double expected, doubl
 
 /* The largest residual that the element may have. */
 static double element_limit(const tw_problem *p, int64_t r, const element *e, double magnitude) {
-    if (p->scheme.zero_mode == TW_ZERO_VALUE)
-        return UNIT * (4 * magnitude + (double)roundings(p) * fabs(e->expected));
-    return UNIT * sqrt((double)r * 37 * e->energy);
+    double sums = UNIT * sqrt((double)r * 37 * e->energy);
+    if (p->scheme.zero_mode != TW_ZERO_VALUE) return sums;
+    return fmax(sums, UNIT * (4 * magnitude + (double)roundings(p) * fabs(e->expected)));
 }
 
 tw_status tw_compare_row(const tw_problem *p, int64_t chain, const double *expected,

@@ -12,11 +12,15 @@
  * R = chain + the roundings outside of it (scales, bias, activation function):
  *   row        sum r^2 <= u^2 * R * (1 + 36/n) * sum e^2    e^2 = max(expected^2, magnitude^2 / K)
  *   element    r^2 <= u^2 * R * 37 * e^2
- *   z=value    instead of both, each element r <= 4 u * magnitude + u * (R - chain) * |expected|
+ *   z=value    instead of both, each element within the larger of the element's rule above and
+ *              4 u * magnitude + u * (R - chain) * |expected|
  * R roundings of random sign, each at most u of a sum, give a mean square of at most u^2 R.  A row
  * is a sample of n such errors: 36/n allows six sigma for one element, and vanishes for many.
  * magnitude^2 / K is what the square of the sum is at least when its terms' signs are random
  * (Cauchy and Schwarz), so that terms which happen to cancel do not ask for more than f32 has.
+ * Value zeros cancel against sums of codes, hence 4 u * magnitude; but where one term outweighs the
+ * rest, each addition after it errs by up to u / 2 of it, and three additions reach 4 u of the
+ * magnitude at 4.5 sigma: no f32 sum of more terms can stay below, whatever it does about zeros.
  * NaN never passes; an infinity does where rounding `expected` gives one.
  * Underflow is allowed R times 2^-150.
  *

@@ -71,6 +71,8 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
         return "bf16_gemm multiplies unquantized activations only (a=none).";
     if (tw_scheme_plain(s) && s->weight != TW_BF16)
         return "bf16_gemm takes plain weights of bf16 only.";
+    if (s->zero_mode == TW_ZERO_VALUE)
+        return "bf16_gemm cannot hold weights with value zeros in bf16.";
     /* u8 zeros reach 255: with codes down to -128 the difference has nine bits. */
     if (s->weight == TW_I8 && s->zero_mode == TW_ZERO_CODE)
         return "bf16_gemm cannot hold i8 codes minus code zeros in bf16.";
@@ -79,8 +81,7 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
 
 static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
     (void)target;
-    bool values = problem->scheme.zero_mode == TW_ZERO_VALUE,
-         plain = tw_scheme_plain(&problem->scheme);
+    bool plain = tw_scheme_plain(&problem->scheme);
     *loop = (tw_inner_loop){.x_loads = 1,
                             .step_k = 2,
                             .product = 1,
@@ -88,7 +89,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
                             .unpack = plain ? 0 : 7,
                             .latency = 6,
                             .temporaries = 3,
-                            .fold = values ? 2 : 1,
+                            .fold = 1,
                             .fold_load = 4,
                             .fold_k =
                                 tw_min(TW_DEQUANT_FOLD, tw_group_k(&problem->scheme, problem->K))};

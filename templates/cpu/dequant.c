@@ -5,6 +5,7 @@
 
 static bool plain(const tw_problem *p) { return tw_scheme_plain(&p->scheme); }
 static int32_t constant_zero(const tw_problem *p) { return -tw_dtype_min(p->scheme.weight); }
+static bool has_values(const tw_problem *p) { return p->scheme.zero_mode == TW_ZERO_VALUE; }
 static bool has_code_zeros(const tw_problem *p) { return p->scheme.zero_mode == TW_ZERO_CODE; }
 
 /* Planes that have to be put together first meet at place 0. */
@@ -13,6 +14,10 @@ static int places_step(const tw_gemm *t) {
 }
 
 void tw_dequant_begin(tw_dequant *self, tw_gemm *t) {
+    for (int v = 0; v < t->nv && has_values(t->problem); v++) {
+        self->scale[v] = tw_local(t->g, tw_f32(t->lanes));
+        self->zero[v] = tw_local(t->g, tw_f32(t->lanes));
+    }
     if (plain(t->problem) || !has_code_zeros(t->problem)) return;
     for (int place = 0; place < TW_DEQUANT_HALF; place += places_step(t))
         for (int v = 0; v < t->nv; v++) self->offset[place][v] = tw_local(t->g, tw_f32(t->lanes));
@@ -22,6 +27,10 @@ void tw_dequant_group(tw_dequant *self, tw_gemm *t) {
     tw_ir *g = t->g;
     if (plain(t->problem)) return;
     for (int v = 0; v < t->nv; v++) {
+        if (has_values(t->problem)) {
+            tw_store(g, tw_gemm_scale(t, v), self->scale[v], t->lanes * 4);
+            tw_store(g, tw_gemm_value_zero(t, v), self->zero[v], t->lanes * 4);
+        }
         tw_val zero = {0};
         if (has_code_zeros(t->problem))
             zero = tw_cast(g, TW_IR_SITOFP, tw_gemm_code_zero(t, v), tw_f32(t->lanes));
@@ -94,30 +103,25 @@ static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
 }
 
 tw_val tw_dequant_column(tw_dequant *self, tw_gemm *t, int v, int64_t k) {
+    tw_ir *g = t->g;
     if (plain(t->problem)) return column_of_floats(t, v, k);
-    return t->panel.planes == 1 ? column_of_plane(self, t, v, k) : column_of_planes(self, t, v, k);
+    tw_val q =
+        t->panel.planes == 1 ? column_of_plane(self, t, v, k) : column_of_planes(self, t, v, k);
+    if (!has_values(t->problem)) return q;
+    tw_val w = tw_fmul(g, q, tw_load(g, q.ty, self->scale[v], t->lanes * 4));
+    return tw_fadd(g, w, tw_load(g, q.ty, self->zero[v], t->lanes * 4));
 }
 
 void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     tw_ir *g = t->g;
-    bool values = t->problem->scheme.zero_mode == TW_ZERO_VALUE;
-    tw_val scale[TW_TILE], zero[TW_TILE];
-    for (int v = 0; v < t->nv && !plain(t->problem); v++) {
-        scale[v] = tw_gemm_scale(t, v);
-        if (values) zero[v] = tw_gemm_value_zero(t, v);
-    }
-    for (int row = 0; row < t->rows; row++) {
-        tw_val x_total = {0};
-        if (values) {
-            tw_val at =
-                tw_offset(g, tw_at(g, t->tile_meta, row * t->geometry.xmeta_stride), t->meta);
-            x_total = tw_broadcast(g, tw_f32(t->lanes), at);
-        }
-        for (int v = 0; v < t->nv; v++) {
+    bool sums_of_weights = plain(t->problem) || has_values(t->problem);
+    for (int v = 0; v < t->nv; v++) {
+        tw_val scale = {0};
+        if (!sums_of_weights) scale = tw_gemm_scale(t, v);
+        for (int row = 0; row < t->rows; row++) {
             int i = row * t->nv + v;
-            total[i] = plain(t->problem) ? tw_fadd(g, acc[i], total[i])
-                                         : tw_fma(g, acc[i], scale[v], total[i]);
-            if (values) total[i] = tw_fma(g, zero[v], x_total, total[i]);
+            total[i] =
+                sums_of_weights ? tw_fadd(g, acc[i], total[i]) : tw_fma(g, acc[i], scale, total[i]);
         }
     }
 }
@@ -125,7 +129,6 @@ void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
 int64_t tw_dequant_chain(const tw_problem *problem) {
     tw_panel p;
     tw_panel_init(problem, &p);
-    bool values = problem->scheme.zero_mode == TW_ZERO_VALUE;
     int64_t run = tw_min(TW_DEQUANT_FOLD, p.unit_groups > 1 ? p.group_k : p.unit_k);
-    return run + tw_gemm_folds(&p, TW_DEQUANT_FOLD) * (values ? 2 : 1) + 2;
+    return run + tw_gemm_folds(&p, TW_DEQUANT_FOLD) + 2;
 }

@@ -1,7 +1,7 @@
 /* cpu.dq_gemm: weights become f32 in registers, products and sums in f32: weight-only quantization, and
  * plain f32, f16, bf16 weights.
  *
- *   y = sum_folds s * (sum_k x * (q - zero))     value zeros add zero * sum_k x */
+ *   y = sum_folds s * (sum_k x * (q - zero))     value zeros: sum_k x * (q * s + zero) */
 #include "src/core/dtype.h"
 #include "templates/cpu/convert.h"
 #include "templates/cpu/cost.h"
@@ -64,9 +64,9 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     int bits = tw_dtype_bits(problem->scheme.weight);
     bool wide = tw_target_isa(target)->vector_bytes == 64, single = !(bits & (bits - 1));
     double unpack = (single ? 2.5 : 6) + (wide ? 0 : 1);
+    if (problem->scheme.zero_mode == TW_ZERO_VALUE) unpack += 2;
     if (tw_scheme_plain(&problem->scheme)) unpack = bits == 32 ? 0 : 1;
     bool fused = target->isa != TW_ISA_portable;
-    bool values = problem->scheme.zero_mode == TW_ZERO_VALUE;
     *loop = (tw_inner_loop){.x_loads = 1,
                             .step_k = 1,
                             .product = fused ? 1 : 2,
@@ -74,7 +74,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
                             .unpack = unpack,
                             .latency = 4,
                             .temporaries = unpack > 1 ? 2 : 1,
-                            .fold = values ? 2 : 1,
+                            .fold = 1,
                             .fold_load = 4,
                             .fold_k =
                                 tw_min(TW_DEQUANT_FOLD, tw_group_k(&problem->scheme, problem->K))};

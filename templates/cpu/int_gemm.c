@@ -291,7 +291,7 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
     if (!tw_dtype_is_int(s->weight)) return "int_gemm takes integer weights only.";
     const char *why = tw_layout_panel64.reject(problem);
     if (why) return why;
-    if (s->act_group && tw_act_group(s, problem->K) % tw_group_k(s, problem->K))
+    if (tw_act_group(s, problem->K) < problem->K && s->act_group % tw_group_k(s, problem->K))
         return "int_gemm needs the activation group to be a multiple of the weights' group.";
     /* |sum of products| <= K * 255 * 255, and a start of K * 383 * 255 beside it. */
     if (tw_group_k(s, problem->K) > 8192)
