@@ -115,7 +115,7 @@ tw_status tw_code_load(tw_context *context, tw_mode mode, const tw_template *tmp
     TW_TRY(build_key(&b));
     void *code = NULL;
     tw_status status =
-        tw_flights_get(&context->kernels, tw_str_text(&b.key.text), make_code, &b, &code);
+        tw_flights_get(&context->kernels, b.key.digest, sizeof b.key.digest, make_code, &b, &code);
     tw_key_free(&b.key);
     if (status == TW_OK) *out = code;
     return status;

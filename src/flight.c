@@ -19,10 +19,15 @@ void tw_flights_free(tw_flights *flights) {
     pthread_mutex_destroy(&flights->lock);
 }
 
-static tw_flight *find(tw_flights *flights, const char *key) {
+static tw_flight *find(tw_flights *flights, const void *key, size_t key_size) {
     tw_flight *flight = flights->first;
-    while (flight && strcmp(flight->key, key) != 0) flight = flight->next;
+    while (flight && (flight->key_size != key_size || memcmp(flight->key, key, key_size) != 0))
+        flight = flight->next;
     return flight;
+}
+
+static void free_entry(tw_flights *flights, tw_flight *flight) {
+    tw_free(flights->allocator, flight, sizeof *flight + flight->key_size);
 }
 
 static void unlink_entry(tw_flights *flights, tw_flight *flight) {
@@ -31,13 +36,12 @@ static void unlink_entry(tw_flights *flights, tw_flight *flight) {
     if (*at) *at = flight->next;
 }
 
-static tw_flight *insert(tw_flights *flights, const char *key) {
-    size_t size = sizeof(tw_flight) + strlen(key) + 1;
-    tw_flight *flight = tw_alloc(flights->allocator, size);
+static tw_flight *insert(tw_flights *flights, const void *key, size_t key_size) {
+    tw_flight *flight = tw_alloc(flights->allocator, sizeof *flight + key_size);
     if (!flight) return NULL;
-    flight->size = size;
+    flight->key_size = key_size;
     flight->users = 1;
-    memcpy(flight->key, key, strlen(key) + 1);
+    memcpy(flight->key, key, key_size);
     flight->next = flights->first;
     flights->first = flight;
     return flight;
@@ -49,7 +53,7 @@ static tw_status join(tw_flights *flights, tw_flight *flight) {
     while (flight->state == TW_FLIGHT_MAKING) pthread_cond_wait(&flights->changed, &flights->lock);
     if (flight->state == TW_FLIGHT_READY) return TW_OK;
     tw_status status = tw_fail(flight->status, "%s", flight->message);
-    if (!--flight->users) tw_free(flights->allocator, flight, flight->size);
+    if (!--flight->users) free_entry(flights, flight);
     return status;
 }
 
@@ -65,19 +69,19 @@ static tw_status settle(tw_flights *flights, tw_flight *flight, tw_status status
     size = size < sizeof flight->message ? size : sizeof flight->message - 1;
     memcpy(flight->message, tw_error_message(), size);
     flight->message[size] = 0;
-    if (!--flight->users) tw_free(flights->allocator, flight, flight->size);
+    if (!--flight->users) free_entry(flights, flight);
     return status;
 }
 
-tw_status tw_flights_get(tw_flights *flights, const char *key,
+tw_status tw_flights_get(tw_flights *flights, const void *key, size_t key_size,
                          tw_status (*make)(void *arg, void **value), void *arg, void **out) {
     pthread_mutex_lock(&flights->lock);
-    tw_flight *flight = find(flights, key);
+    tw_flight *flight = find(flights, key, key_size);
     tw_status status = TW_OK;
     if (flight) {
         status = join(flights, flight);
-    } else if (!(flight = insert(flights, key))) {
-        status = tw_fail(TW_MEMORY, "out of memory for the entry of %s", key);
+    } else if (!(flight = insert(flights, key, key_size))) {
+        status = tw_fail(TW_MEMORY, "out of memory for a plan");
     } else {
         void *value = NULL;
         pthread_mutex_unlock(&flights->lock);
@@ -90,9 +94,9 @@ tw_status tw_flights_get(tw_flights *flights, const char *key,
     return status;
 }
 
-void *tw_flights_find(tw_flights *flights, const char *key) {
+void *tw_flights_find(tw_flights *flights, const void *key, size_t key_size) {
     pthread_mutex_lock(&flights->lock);
-    tw_flight *flight = find(flights, key);
+    tw_flight *flight = find(flights, key, key_size);
     if (flight && flight->state != TW_FLIGHT_READY) flight = NULL;
     if (flight) flight->users++;
     pthread_mutex_unlock(&flights->lock);
@@ -108,5 +112,5 @@ void tw_flights_release(tw_flights *flights, void *value) {
     pthread_mutex_unlock(&flights->lock);
     if (!last) return;
     flights->destroy(flights->user, value);
-    tw_free(flights->allocator, flight, flight->size);
+    free_entry(flights, flight);
 }

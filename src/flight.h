@@ -21,8 +21,8 @@ typedef struct tw_flight {
     tw_flight_state state;
     tw_status status; /* of a failure, with its sentence */
     char message[512];
-    size_t size; /* of this entry with its key */
-    char key[];
+    size_t key_size;
+    unsigned char key[];
 } tw_flight;
 
 typedef struct tw_flights {
@@ -39,12 +39,12 @@ void tw_flights_init(tw_flights *flights, const tw_allocator *allocator,
 /* Nothing may be in use any more. */
 void tw_flights_free(tw_flights *flights);
 
-/* The value of `key`, made by make(arg, &value) when there is none. make may take as long as it
- * likes and ask other tables. Errors: make's, MEMORY. */
-tw_status tw_flights_get(tw_flights *flights, const char *key,
+/* The value of a key (bytes that are compared as such), made by make(arg, &value) when there is
+ * none.  make may take as long as it likes and ask other tables.  Errors: make's, MEMORY. */
+tw_status tw_flights_get(tw_flights *flights, const void *key, size_t key_size,
                          tw_status (*make)(void *arg, void **value), void *arg, void **out);
-/* The value of `key` if it is there already, else NULL. */
-void *tw_flights_find(tw_flights *flights, const char *key);
+/* The value of a key if it is there already, else NULL. */
+void *tw_flights_find(tw_flights *flights, const void *key, size_t key_size);
 /* Gives back what get or find returned; the last user's release destroys it. */
 void tw_flights_release(tw_flights *flights, void *value);
 

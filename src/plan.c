@@ -315,45 +315,45 @@ static tw_status make_plan(void *arg, void **value) {
     return TW_OK;
 }
 
-/* What makes two requests the same.  A tuned plan and a guess of one problem are two. */
-static tw_status sharing_key(tw_context *c, const tw_plan_request *r, tw_str *out) {
-    static const char *const kinds[] = {[TW_MODE_DEFAULT] = "default",
-                                        [TW_MODE_REFERENCE] = "reference",
-                                        [TW_MODE_TUNE] = "tune",
-                                        [TW_MODE_MAX_AUTOTUNE] = "tune",
-                                        [TW_MODE_CACHED_ONLY] = "cached"};
-    tw_problem problem = bucket_problem(r->problem);
-    tw_str_add(out, "%s|%s|", kinds[r->mode], r->layout ? r->layout->name : "");
-    tw_problem_text(&problem, out);
-    if (r->tmpl) tw_str_add(out, "|%s ", r->tmpl->name);
-    if (r->tmpl && r->config) tw_config_text(r->config, out);
-    if (r->again) tw_str_add(out, "|again %u", atomic_fetch_add(&c->asked_again, 1));
-    return tw_str_ok(out);
+/* What makes two requests the same: compared as bytes, so it is cleared first, padding too. */
+typedef struct sharing_key {
+    int64_t M, N, K;
+    const void *layout, *tmpl;
+    int32_t x, y, bias, act;
+    int32_t scheme[7];
+    int32_t kind; /* a mode; the tuning ones are alike */
+    tw_config config;
+    uint32_t has_config, again;
+} sharing_key;
+
+_Static_assert(sizeof(tw_scheme) == sizeof(int32_t[7]), "a scheme is seven integers");
+static void key_of(const tw_plan_request *r, tw_mode kind, sharing_key *key) {
+    tw_problem p = bucket_problem(r->problem);
+    memset(key, 0, sizeof *key);
+    key->M = p.M, key->N = p.N, key->K = p.K;
+    key->layout = r->layout, key->tmpl = r->tmpl;
+    key->x = (int32_t)p.x, key->y = (int32_t)p.y, key->bias = (int32_t)p.bias;
+    key->act = (int32_t)p.act;
+    memcpy(key->scheme, &p.scheme, sizeof key->scheme);
+    key->kind = (int32_t)(tunes(kind) ? TW_MODE_TUNE : kind);
+    key->has_config = r->tmpl && r->config;
+    if (key->has_config) key->config = *r->config;
 }
 
-/* A request that may not tune takes what was tuned for somebody else. */
-static tw_plan *find_tuned(tw_context *c, const tw_plan_request *request) {
-    tw_plan_request tuned = *request;
-    tw_str key = {0};
-    tuned.mode = TW_MODE_TUNE;
-    tw_plan *found = NULL;
-    if (sharing_key(c, &tuned, &key) == TW_OK)
-        found = tw_flights_find(&c->plans, tw_str_text(&key));
-    tw_str_free(&key);
-    return found;
-}
-
+/* A tuned plan and a guess of one problem are two; who may not tune takes what was tuned for
+ * somebody else. */
 tw_status tw_plan_make(tw_context *context, const tw_plan_request *request, tw_plan **out) {
     void *plan = NULL;
-    tw_str key = {0};
     make_call call = {context, request};
-    if (request->mode == TW_MODE_DEFAULT && !request->tmpl) plan = find_tuned(context, request);
-    tw_status status = plan ? TW_OK : sharing_key(context, request, &key);
-    if (status == TW_OK && !plan)
-        status = tw_flights_get(&context->plans, tw_str_text(&key), make_plan, &call, &plan);
-    tw_str_free(&key);
-    if (status == TW_OK) *out = plan;
-    return status;
+    sharing_key key, tuned;
+    key_of(request, request->mode, &key);
+    key_of(request, TW_MODE_TUNE, &tuned);
+    if (request->again) key.again = atomic_fetch_add(&context->asked_again, 1) + 1;
+    if (request->mode == TW_MODE_DEFAULT && !request->tmpl)
+        plan = tw_flights_find(&context->plans, &tuned, sizeof tuned);
+    if (!plan) TW_TRY(tw_flights_get(&context->plans, &key, sizeof key, make_plan, &call, &plan));
+    *out = plan;
+    return TW_OK;
 }
 
 void tw_plan_release(tw_context *context, tw_plan *plan) {
