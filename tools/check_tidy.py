@@ -35,7 +35,7 @@ def units(build):
 def fingerprint(path, command, known):
     """Changes whenever clang-tidy might say something else about the file."""
     digest = hashlib.sha256(command.encode())
-    for name in ['.clang-tidy'] + source_tree.closure(ROOT, path, known):
+    for name in ['.clang-tidy', 'tests/.clang-tidy'] + source_tree.closure(ROOT, path, known):
         with open(os.path.join(ROOT, name), 'rb') as file:
             content = file.read()
         digest.update(f'\0{name}\0{len(content)}\0'.encode())
