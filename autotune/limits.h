@@ -1,5 +1,6 @@
-/* What this machine can do at most, right now: a share of a limit says more than an absolute figure, and
- * limits drift (frequency, neighbours), so they are measured where they are used, by generated probes. */
+/* What this machine can do at most, right now: a share of a limit says more than an absolute
+ * figure, and limits drift (frequency, neighbours), so they are measured where they are used, by
+ * generated probes. */
 #ifndef TW_AUTOTUNE_LIMITS_H
 #define TW_AUTOTUNE_LIMITS_H
 
@@ -16,11 +17,12 @@ tw_status tw_limits_create(const tw_target *target, tw_threads *threads, tw_limi
 /* NULL is allowed. */
 void tw_limits_destroy(tw_limits *limits);
 
-/* The best rate of the problem's class of operation, 10^9 operations (a product and an addition are two) a
- * second over all threads, from register-only loops:
- *   activations quantized   vpdpbusd; on MADDUBS targets pmaddubsw, pmaddwd and paddd, with as many
- *                           pmaddubsw results summed in i16 as cannot overflow for the weights' bits
- *                           (16 up to 3 bits, 8 for 4, 4 for 5, 2 for 6); elsewhere i16 multiply and add
+/* The best rate of the problem's class of operation, 10^9 operations (a product and an addition are
+ * two) a second over all threads, from register-only loops:
+ *   activations quantized   vpdpbusd; on MADDUBS targets pmaddubsw, pmaddwd and paddd, with as
+ *                           many pmaddubsw results summed in i16 as cannot overflow for the
+ *                           weights' bits (16 up to 3 bits, 8 for 4, 4 for 5, 2 for 6);
+ *                           elsewhere i16 multiply and add
  *   x=bf16                  bf16 dot or f32 FMA, the faster
  *   else                    f32 FMA
  * About 5 ms. */
@@ -28,12 +30,13 @@ double tw_limits_gops(tw_limits *limits, const tw_problem *problem);
 /* "vpdpbusd", ...: the instructions behind it. */
 const char *tw_limits_class(const tw_limits *limits, const tw_problem *problem);
 
-/* The best rate at which the threads together read `copies` pieces of `bytes` one after another, 10^9 bytes a
- * second: over plain loads and several prefetch distances and numbers of streams.  copies 1 is hot.
- * Errors: MEMORY. */
+/* The best rate at which the threads together read `copies` pieces of `bytes` one after another,
+ * 10^9 bytes a second: over plain loads and several prefetch distances and numbers of streams.
+ * copies 1 is hot.  Errors: MEMORY. */
 tw_status tw_limits_gbps(tw_limits *limits, size_t bytes, int64_t copies, double *gbps);
 
-/* The shortest time that the limits allow, in ns: of operations and of weight bytes, whichever is longer. */
+/* The shortest time that the limits allow, in ns: of operations and of weight bytes, whichever is
+ * longer. */
 double tw_limits_floor_ns(const tw_problem *problem, double gops, double gbps);
 
 #endif

@@ -1,8 +1,8 @@
 /* tools: the command line, `tilewright COMMAND ...`, linked statically, so it may see internals.
  * This file: what the commands share: options and their table, exit codes.
  *
- * A command is one row of main.c's table and one file, cmd_*.c.  Its options are rows too: the parser and
- * --help both read them, so that neither can know an option that the other does not. */
+ * A command is one row of main.c's table and one file, cmd_*.c.  Its options are rows too: the
+ * parser and --help both read them, so that neither can know an option that the other does not. */
 #ifndef TW_TOOLS_CLI_H
 #define TW_TOOLS_CLI_H
 
@@ -79,8 +79,8 @@ typedef struct cli_command {
     int (*run)(const cli_args *args); /* gives the exit code */
 } cli_command;
 
-/* Fills `out` from what follows the command's name.  CLI_OK, or CLI_USAGE after an error that names the
- * argument.  With --help nothing else is required. */
+/* Fills `out` from what follows the command's name.  CLI_OK, or CLI_USAGE after an error that names
+ * the argument.  With --help nothing else is required. */
 int cli_parse(const cli_command *command, int count, char **text, cli_args *out);
 void cli_help(const cli_command *command);
 

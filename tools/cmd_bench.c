@@ -42,8 +42,8 @@ static double median(double *values, int count) {
     return (values[(count - 1) / 2] + values[count / 2]) / 2;
 }
 
-/* Limits, then the kernel, again and again: what drifts drifts for both.  A limit is the best of its
- * rounds, a time the median of the rounds' medians. */
+/* Limits, then the kernel, again and again: what drifts drifts for both.  A limit is the best of
+ * its rounds, a time the median of the rounds' medians. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
     double medians[MAX_ROUNDS], p90s[MAX_ROUNDS];

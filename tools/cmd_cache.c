@@ -79,7 +79,7 @@ static tw_status list(tw_cache *cache, const cli_args *args) {
     return tw_cache_list(cache, TW_CACHE_CHOICES, list_row, &json);
 }
 
-/* ---- verify, prune ----------------------------------------------------------------------------- */
+/* ---- verify, prune --------------------------------------------------------------------------- */
 
 static void defect(void *user, const char *sentence) {
     if (*(const bool *)user)

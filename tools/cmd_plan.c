@@ -1,4 +1,5 @@
-/* tilewright plan: what would run for a problem, where that comes from, and why nothing else does. */
+/* tilewright plan: what would run for a problem, where that comes from, and why nothing else
+ * does. */
 #include <string.h>
 
 #include "src/core/key.h"

@@ -1,3 +1,4 @@
+/* Words of the command line into devices, problems and contexts. */
 #include "tools/input.h"
 
 #include <stdlib.h>

@@ -26,9 +26,9 @@ typedef struct input {
     tw_model_linears linears;
 } input;
 
-/* PROBLEM (what holds a '=' and is no file), MODEL, or @FILE; with --scheme and --m applied.  Linears whose
- * element type cannot be read are left out with a note.  Gives an exit code, after an error where it is not
- * CLI_OK. */
+/* PROBLEM (what holds a '=' and is no file), MODEL, or @FILE; with --scheme and --m applied.
+ * Linears whose element type cannot be read are left out with a note.  Gives an exit code, after an
+ * error where it is not CLI_OK. */
 int input_open(const char *word, const cli_args *args, input_rows rows, input *out);
 /* Problems by their texts, each with its M: what is built in. */
 int input_texts(const char *const *texts, int count, input_rows rows, input *out);

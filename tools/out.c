@@ -1,3 +1,4 @@
+/* Streams, tables and the progress bar. */
 #define _GNU_SOURCE /* vasprintf */
 #include "tools/out.h"
 

@@ -1,4 +1,5 @@
-/* Everything that the CLI prints goes through here: results to stdout, notes and errors to stderr. */
+/* Everything that the CLI prints goes through here: results to stdout, notes and errors to
+ * stderr. */
 #ifndef TW_TOOLS_OUT_H
 #define TW_TOOLS_OUT_H
 
@@ -18,8 +19,8 @@ void out_note(const char *format, ...) TW_PRINTF(1, 2);
 /* "tilewright: ...". */
 void out_error(const char *format, ...) TW_PRINTF(1, 2);
 
-/* Flushes stdout.  The exit code to end with: `code`, or CLI_FAILED with an error when something that was
- * printed could not be written. */
+/* Flushes stdout.  The exit code to end with: `code`, or CLI_FAILED with an error when something
+ * that was printed could not be written. */
 int out_finish(int code);
 
 /* A table whose columns are as wide as they must be; printed when it is complete. */
@@ -33,8 +34,8 @@ void out_table_begin(out_table *table, const char *align, const char *titles);
 void out_table_row(out_table *table, const char *format, ...) TW_PRINTF(2, 3);
 void out_table_end(out_table *table);
 
-/* How far a long job is: on a terminal a bar that overwrites itself, with the time left; otherwise nothing
- * (the job's own lines tell).  share: 0..1; left_s < 0: not known. */
+/* How far a long job is: on a terminal a bar that overwrites itself, with the time left; otherwise
+ * nothing (the job's own lines tell).  share: 0..1; left_s < 0: not known. */
 void out_progress(double share, double left_s, const char *label);
 /* Removes the bar, so that a line can follow. */
 void out_progress_clear(void);

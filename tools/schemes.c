@@ -1,3 +1,4 @@
+/* The rows, by where one meets them. */
 #include "tools/schemes.h"
 
 #include "src/base/base.h"

@@ -1,3 +1,4 @@
+/* Building and naming what is tested. */
 #include "tools/subject.h"
 
 tw_status subject_load(tw_context *context, const tw_template *tmpl, const tw_problem *problem,

@@ -1,4 +1,5 @@
-/* A kernel under test: one config of one template, built, loaded and with generated data of its problem. */
+/* A kernel under test: one config of one template, built, loaded and with generated data of its
+ * problem. */
 #ifndef TW_TOOLS_SUBJECT_H
 #define TW_TOOLS_SUBJECT_H
 

@@ -1,3 +1,4 @@
+/* The run: shares of the budget, one problem after the other, and what each came to. */
 #include "tools/tuning.h"
 
 #include <signal.h>
@@ -12,7 +13,7 @@
 #include "tools/out.h"
 #include "tools/subject.h"
 
-/* ---- Ctrl-C: the first one asks, the second one kills ------------------------------------------ */
+/* ---- Ctrl-C: the first one asks, the second one kills ---------------------------------------- */
 
 static volatile sig_atomic_t interrupted;
 
@@ -34,9 +35,10 @@ static void release_interrupt(void) {
     signal(SIGTERM, SIG_DFL);
 }
 
-/* ---- the budget -------------------------------------------------------------------------------- */
+/* ---- the budget ------------------------------------------------------------------------------ */
 
-/* What a problem needs: building and bookkeeping, and some dozens of samples of about the guess's time. */
+/* What a problem needs: building and bookkeeping, and some dozens of samples of about the guess's
+ * time. */
 static double weight_of(const tw_context *context, const tw_problem *problem) {
     const double base_s = 0.1, samples = 40;
     const tw_template *tmpl;
@@ -68,7 +70,7 @@ static void share_out(tuning *t) {
     t->all = t->weights;
 }
 
-/* ---- progress ------------------------------------------------------------------------------------ */
+/* ---- progress -------------------------------------------------------------------------------- */
 
 static int progress(void *user, int done, int total) {
     enum { EVERY_NS = 100000000 };
@@ -88,7 +90,7 @@ static int progress(void *user, int done, int total) {
     return interrupted;
 }
 
-/* ---- what it is worth ----------------------------------------------------------------------------- */
+/* ---- what it is worth ------------------------------------------------------------------------ */
 
 /* One thread on a few rows and columns, scaled up: the whole would take minutes. */
 static double time_reference(const tw_problem *problem) {
@@ -199,7 +201,7 @@ static double left_s(const tuning *t) {
     return ((double)(t->deadline_ns - tw_now_ns()) - each * (t->in->count - t->at)) / 1e9;
 }
 
-/* ---- the run -------------------------------------------------------------------------------------- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static void print_row(const tuning *t, const tuning_row *row) {
     const tw_decision *d = &row->decision;

@@ -34,8 +34,9 @@ typedef struct tuning {
     double all;     /* of all rows */
 } tuning;
 
-/* Tunes every item within budget_s seconds.  `again`, exhaustive and json as in args.  A record (JSON) or
- * a note is printed as each problem is done.  Gives an exit code: CLI_OK when every problem is decided. */
+/* Tunes every item within budget_s seconds.  `again`, exhaustive and json as in args.  A record
+ * (JSON) or a note is printed as each problem is done.  Gives an exit code: CLI_OK when every
+ * problem is decided. */
 int tuning_run(tw_context *context, const input *in, const cli_args *args, double budget_s,
                tuning *out);
 /* The table at the end, and how to go on where something is left. */

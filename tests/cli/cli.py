@@ -1,4 +1,4 @@
-"""Runs build/tilewright as a user does.  $TW_CLI names the program; each test has a cache of its own."""
+"""Runs build/tilewright as a user does.  $TW_CLI names the program; each test has its own cache."""
 
 import json
 import os

@@ -128,7 +128,8 @@ class Verify(cli.Cli):
             self.assertEqual([r['problem'].split(',')[0] for r in found], ['M=1', 'M=5', 'M=3'])
 
     def test_scheme_overrides(self):
-        found = self.records('verify', 'cpu', 'M=2,N=64,K=64,w=f32', '--scheme', 'w=u3,g=16,s=f16,a=i8')
+        found = self.records('verify', 'cpu', 'M=2,N=64,K=64,w=f32', '--scheme',
+                             'w=u3,g=16,s=f16,a=i8')
         self.assertIn('w=u3,g=16', found[0]['problem'])
 
     def test_failures(self):

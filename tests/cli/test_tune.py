@@ -23,7 +23,8 @@ class Tune(cli.Cli):
         for record in first:
             self.assertEqual((record['origin'], record['decided']), ('tuned', True))
             self.assertGreater(record['measured'], 0)
-            for name in ('median_ns', 'gops', 'guess_ns', 'reference_ns', 'limit_gops', 'limit_gbps'):
+            for name in ('median_ns', 'gops', 'guess_ns', 'reference_ns', 'limit_gops',
+                         'limit_gbps'):
                 self.assertGreater(record[name], 0, name)
         second = self.records('tune', *args)
         self.assertEqual([r['origin'] for r in second], ['cache'] * 4)
@@ -63,7 +64,7 @@ class Tune(cli.Cli):
     def test_a_cache_that_cannot_be_used(self):
         self.env['TW_CACHE'] = self.folder
         self.fails(1, self.folder, 'tune', 'cpu', 'M=1,' + cli.SMALL)
-        self.env['TW_CACHE'] = self.write('junk.db', 'this is no database, nor was it ever one\n' * 99)
+        self.env['TW_CACHE'] = self.write('junk.db', 'this is no database, nor was it\n' * 99)
         self.fails(1, 'junk.db', 'tune', 'cpu', 'M=1,' + cli.SMALL)
         with open(self.env['TW_CACHE'], encoding='utf-8') as file:
             self.assertTrue(file.read().startswith('this is no database'))
