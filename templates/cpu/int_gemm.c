@@ -261,9 +261,11 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
     *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
 }
 
-static int flush_of(const tw_problem *problem) {
+/* Results of vpmaddubsw that an i16 holds: 8 at most, or half of that where few rows share the unpacking and
+ * memory is the limit anyway: half the code to compile. */
+static int flush_of(const tw_problem *problem, const tw_config *config) {
     int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
-    return (int)tw_min(8, 32767 / (2 * 127 * largest));
+    return (int)tw_min(config->micro_m <= 2 ? 4 : 8, 32767 / (2 * 127 * largest));
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
@@ -271,7 +273,8 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);
-    self.flush = self.form == TW_INT_BYTES && self.dot == TW_DOT_MADDUBS ? flush_of(problem) : 1;
+    self.flush =
+        self.form == TW_INT_BYTES && self.dot == TW_DOT_MADDUBS ? flush_of(problem, config) : 1;
     int64_t body_want = self.dot == TW_DOT_MADDUBS ? 4 * self.flush : 8;
     tw_gemm_init(&self.t, g, problem, config, &ops, body_want, INT64_MAX);
     geometry(problem, &self.t.geometry);
@@ -324,7 +327,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     else if (dot == TW_DOT_DPBUSD)
         loop->product = 1, loop->multiply = 1;
     else {
-        double widen = 1.0 / flush_of(problem);
+        double widen = 1.0 / flush_of(problem, &(tw_config){.micro_m = 4});
         loop->product = 2 + 2 * widen;
         loop->multiply = 1 + widen;
         loop->latency = 2;
