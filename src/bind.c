@@ -7,8 +7,6 @@
 #include "src/base/status.h"
 #include "src/linear.h"
 
-static bool tunes(tw_mode mode) { return mode == TW_MODE_TUNE || mode == TW_MODE_MAX_AUTOTUNE; }
-
 typedef struct bind_call {
     tw_linear *linear;
     tw_problem problem; /* of the bucket */
@@ -26,7 +24,7 @@ static tw_plan *known_plan(tw_linear *l, int bucket, tw_mode mode) {
     while (b && (b->bucket != bucket || !b->plan)) b = b->next;
     tw_plan *plan = b ? b->plan : NULL;
     pthread_mutex_unlock(&l->lock);
-    return plan && tunes(mode) && plan->decision.origin == TW_ORIGIN_GUESS ? NULL : plan;
+    return plan && tw_mode_tunes(mode) && plan->decision.origin == TW_ORIGIN_GUESS ? NULL : plan;
 }
 
 static tw_binding *find_binding(tw_linear *l, int bucket, const tw_impl *impl,
@@ -108,16 +106,20 @@ tw_status tw_linear_bind(tw_linear *linear, int bucket, tw_mode mode, double bud
 
 tw_status tw_linear_bind_now(tw_linear *linear, int bucket, tw_binding **out) {
     tw_mode mode = linear->context->mode;
-    return tw_linear_bind(linear, bucket, tunes(mode) ? TW_MODE_DEFAULT : mode, 0, out);
+    return tw_linear_bind(linear, bucket, tw_mode_tunes(mode) ? TW_MODE_DEFAULT : mode, 0, out);
 }
 
 /* ---- prepare ---- */
 
+/* Nobody runs more; a wild number would take all memory. */
+enum { MOST_CONCURRENT = 1024 };
+
 static tw_status check_rows_of(const int64_t *M, int32_t count, int32_t max_concurrent) {
     if (count < 0 || (count && !M))
         return tw_fail(TW_INVALID, "M: %d values at %p, must be given", count, (const void *)M);
-    if (max_concurrent < 0)
-        return tw_fail(TW_INVALID, "max_concurrent: %d, must be 0 or more", max_concurrent);
+    if (max_concurrent < 0 || max_concurrent > MOST_CONCURRENT)
+        return tw_fail(TW_INVALID, "max_concurrent: %d, must be from 0 to %d", max_concurrent,
+                       MOST_CONCURRENT);
     for (int32_t i = 0; i < count; i++)
         if (M[i] < 1)
             return tw_fail(TW_INVALID, "M[%d]: %lld, must be positive", i, (long long)M[i]);
@@ -127,7 +129,7 @@ static tw_status check_rows_of(const int64_t *M, int32_t count, int32_t max_conc
 /* Whether prepare() would have to tune a bucket, as far as can be told without asking. */
 static bool undecided(tw_linear *l, int bucket, tw_mode mode) {
     tw_binding *b = tw_linear_bound(l, bucket);
-    return !b || (tunes(mode) && b->plan && b->plan->decision.origin == TW_ORIGIN_GUESS);
+    return !b || (tw_mode_tunes(mode) && b->plan && b->plan->decision.origin == TW_ORIGIN_GUESS);
 }
 
 tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,

@@ -7,19 +7,16 @@
 #include "src/check.h"
 #include "src/linear.h"
 
-/* What forward() runs for M, made if need be. */
-static tw_status binding_of(tw_linear *linear, int64_t M, tw_binding **out) {
+static tw_status check_asked(const tw_linear *linear, int64_t M) {
     if (!linear) return tw_fail(TW_INVALID, "linear: NULL, must be given");
-    if (M < 1) return tw_fail(TW_INVALID, "M: %lld, must be positive", (long long)M);
-    int bucket = tw_bucket_index(M);
-    *out = tw_linear_bound(linear, bucket);
-    return *out ? TW_OK : tw_linear_bind_now(linear, bucket, out);
+    return M < 1 ? tw_fail(TW_INVALID, "M: %lld, must be positive", (long long)M) : TW_OK;
 }
 
 tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out) {
-    tw_binding *b;
     tw_plan_info info = TW_PLAN_INFO_INIT;
-    TW_TRY(binding_of(linear, M, &b));
+    TW_TRY(check_asked(linear, M));
+    tw_binding *b = tw_linear_bound(linear, tw_bucket_index(M));
+    if (!b) TW_TRY(tw_linear_bind_now(linear, tw_bucket_index(M), &b));
     tw_origin origin = b->impl ? TW_ORIGIN_REGISTERED : b->plan->decision.origin;
     snprintf(info.origin, sizeof info.origin, "%s", tw_origin_text(origin));
     if (b->impl) {
@@ -104,12 +101,13 @@ static tw_status dump(const dump_call *d, tw_dump what) {
 
 tw_status tw_linear_dump(tw_linear *linear, int64_t M, tw_dump what, char *buf, size_t size,
                          size_t *needed) {
-    tw_binding *b;
     if ((unsigned)what < TW_DUMP_KEY || (unsigned)what > TW_DUMP_EXPLAIN)
         return tw_fail(TW_INVALID, "what: %d, is no dump", (int)what);
     if (!needed || (size && !buf))
         return tw_fail(TW_INVALID, "%s: NULL, must be given", needed ? "buf" : "needed");
-    TW_TRY(binding_of(linear, M, &b));
+    TW_TRY(check_asked(linear, M));
+    tw_binding *b = tw_linear_bound(linear, tw_bucket_index(M));
+    if (!b) TW_TRY(tw_linear_bind_now(linear, tw_bucket_index(M), &b));
     tw_str text = {0};
     dump_call d = {.linear = linear,
                    .problem = linear->problem,

@@ -27,8 +27,8 @@ void tw_tensors_describe(const tw_problem *p, tw_tensors *out) {
                         .zeros = matrix(tw_zero_dtype(&p->scheme), rows, groups)};
 }
 
-/* One allocation for all three; each starts at a multiple of 64 bytes. */
-static tw_status tensors_create(tw_context *c, const tw_problem *p, tw_tensors **out) {
+/* One allocation for all three; each starts at a multiple of 64 bytes.  NULL: the error MEMORY. */
+static tw_tensors *tensors_create(tw_context *c, const tw_problem *p) {
     tw_tensors t;
     tw_tensors_describe(p, &t);
     tw_tensor *parts[] = {&t.weight, &t.scales, &t.zeros};
@@ -41,13 +41,13 @@ static tw_status tensors_create(tw_context *c, const tw_problem *p, tw_tensors *
     t.memory = result ? tw_alloc(&c->allocator, t.bytes) : NULL;
     if (!t.memory) {
         tw_free(&c->allocator, result, sizeof *result);
-        return tw_fail(TW_MEMORY, "out of memory for %zu bytes of canonical weights", t.bytes);
+        tw_fail(TW_MEMORY, "out of memory for %zu bytes of canonical weights", t.bytes);
+        return NULL;
     }
     for (size_t i = 0; i < TW_COUNT(parts); i++)
         if (parts[i]->dtype != TW_NONE) parts[i]->data = (char *)t.memory + offsets[i];
     *result = t;
-    *out = result;
-    return TW_OK;
+    return result;
 }
 
 static void tensors_destroy(tw_context *c, tw_tensors *t) {
@@ -62,19 +62,17 @@ static void unpack(const tw_linear *l, tw_tensors *out) {
 
 tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out) {
     tw_tensors *t = atomic_load_explicit(&linear->canonical, memory_order_acquire);
-    tw_status status = TW_OK;
     if (!t) {
         pthread_mutex_lock(&linear->lock);
         t = atomic_load(&linear->canonical);
-        if (!t) status = tensors_create(linear->context, &linear->problem, &t);
-        if (status == TW_OK && !atomic_load(&linear->canonical)) {
+        if (!t && (t = tensors_create(linear->context, &linear->problem))) {
             unpack(linear, t);
             atomic_store_explicit(&linear->canonical, t, memory_order_release);
         }
         pthread_mutex_unlock(&linear->lock);
     }
-    if (status == TW_OK) *out = t;
-    return status;
+    *out = t;
+    return t ? TW_OK : TW_MEMORY;
 }
 
 tw_canonical tw_linear_view(const tw_linear *linear, const tw_tensors *t) {
@@ -176,8 +174,8 @@ static tw_status keep_weights(tw_linear *l, const tw_canonical *w) {
         l->layout->pack(&l->problem, w, l->packed);
         return TW_OK;
     }
-    tw_tensors *t;
-    TW_TRY(tensors_create(c, &l->problem, &t));
+    tw_tensors *t = tensors_create(c, &l->problem);
+    if (!t) return TW_MEMORY;
     memcpy(t->weight.data, w->weight, tensor_bytes(&t->weight));
     if (w->scales) memcpy(t->scales.data, w->scales, tensor_bytes(&t->scales));
     if (w->zeros) memcpy(t->zeros.data, w->zeros, tensor_bytes(&t->zeros));
@@ -244,7 +242,7 @@ tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, cons
     TW_TRY(check_given("zeros", zeros, &shape.zeros));
     bool dense = tw_tensor_contiguous(weight) && (!scales || tw_tensor_contiguous(scales)) &&
                  (!zeros || tw_tensor_contiguous(zeros));
-    if (!dense) TW_TRY(tensors_create(context, &p, &copies));
+    if (!dense && !(copies = tensors_create(context, &p))) return TW_MEMORY;
     const tw_tensors *to = dense ? &shape : copies;
     tw_canonical w = {.weight = contiguous(weight, to->weight.data),
                       .scales = contiguous(scales, to->scales.data),
@@ -292,11 +290,10 @@ tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc 
     float *f32 = direct ? NULL : tw_alloc(&context->allocator, bytes);
     if (!direct && !f32)
         return tw_fail(TW_MEMORY, "out of memory for %zu bytes of float weights", bytes);
-    tw_tensors *t = NULL;
-    tw_status status = tensors_create(context, &p, &t);
-    if (status == TW_OK) status = quantize(&p, weight, f32, t);
+    tw_tensors *t = tensors_create(context, &p);
+    tw_status status = t ? quantize(&p, weight, f32, t) : TW_MEMORY;
     tw_free(&context->allocator, f32, bytes);
-    if (status == TW_OK) {
+    if (t && status == TW_OK) {
         tw_canonical w = {t->weight.data, t->scales.data, t->zeros.data, NULL};
         status = build(context, &p, &w, bias, out);
     }

@@ -18,8 +18,6 @@ const char *tw_origin_text(tw_origin origin) {
     return texts[origin];
 }
 
-static bool tunes(tw_mode mode) { return mode == TW_MODE_TUNE || mode == TW_MODE_MAX_AUTOTUNE; }
-
 tw_plan_request tw_plan_ask(const tw_context *context, const tw_problem *problem) {
     return (tw_plan_request){
         .problem = problem, .mode = context->mode, .budget_s = context->budget_s};
@@ -231,8 +229,8 @@ static tw_status decide(decide_call *d, tw_decision *out) {
         return TW_OK;
     }
     if (r->tmpl) return decide_forced(d, out);
-    if (!(r->again && tunes(r->mode)) && decide_from_cache(d, out)) return TW_OK;
-    if (tunes(r->mode)) return decide_by_tuning(d, out);
+    if (!(r->again && tw_mode_tunes(r->mode)) && decide_from_cache(d, out)) return TW_OK;
+    if (tw_mode_tunes(r->mode)) return decide_by_tuning(d, out);
     if (r->mode == TW_MODE_CACHED_ONLY) return decide_cached_only(d, out);
     return decide_by_guess(d, out);
 }
@@ -335,7 +333,7 @@ static void key_of(const tw_plan_request *r, tw_mode kind, sharing_key *key) {
     key->x = (int32_t)p.x, key->y = (int32_t)p.y, key->bias = (int32_t)p.bias;
     key->act = (int32_t)p.act;
     memcpy(key->scheme, &p.scheme, sizeof key->scheme);
-    key->kind = (int32_t)(tunes(kind) ? TW_MODE_TUNE : kind);
+    key->kind = (int32_t)(tw_mode_tunes(kind) ? TW_MODE_TUNE : kind);
     key->has_config = r->tmpl && r->config;
     if (key->has_config) key->config = *r->config;
 }

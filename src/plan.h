@@ -27,6 +27,10 @@ typedef enum tw_origin {
 } tw_origin;
 const char *tw_origin_text(tw_origin origin);
 
+static inline bool tw_mode_tunes(tw_mode mode) {
+    return mode == TW_MODE_TUNE || mode == TW_MODE_MAX_AUTOTUNE;
+}
+
 /* Which kernel, before anything is built. */
 typedef struct tw_decision {
     const tw_template *tmpl; /* NULL: the reference */

@@ -48,29 +48,28 @@ static tw_scratch_block *obtain_header(tw_scratch *scratch, size_t bytes) {
     return block;
 }
 
-/* A held block of at least `bytes` that was not there before; the lock is held. */
-static tw_status obtain(tw_scratch *scratch, size_t bytes, tw_scratch_block **out) {
+/* A held block of at least `bytes` that was not there before; the lock is held.  NULL: MEMORY. */
+static tw_scratch_block *obtain(tw_scratch *scratch, size_t bytes) {
     tw_scratch_block *block = obtain_header(scratch, bytes);
     if (block) {
         tw_free(scratch->allocator, block->memory, block->size);
         block->memory = tw_alloc(scratch->allocator, bytes);
         block->size = block->memory ? bytes : 0;
+        if (block->memory) return block;
+        tw_scratch_give(block);
     }
-    if (block && !block->memory) tw_scratch_give(block);
-    if (!block || !block->memory)
-        return tw_fail(TW_MEMORY, "out of memory for %zu bytes of scratch", bytes);
-    *out = block;
-    return TW_OK;
+    tw_fail(TW_MEMORY, "out of memory for %zu bytes of scratch", bytes);
+    return NULL;
 }
 
-/* One more block of `bytes` as long as there are fewer than `count`. */
+/* More blocks of `bytes` as long as there are fewer than `count`. */
 static tw_status grow(tw_scratch *scratch, size_t bytes, int32_t count) {
     int32_t there = 0;
     for (tw_scratch_block *b = atomic_load(&scratch->first); b; b = b->next)
         there += b->size >= bytes;
     for (; there < count; there++) {
-        tw_scratch_block *block;
-        TW_TRY(obtain(scratch, bytes, &block));
+        tw_scratch_block *block = obtain(scratch, bytes);
+        if (!block) return TW_MEMORY;
         tw_scratch_give(block);
     }
     return TW_OK;
@@ -96,7 +95,7 @@ tw_status tw_scratch_take(tw_scratch *scratch, size_t bytes, tw_scratch_block **
     if (*out) return TW_OK;
     pthread_mutex_lock(&scratch->lock);
     bytes = bytes > scratch->bytes ? bytes : scratch->bytes;
-    tw_status status = obtain(scratch, bytes, out);
+    *out = obtain(scratch, bytes);
     pthread_mutex_unlock(&scratch->lock);
-    return status;
+    return *out ? TW_OK : TW_MEMORY;
 }

@@ -303,8 +303,8 @@ TW_API tw_status tw_linear_create_from_float(tw_context *context, const tw_linea
 TW_API void tw_linear_destroy(tw_linear *linear);
 
 /* Makes everything ready that forward() needs for the given M (each at least 1): kernels, and
- * scratch for max_concurrent (0: 1) simultaneous forwards.  Scratch is the context's, so count the
- * forwards of all its linears that may run at once; one more than that still works, but allocates.
+ * scratch for max_concurrent (0: 1; at most 1024) simultaneous forwards.  Scratch is the context's:
+ * count the forwards of all its linears that may run at once; one more still works, but allocates.
  * Kernels are shared by linears of the same shape.  The tuning modes tune here, within the
  * context's budget for the whole call.
  * Errors: MISS in CACHED_ONLY, VERIFY, COMPILE, MEMORY, INVALID. */

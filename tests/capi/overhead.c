@@ -1,4 +1,4 @@
-/* What forward() costs beyond the two generated functions that it ends in: a benchmark, run by hand.
+/* What forward() costs beyond the generated functions that it ends in: a benchmark, run by hand.
  *
  *     build/tests/capi/overhead
  *

@@ -128,6 +128,22 @@ static void struct_sizes(void **state) {
     tw_context_destroy(context);
 }
 
+/* $TW_THREADS is for contexts that name no number. */
+static void threads_variable(void **state) {
+    fixture *f = *state;
+    static const int32_t rows[][2] = {{0, 3}, {2, 2}}; /* asked for, expected */
+    setenv("TW_THREADS", "3", 1);
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        f->options.threads = rows[i][0];
+        tw_context *context = open_context(f);
+        tw_device_info info = TW_DEVICE_INFO_INIT;
+        check_ok(tw_context_device(context, &info));
+        assert_int_equal(info.threads, rows[i][1]);
+        tw_context_destroy(context);
+    }
+    unsetenv("TW_THREADS");
+}
+
 /* ---- hooks ---- */
 
 typedef struct parallel_log {
@@ -257,6 +273,7 @@ int main(void) {
         TEST(cache_is_foreign),
         TEST(no_cache),
         TEST(hook_without_threads),
+        TEST(threads_variable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

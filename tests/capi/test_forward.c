@@ -155,7 +155,7 @@ static void bad_rows(void **state) {
     TRY((x.stride[0] = INT64_MAX / 2, x.stride[1] = 1), "more than memory holds")
     TRY(x.shape[0] = INT64_MAX / 100, "more than memory holds")
     TRY(y.data = x.data, "overlaps x")
-    TRY(y.data = (char *)x.data + 199 * 4, "overlaps x")
+    TRY(y.data = (float *)x.data + 199, "overlaps x")
 #undef TRY
     free(good_x.data), free(good_y.data);
     close_world(&w);
@@ -169,6 +169,7 @@ static void prepare_arguments(void **state) {
     check_fails(tw_linear_prepare(w.linear, M, -1, 1), TW_INVALID, "M: -1 values");
     check_fails(tw_linear_prepare(w.linear, M, 3, 1), TW_INVALID, "M[2]: 0, must be positive");
     check_fails(tw_linear_prepare(w.linear, M, 2, -1), TW_INVALID, "max_concurrent: -1");
+    check_fails(tw_linear_prepare(w.linear, M, 2, 1025), TW_INVALID, "from 0 to 1024");
     check_ok(tw_linear_prepare(w.linear, NULL, 0, 0));
     check_ok(tw_linear_prepare(w.linear, M, 2, 0));
     check_ok(tw_linear_prepare(w.linear, (int64_t[]){1 << 20}, 1, 2));
