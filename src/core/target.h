@@ -1,4 +1,5 @@
-/* A target: the instruction set that CPU kernels are generated for, and the facts that decide tiles. */
+/* A target: the instruction set that CPU kernels are generated for, and the facts that decide
+ * tiles. */
 #ifndef TW_CORE_TARGET_H
 #define TW_CORE_TARGET_H
 
@@ -25,7 +26,8 @@ extern const tw_isa_info tw_isas[TW_ISA_COUNT];
 /* TW_ISA_COUNT for a name that is none. */
 tw_isa tw_isa_parse(const char *name);
 
-/* What a template may know of the device.  Everything a decision depends on is in here, and so in keys. */
+/* What a template may know of the device.  Everything a decision depends on is in here, and so in
+ * keys. */
 typedef struct tw_target {
     tw_isa isa;
     char model[64];
