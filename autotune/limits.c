@@ -179,10 +179,13 @@ static void emit_reader(tw_ir *g, const reader *r) {
     tw_function_end(g);
 }
 
-static tw_status emit_all(tw_ir *g, const void *arg) {
+static tw_status emit_one(tw_ir *g, const void *arg) {
+    emit_probe(g, arg);
+    return TW_OK;
+}
+
+static tw_status emit_readers(tw_ir *g, const void *arg) {
     (void)arg;
-    for (size_t i = 0; i < TW_COUNT(probes); i++)
-        if (probes[i].has(g->target)) emit_probe(g, &probes[i]);
     for (size_t i = 0; i < TW_COUNT(readers); i++) emit_reader(g, &readers[i]);
     return TW_OK;
 }
@@ -196,7 +199,8 @@ struct tw_limits {
     tw_target target;
     tw_threads *threads;
     int count; /* of threads */
-    tw_image *image;
+    /* Compiled when first asked for; NULL until then. */
+    tw_image *computes[TW_COUNT(probes)], *reads;
     char *operands; /* OPERANDS_BYTES for each thread */
     double *ns;     /* one for each thread */
     char *buffer;   /* that the readers read; grows */
@@ -207,7 +211,6 @@ tw_status tw_limits_create(const tw_target *target, tw_threads *threads, tw_limi
     if (!tw_cpu_can_run(target->isa))
         return tw_fail(TW_UNSUPPORTED, "target: %s, this CPU cannot run it",
                        tw_target_isa(target)->name);
-    tw_str object = {0};
     tw_limits *l = calloc(1, sizeof *l);
     if (!l) return tw_fail(TW_MEMORY, "limits: out of memory");
     l->target = *target;
@@ -216,11 +219,6 @@ tw_status tw_limits_create(const tw_target *target, tw_threads *threads, tw_limi
     l->operands = tw_alloc(&tw_allocator_default, (size_t)l->count * OPERANDS_BYTES);
     l->ns = calloc((size_t)l->count, sizeof *l->ns);
     tw_status status = l->operands && l->ns ? TW_OK : tw_fail(TW_MEMORY, "limits: out of memory");
-    if (status == TW_OK)
-        status = tw_cpu_compile(target, emit_all, NULL, "limits of the machine", TW_CODE_OBJECT,
-                                &object);
-    if (status == TW_OK) status = tw_image_load(object.text, object.size, &l->image);
-    tw_str_free(&object);
     if (status != TW_OK) {
         tw_limits_destroy(l);
         return status;
@@ -231,15 +229,22 @@ tw_status tw_limits_create(const tw_target *target, tw_threads *threads, tw_limi
 
 void tw_limits_destroy(tw_limits *l) {
     if (!l) return;
-    if (l->image) tw_image_unload(l->image);
+    for (size_t i = 0; i < TW_COUNT(probes); i++)
+        if (l->computes[i]) tw_image_unload(l->computes[i]);
+    if (l->reads) tw_image_unload(l->reads);
     tw_free(&tw_allocator_default, l->operands, (size_t)l->count * OPERANDS_BYTES);
     tw_free(&tw_allocator_default, l->buffer, l->buffer_bytes);
     free(l->ns);
     free(l);
 }
 
-static void *function_of(const tw_limits *l, const char *name) {
-    return tw_image_symbol(l->image, name);
+static tw_status compile(tw_limits *l, tw_emit_fn *emit, const void *arg, tw_image **out) {
+    tw_str object = {0};
+    if (*out) return TW_OK;
+    tw_status status = tw_cpu_compile(&l->target, emit, arg, "", TW_CODE_OBJECT, &object);
+    if (status == TW_OK) status = tw_image_load(object.text, object.size, out);
+    tw_str_free(&object);
+    return status;
 }
 
 typedef struct compute_job {
@@ -270,10 +275,10 @@ static int64_t calibrate(const compute_job *job, double window_ns) {
 
 /* Operations a ns of one probe: the best of windows of about a third of a millisecond, until the
  * last few bring nothing better. */
-static double compute_rate(tw_limits *l, const probe *p) {
+static double compute_rate(tw_limits *l, const probe *p, const tw_image *image) {
     enum { LEAST = 12, MOST = 60, PATIENCE = 6, WINDOW_NS = 350000 };
     compute_job job = {.operands = l->operands, .ns = l->ns};
-    *(void **)&job.run = function_of(l, p->name);
+    *(void **)&job.run = tw_image_symbol(image, p->name);
     const tw_isa_info *isa = tw_target_isa(&l->target);
     int lanes = isa->vector_bytes / 4, chains = isa->vector_registers - 4;
     double each = 2.0 * p->products * lanes * chains, best = 0;
@@ -308,13 +313,16 @@ static const probe *next_bound(const tw_limits *l, const tw_problem *problem, co
     return NULL;
 }
 
-double tw_limits_gops(tw_limits *l, const tw_problem *problem) {
+tw_status tw_limits_gops(tw_limits *l, const tw_problem *problem, double *gops) {
     double best = 0;
     for (const probe *p = next_bound(l, problem, NULL); p; p = next_bound(l, problem, p)) {
-        double rate = compute_rate(l, p);
+        tw_image **image = &l->computes[p - probes];
+        TW_TRY(compile(l, emit_one, p, image));
+        double rate = compute_rate(l, p, *image);
         best = rate > best ? rate : best;
     }
-    return best;
+    *gops = best;
+    return TW_OK;
 }
 
 const char *tw_limits_class(const tw_limits *l, const tw_problem *problem) {
@@ -370,6 +378,7 @@ tw_status tw_limits_gbps(tw_limits *l, size_t bytes, int64_t copies, double *gbp
     enum { FEW = 2, MANY = 5, LONG_BYTES = 8 << 20, WINDOW_BYTES = 4 << 20 };
     int64_t part = tw_round_up(tw_ceil_div((int64_t)bytes, l->count), READ_STEP);
     size_t whole = (size_t)part * (size_t)l->count;
+    TW_TRY(compile(l, emit_readers, NULL, &l->reads));
     TW_TRY(reserve(l, whole * (size_t)copies));
     read_job job = {.buffer = l->buffer,
                     .operands = l->operands,
@@ -382,7 +391,7 @@ tw_status tw_limits_gbps(tw_limits *l, size_t bytes, int64_t copies, double *gbp
     if (copies == 1) job.copies = tw_ceil_div(WINDOW_BYTES, part);
     double best = 0;
     for (size_t r = 0; r < TW_COUNT(readers); r++) {
-        *(void **)&job.run = function_of(l, readers[r].name);
+        *(void **)&job.run = tw_image_symbol(l->reads, readers[r].name);
         double rate = read_rate(l, &job, part * job.copies > LONG_BYTES ? FEW : MANY);
         best = rate > best ? rate : best;
     }

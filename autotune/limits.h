@@ -8,11 +8,11 @@
 #include "src/core/problem.h"
 #include "src/core/target.h"
 
-/* The probes of one target, compiled and loaded.  [owned] */
+/* The probes of one target, each compiled when it is first needed.  [owned] */
 typedef struct tw_limits tw_limits;
 
 /* threads as the kernels to be compared use them; both must outlive the limits.
- * Errors: UNSUPPORTED (no LLVM module, or a target that this CPU cannot run), COMPILE, MEMORY. */
+ * Errors: UNSUPPORTED (a target that this CPU cannot run), MEMORY. */
 tw_status tw_limits_create(const tw_target *target, tw_threads *threads, tw_limits **out);
 /* NULL is allowed. */
 void tw_limits_destroy(tw_limits *limits);
@@ -25,14 +25,14 @@ void tw_limits_destroy(tw_limits *limits);
  *                           elsewhere i16 multiply and add
  *   x=bf16                  bf16 dot or f32 FMA, the faster
  *   else                    f32 FMA
- * About 5 ms. */
-double tw_limits_gops(tw_limits *limits, const tw_problem *problem);
+ * About 5 ms.  Errors: UNSUPPORTED (no LLVM module), COMPILE. */
+tw_status tw_limits_gops(tw_limits *limits, const tw_problem *problem, double *gops);
 /* "vpdpbusd", ...: the instructions behind it. */
 const char *tw_limits_class(const tw_limits *limits, const tw_problem *problem);
 
 /* The best rate at which the threads together read `copies` pieces of `bytes` one after another,
  * 10^9 bytes a second: over plain loads and several prefetch distances and numbers of streams.
- * copies 1 is hot.  Errors: MEMORY. */
+ * copies 1 is hot.  Errors: MEMORY, UNSUPPORTED, COMPILE. */
 tw_status tw_limits_gbps(tw_limits *limits, size_t bytes, int64_t copies, double *gbps);
 
 /* The shortest time that the limits allow, in ns: of operations and of weight bytes, whichever is

@@ -46,14 +46,15 @@ static double median(double *values, int count) {
  * its rounds, a time the median of the rounds' medians. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
-    double medians[MAX_ROUNDS], p90s[MAX_ROUNDS];
+    double medians[MAX_ROUNDS], p90s[MAX_ROUNDS], gops;
     const tw_problem *p = &row->item->problem;
     for (int i = 0; i < b->rounds; i++) {
         tw_timing timing;
         double gbps;
         const tw_packed *packed = &workload->packed[0];
         row->cold = packed->count > 1 || workload->cold_bytes;
-        row->limit_gops = better(row->limit_gops, tw_limits_gops(b->limits, p));
+        TW_TRY(tw_limits_gops(b->limits, p, &gops));
+        row->limit_gops = better(row->limit_gops, gops);
         TW_TRY(tw_limits_gbps(b->limits, packed->stride, packed->count, &gbps));
         row->limit_gbps = better(row->limit_gbps, gbps);
         TW_TRY(tw_measure(workload, b->context->threads, candidate, 1, tw_now_ns() + ROUND_NS,
@@ -65,7 +66,8 @@ static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candid
     }
     row->timing.median_ns = median(medians, b->rounds);
     row->timing.p90_ns = median(p90s, b->rounds);
-    row->limit_gops = better(row->limit_gops, tw_limits_gops(b->limits, p));
+    TW_TRY(tw_limits_gops(b->limits, p, &gops));
+    row->limit_gops = better(row->limit_gops, gops);
     row->share = tw_limits_floor_ns(p, row->limit_gops, row->limit_gbps) / row->timing.median_ns;
     return TW_OK;
 }

@@ -70,6 +70,7 @@ static void check_compiler(doctor *d) {
 static void check_kernels(doctor *d) {
     static const char remedy[] = "generated code must run: see the sentence above, and TW_DEBUG=5";
     char found[200];
+    double gops = 0, gflops = 0;
     tw_threads *threads = NULL;
     tw_limits *limits = NULL;
     tw_problem f32, i8;
@@ -77,10 +78,11 @@ static void check_kernels(doctor *d) {
     if (status == TW_OK) status = tw_problem_parse("M=512,N=64,K=64,w=i8,a=i8", true, &i8);
     if (status == TW_OK) status = tw_threads_create(NULL, d->target.threads, &threads);
     if (status == TW_OK) status = tw_limits_create(&d->target, threads, &limits);
+    if (status == TW_OK) status = tw_limits_gops(limits, &i8, &gops);
+    if (status == TW_OK) status = tw_limits_gops(limits, &f32, &gflops);
     if (status != TW_OK) {
         tell(d, BAD, "kernels", tw_error_message(), remedy);
     } else {
-        double gops = tw_limits_gops(limits, &i8), gflops = tw_limits_gops(limits, &f32);
         snprintf(found, sizeof found,
                  "generated, loaded and run: %.0f GOPS (%s), %.0f GFLOPS in f32", gops,
                  tw_limits_class(limits, &i8), gflops);

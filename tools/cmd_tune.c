@@ -15,8 +15,9 @@ static int run(const cli_args *args) {
     if (code) return code;
     code = input_context(args->words[0], args, TW_MODE_TUNE, &setup, &context);
     if (!code) {
-        code = tuning_run(context, &in, args,
-                          args->budget_s > 0 ? args->budget_s : DEFAULT_BUDGET_S, &t);
+        code =
+            tuning_run(context, &in, args, args->budget_s > 0 ? args->budget_s : DEFAULT_BUDGET_S,
+                       TUNING_IN_TIME, &t);
         if (t.decided) tuning_table(&t);
         int left = in.count - t.decided - t.failed;
         if (t.stopped || t.overrun)

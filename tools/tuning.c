@@ -37,15 +37,15 @@ static void release_interrupt(void) {
 
 /* ---- the budget ------------------------------------------------------------------------------ */
 
-/* What a problem needs: building and bookkeeping, and some dozens of samples of about the guess's
+/* What a problem needs: its data made and packed, and some dozens of samples of about the guess's
  * time. */
-static double weight_of(const tw_context *context, const tw_problem *problem) {
-    const double base_s = 0.1, samples = 40;
+static double weight_of(const tw_context *context, const tw_problem *p) {
+    const double base_s = 0.1, weight_s = 25e-9, samples = 40;
     const tw_template *tmpl;
     tw_config config;
-    if (tw_guess(&context->target, problem, NULL, &tmpl, &config, NULL) != TW_OK) return 0.001;
-    double ns = tmpl->cost(&context->target, problem, &config) / context->target.threads;
-    return base_s + samples * ns / 1e9;
+    if (tw_guess(&context->target, p, NULL, &tmpl, &config, NULL) != TW_OK) return 0;
+    double ns = tmpl->cost(&context->target, p, &config) / context->target.threads;
+    return base_s + weight_s * (double)p->N * (double)p->K + samples * ns / 1e9;
 }
 
 static bool known_before(tuning *t, const tw_problem *problem) {
@@ -58,6 +58,15 @@ static bool known_before(tuning *t, const tw_problem *problem) {
 
 static bool anew(const cli_args *args) { return args->again || args->exhaustive; }
 
+/* What is known first, then the heaviest: what the large ones take beyond their share, the small
+ * ones can still make up for. */
+static int by_weight(const void *a, const void *b) {
+    const tuning_row *x = *(tuning_row *const *)a, *y = *(tuning_row *const *)b;
+    if (!x->weight != !y->weight) return x->weight ? 1 : -1;
+    if (x->weight != y->weight) return x->weight > y->weight ? -1 : 1;
+    return x < y ? -1 : x > y; /* as given */
+}
+
 static void share_out(tuning *t) {
     for (int i = 0; i < t->in->count; i++) {
         tuning_row *row = &t->rows[i];
@@ -66,8 +75,10 @@ static void share_out(tuning *t) {
         t->known += known;
         if (!known || anew(t->args)) row->weight = weight_of(t->context, &row->item->problem);
         t->weights += row->weight;
+        t->order[i] = row;
     }
     t->all = t->weights;
+    qsort(t->order, (size_t)t->in->count, sizeof *t->order, by_weight);
 }
 
 /* ---- progress -------------------------------------------------------------------------------- */
@@ -79,7 +90,7 @@ static int progress(void *user, int done, int total) {
     int64_t now = tw_now_ns();
     if (now - shown_ns >= EVERY_NS) {
         shown_ns = now;
-        const tuning_row *row = &t->rows[t->at];
+        const tuning_row *row = t->order[t->at];
         double part = total > 0 ? (double)tw_min(done, total) / total : 0;
         double share = t->all > 0 ? (t->all - t->weights + row->weight * part) / t->all : 1;
         double spent = (double)(now - t->start_ns) / 1e9,
@@ -184,7 +195,7 @@ static tw_status rate(tuning *t, tuning_row *row) {
     row->guess_ns = row->result.guess_ns > 0 ? row->result.guess_ns : guess_before(t->context, p);
     row->reference_ns = time_reference(p);
     if (!t->limits) TW_TRY(tw_limits_create(&t->context->target, t->context->threads, &t->limits));
-    row->limit_gops = tw_limits_gops(t->limits, p);
+    TW_TRY(tw_limits_gops(t->limits, p, &row->limit_gops));
     TW_TRY(read_limit(t, p, &row->limit_gbps));
     t->rated++;
     t->rating_ns += tw_now_ns() - start;
@@ -239,11 +250,11 @@ static tw_status tune_row(tuning *t, tuning_row *row) {
     request.progress = progress;
     request.user = t;
     request.result = &row->result;
-    request.budget_s = row->weight > 0 ? left * row->weight / t->weights : 0;
-    if (row->weight > 0 && left <= 0) {
-        t->overrun = true;
-        return TW_OK;
-    }
+    if (row->weight > 0 && left <= 0) t->overrun = true;
+    if (t->overrun && t->end == TUNING_IN_TIME) return TW_OK;
+    /* Too little for anything but the least there is to do. */
+    const double least_s = 1e-3;
+    if (row->weight > 0) request.budget_s = left > 0 ? left * row->weight / t->weights : least_s;
     tw_status status = tw_plan_decide(t->context, &request, &row->decision);
     t->weights -= row->weight;
     if (status == TW_UNSUPPORTED || status == TW_VERIFY) {
@@ -266,12 +277,13 @@ static void begin(const tuning *t) {
 }
 
 int tuning_run(tw_context *context, const input *in, const cli_args *args, double budget_s,
-               tuning *out) {
+               tuning_end end, tuning *out) {
     tuning *t = out;
-    *t = (tuning){.context = context, .args = args, .in = in, .start_ns = tw_now_ns()};
+    *t = (tuning){.context = context, .args = args, .in = in, .end = end, .start_ns = tw_now_ns()};
     t->deadline_ns = t->start_ns + (int64_t)(budget_s * 1e9);
     t->rows = calloc((size_t)in->count, sizeof *t->rows);
-    if (!t->rows) {
+    t->order = (tuning_row **)calloc((size_t)in->count, sizeof *t->order);
+    if (!t->rows || !t->order) {
         tw_fail(TW_MEMORY, "problems: out of memory for %d", in->count);
         return cli_failed();
     }
@@ -281,7 +293,7 @@ int tuning_run(tw_context *context, const input *in, const cli_args *args, doubl
     begin(t);
     catch_interrupt();
     for (t->at = 0; t->at < in->count && status == TW_OK && !interrupted; t->at++)
-        status = tune_row(t, &t->rows[t->at]);
+        status = tune_row(t, t->order[t->at]);
     t->stopped = interrupted;
     release_interrupt();
     out_progress_clear();
@@ -331,5 +343,6 @@ void tuning_table(const tuning *t) {
 void tuning_free(tuning *t) {
     tw_limits_destroy(t->limits);
     free(t->rows);
+    free((void *)t->order);
     *t = (tuning){0};
 }

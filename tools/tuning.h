@@ -16,11 +16,17 @@ typedef struct tuning_row {
     double gops, limit_gops, limit_gbps, share;
 } tuning_row;
 
+/* What happens where the budget was too small: problems are left for another run, or each still
+ * gets the least that decides it. */
+typedef enum tuning_end { TUNING_IN_TIME, TUNING_ALL } tuning_end;
+
 typedef struct tuning {
+    tuning_end end;
     tw_context *context;
     const cli_args *args;
     const input *in;
-    tuning_row *rows; /* one an item; owned */
+    tuning_row *rows;   /* one an item; owned */
+    tuning_row **order; /* in which they are tuned; owned */
     tw_limits *limits;
     double cold_gbps; /* 0 until measured */
     int64_t start_ns, deadline_ns;
@@ -38,7 +44,7 @@ typedef struct tuning {
  * (JSON) or a note is printed as each problem is done.  Gives an exit code: CLI_OK when every
  * problem is decided. */
 int tuning_run(tw_context *context, const input *in, const cli_args *args, double budget_s,
-               tuning *out);
+               tuning_end end, tuning *out);
 /* The table at the end, and how to go on where something is left. */
 void tuning_table(const tuning *t);
 void tuning_free(tuning *t);
