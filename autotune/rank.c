@@ -42,36 +42,59 @@ tw_status tw_rank(tw_space *space, const tw_target *target, const tw_problem *pr
     return TW_OK;
 }
 
+/* What it costs a point to share one tunable's value with one that was picked, relative to its
+ * cost. */
+static const double SHARED = 0.003;
 enum { OWN_SHARE = 2 };
 
-/* How a point relates to those picked before it. */
-typedef struct kin {
-    int own;    /* of its template */
-    bool equal; /* one costs the same */
-} kin;
-
-static kin kin_of(const tw_space *space, const int *picked, int count, int i) {
-    const tw_point *p = &space->points[i];
-    kin k = {0};
-    for (int j = 0; j < count; j++) {
-        const tw_point *other = &space->points[picked[j]];
-        if (other->tmpl != p->tmpl) continue;
-        k.own++;
-        k.equal = k.equal || other->cost == p->cost;
-    }
-    return k;
+/* Tunables in which two configs agree. */
+static int agreement(tw_config a, tw_config b) {
+    int count = 0;
+    for (int i = 0; i < TW_TUNABLE_COUNT; i++)
+        count += *tw_config_field(&a, i) == *tw_config_field(&b, i);
+    return count;
 }
 
-int tw_rank_pick(const tw_space *space, bool *taken, int room, int *out) {
-    enum { SHARES, DISTINCT, ANY, PASSES };
+/* The free point with the least dearness; -1 when none is left, or none of templates that have
+ * their share. */
+static int least(const tw_space *space, const bool *taken, const double *dear, const int *picked,
+                 int count, bool shares) {
+    int best = -1;
+    double best_score = INFINITY;
+    for (int i = 0; i < space->count; i++) {
+        const tw_point *p = &space->points[i];
+        double score = isnan(p->cost) ? INFINITY : p->cost * dear[i];
+        if (taken[i] || (best >= 0 && score >= best_score)) continue;
+        int own = 0;
+        for (int j = 0; shares && j < count; j++) own += space->points[picked[j]].tmpl == p->tmpl;
+        if (shares && own >= OWN_SHARE) continue;
+        best = i;
+        best_score = score;
+    }
+    return best;
+}
+
+tw_status tw_rank_pick(const tw_space *space, bool *taken, int room, int *out, int *picked) {
+    double *dear = malloc((size_t)space->count * sizeof *dear + 1);
+    if (!dear)
+        return tw_fail(TW_MEMORY, "search space: %d configs do not fit memory", space->count);
+    for (int i = 0; i < space->count; i++) dear[i] = 1;
     int count = 0;
-    for (int pass = 0; pass < PASSES; pass++)
-        for (int i = 0; i < space->count && count < room; i++) {
-            if (taken[i]) continue;
-            kin k = kin_of(space, out, count, i);
-            if ((pass <= DISTINCT && k.equal) || (pass == SHARES && k.own == OWN_SHARE)) continue;
-            taken[i] = true;
-            out[count++] = i;
+    for (bool shares = true; count < room;) {
+        int id = least(space, taken, dear, out, count, shares);
+        if (id < 0 && !shares) break;
+        if (id < 0) {
+            shares = false;
+            continue;
         }
-    return count;
+        taken[id] = true;
+        out[count++] = id;
+        const tw_point *p = &space->points[id];
+        for (int i = 0; i < space->count; i++)
+            if (space->points[i].tmpl == p->tmpl)
+                dear[i] += SHARED * agreement(space->points[i].config, p->config);
+    }
+    free(dear);
+    *picked = count;
+    return TW_OK;
 }

@@ -31,7 +31,8 @@ typedef struct tw_search {
     bool *taken;       /* known, measured, failed or about to be */
     tw_workload *workload;
     int guess; /* index */
-    /* Best of the latest wave, best first, measured side by side; after the final the guess, too. */
+    /* Best of the latest wave, best first, measured side by side; after the final the guess, too.
+     */
     int leaders[TW_LEADERS + 1];
     int leader_count;
     int rows;                   /* different rows of x in a verification */

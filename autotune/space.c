@@ -20,8 +20,8 @@ static tw_status add_point(tw_space *space, const tw_template *tmpl, const tw_ta
     return TW_OK;
 }
 
-/* The template's axis, and the guess's value where that is another one: so that there are steps from the
- * guess in every direction. */
+/* The template's axis, and the guess's value where that is another one: so that there are steps
+ * from the guess in every direction. */
 typedef struct widened {
     int tunable, count, at;
     int32_t values[TW_SPACE_VALUES + 1];

@@ -15,8 +15,8 @@ typedef struct tw_space {
     int count, capacity;
 } tw_space;
 
-/* Adds each combination of the template's axes, and of its guess's values where they lie off the axes, that
- * its reject() lets pass.  The template must take the problem.  Errors: MEMORY. */
+/* Adds each combination of the template's axes, and of its guess's values where they lie off the
+ * axes, that its reject() lets pass.  The template must take the problem.  Errors: MEMORY. */
 tw_status tw_space_add(tw_space *space, const tw_template *tmpl, const tw_target *target,
                        const tw_problem *problem);
 void tw_space_free(tw_space *space);

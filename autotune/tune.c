@@ -128,16 +128,43 @@ static tw_status verified(tw_search *s, int id, bool *yes) {
     return TW_OK;
 }
 
-/* Drops leaders that compute wrong results, from the first on, until one does not. */
-static tw_status verify_leader(tw_search *s) {
-    while (s->leader_count) {
-        bool yes;
-        TW_TRY(verified(s, s->leaders[0], &yes));
-        if (yes) break;
-        s->leader_count--;
-        memmove(s->leaders, s->leaders + 1, (size_t)s->leader_count * sizeof *s->leaders);
+/* The fastest without a failure, of those timed here or of those known; -1 when there is none. */
+static int fastest(const tw_search *s, bool here) {
+    int best = -1;
+    for (int i = 0; i < s->space.count; i++) {
+        const tw_entry *e = &s->entries[i];
+        bool good = e->state == TW_ENTRY_TIMED || e->state == TW_ENTRY_VERIFIED;
+        if (good && e->here == here && (best < 0 || e->median_ns < s->entries[best].median_ns))
+            best = i;
     }
-    return TW_OK;
+    return best;
+}
+
+/* Who is next when all leaders turned out wrong, or the run was stopped before there was one. */
+static int next_best(const tw_search *s) {
+    int best = fastest(s, true);
+    if (best >= 0 || !s->result.stopped) return best;
+    best = fastest(s, false);
+    return best < 0 && s->entries[s->guess].state != TW_ENTRY_FAILED ? s->guess : best;
+}
+
+/* Sees to it that the first leader computes what it should: drops those that do not, then takes the
+ * next best.  None is left when nothing that was timed does, or when time is out. */
+static tw_status verify_leader(tw_search *s) {
+    for (;;) {
+        int id = s->leader_count ? s->leaders[0] : next_best(s);
+        if (id < 0) return TW_OK;
+        bool yes;
+        TW_TRY(verified(s, id, &yes));
+        if (yes) {
+            s->leaders[0] = id;
+            s->leader_count = (int)tw_max(s->leader_count, 1);
+            return TW_OK;
+        }
+        if (s->leader_count) s->leader_count--;
+        memmove(s->leaders, s->leaders + 1, (size_t)s->leader_count * sizeof *s->leaders);
+        if (tw_env_now(s->env) >= s->end_ns) return TW_OK;
+    }
 }
 
 /* ---- the search ---- */
@@ -182,7 +209,8 @@ static tw_status first_wave(tw_search *s) {
     int known_count = best_known(s, TW_LEADERS, known);
     for (int i = 0; i < known_count; i++)
         if (!listed(ids, count, known[i])) ids[count++] = known[i];
-    int fresh = tw_rank_pick(&s->space, s->taken, wave_room(s, WAVE_SHARE), ids + count);
+    int fresh;
+    TW_TRY(tw_rank_pick(&s->space, s->taken, wave_room(s, WAVE_SHARE), ids + count, &fresh));
     s->planned = s->request->exhaustive ? s->space.count : s->done + fresh + TW_MAX_NEIGHBOURS;
     return tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, WAVE_SHARE));
 }
@@ -226,7 +254,8 @@ static tw_status the_rest(tw_search *s) {
     while (!out_of_time(s, SEARCH_SHARE)) {
         int ids[TW_MAX_WAVE], count = s->leader_count;
         memcpy(ids, s->leaders, (size_t)count * sizeof *ids);
-        int fresh = tw_rank_pick(&s->space, s->taken, wave_room(s, SEARCH_SHARE), ids + count);
+        int fresh;
+        TW_TRY(tw_rank_pick(&s->space, s->taken, wave_room(s, SEARCH_SHARE), ids + count, &fresh));
         if (!fresh) break;
         TW_TRY(tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
         TW_TRY(verify_leader(s));
@@ -261,37 +290,13 @@ static void settle_ties(tw_search *s) {
     s->leaders[0] = chosen;
 }
 
-/* The fastest without a failure, of those timed here or of those known; -1 when there is none. */
-static int fastest(const tw_search *s, bool here) {
-    int best = -1;
-    for (int i = 0; i < s->space.count; i++) {
-        const tw_entry *e = &s->entries[i];
-        bool good = e->state == TW_ENTRY_TIMED || e->state == TW_ENTRY_VERIFIED;
-        if (good && e->here == here && (best < 0 || e->median_ns < s->entries[best].median_ns))
-            best = i;
-    }
-    return best;
-}
-
-/* Who is next when all leaders turned out wrong, or the run was stopped before there was one. */
-static int next_best(const tw_search *s) {
-    int best = fastest(s, true);
-    if (best >= 0 || !s->result.stopped) return best;
-    best = fastest(s, false);
-    return best < 0 && s->entries[s->guess].state != TW_ENTRY_FAILED ? s->guess : best;
-}
-
 static tw_status decide(tw_search *s) {
     settle_ties(s);
     TW_TRY(verify_leader(s));
-    while (!s->leader_count) {
-        int id = next_best(s);
+    if (!s->leader_count) {
         bool late = tw_env_now(s->env) >= s->end_ns;
-        if (id < 0 || late)
-            return tw_fail(TW_VERIFY, "problem: %d configs failed, none verified%s",
-                           s->result.failed, late ? " within the budget" : "");
-        s->leaders[s->leader_count++] = id;
-        TW_TRY(verify_leader(s));
+        return tw_fail(TW_VERIFY, "problem: %d configs failed, none verified%s", s->result.failed,
+                       late ? " within the budget" : "");
     }
     const tw_entry *e = &s->entries[s->leaders[0]], *guess = &s->entries[s->guess];
     const tw_point *p = &s->space.points[s->leaders[0]];

@@ -111,28 +111,60 @@ static void test_rank_orders_by_cost_then_nearness_to_the_guess(void **state) {
     tw_space_free(&s);
 }
 
-static void test_pick_gives_each_template_a_share_and_no_equals(void **state) {
-    (void)state;
-    the_fake.cost = cost_by_tile;
+static tw_space ranked_both(void) {
     tw_space s = space_of(&fake_a);
     assert_int_equal(tw_space_add(&s, &fake_b, &target, &problem), TW_OK);
     assert_int_equal(tw_rank(&s, &target, &problem), TW_OK);
+    return s;
+}
+
+static void test_pick_gives_each_template_a_share(void **state) {
+    (void)state;
+    the_fake.cost = cost_by_tile;
+    tw_space s = ranked_both();
     bool taken[128] = {false};
-    int ids[128];
-    int count = tw_rank_pick(&s, taken, 6, ids);
+    int ids[128], count = 0, rest = 0;
+    assert_int_equal(tw_rank_pick(&s, taken, 6, ids, &count), TW_OK);
     assert_int_equal(count, 6);
+    assert_int_equal(ids[0], 0); /* the best by the model comes first */
     int of_b = 0;
     for (int i = 0; i < count; i++) {
         assert_true(taken[ids[i]]);
         of_b += s.points[ids[i]].tmpl == &fake_b;
-        for (int j = 0; j < i; j++) assert_true(s.points[ids[i]].cost != s.points[ids[j]].cost);
     }
-    /* Both of fake.b cost the same: one of them. */
-    assert_int_equal(of_b, 1);
+    assert_int_equal(of_b, 2);
     /* In the end everything is picked, and once. */
-    int rest = tw_rank_pick(&s, taken, 128, ids);
+    assert_int_equal(tw_rank_pick(&s, taken, 128, ids, &rest), TW_OK);
     assert_int_equal(rest, s.count - count);
-    assert_int_equal(tw_rank_pick(&s, taken, 128, ids), 0);
+    for (int i = 0; i < s.count; i++) assert_true(taken[i]);
+    assert_int_equal(tw_rank_pick(&s, taken, 128, ids, &rest), TW_OK);
+    assert_int_equal(rest, 0);
+    tw_space_free(&s);
+}
+
+/* block_m makes hardly a difference, micro_m some. */
+static double cost_by_rows(const tw_template *tmpl, const tw_config *c) {
+    if (tmpl == &fake_b) return 1000;
+    return 100 + 0.5 * c->micro_m + 0.2 * c->micro_n / 8 + 0.001 * c->block_m;
+}
+
+static void test_pick_spreads_over_the_space(void **state) {
+    (void)state;
+    the_fake.cost = cost_by_rows;
+    tw_space s = space_of(&fake_a);
+    assert_int_equal(tw_rank(&s, &target, &problem), TW_OK);
+    /* By cost alone the first five are one tile with different blocks. */
+    for (int i = 0; i < 5; i++) assert_int_equal(s.points[i].config.micro_m, 1);
+    bool taken[128] = {false}, seen_m[16] = {false}, seen_n[128] = {false};
+    int ids[16], count, tiles_m = 0, tiles_n = 0;
+    assert_int_equal(tw_rank_pick(&s, taken, 8, ids, &count), TW_OK);
+    for (int i = 0; i < count; i++) {
+        const tw_config *c = &s.points[ids[i]].config;
+        tiles_m += !seen_m[c->micro_m];
+        tiles_n += !seen_n[c->micro_n];
+        seen_m[c->micro_m] = seen_n[c->micro_n] = true;
+    }
+    assert_true(tiles_m >= 3 && tiles_n >= 3);
     tw_space_free(&s);
 }
 
@@ -206,7 +238,8 @@ int main(void) {
         cmocka_unit_test_setup(test_neighbours_are_one_step_along_one_axis, set_up),
         cmocka_unit_test_setup(test_neighbours_at_corners_and_off_the_axes, set_up),
         cmocka_unit_test_setup(test_rank_orders_by_cost_then_nearness_to_the_guess, set_up),
-        cmocka_unit_test_setup(test_pick_gives_each_template_a_share_and_no_equals, set_up),
+        cmocka_unit_test_setup(test_pick_gives_each_template_a_share, set_up),
+        cmocka_unit_test_setup(test_pick_spreads_over_the_space, set_up),
         cmocka_unit_test_setup(test_guess_is_the_cheapest_and_says_why, set_up),
         cmocka_unit_test_setup(test_guess_keeps_to_a_layout, set_up),
         cmocka_unit_test_setup(test_no_guess_names_every_reason, set_up),
