@@ -200,7 +200,10 @@ static tw_status fake_load(void *user, const tw_template *tmpl, const tw_problem
 
 static int64_t fake_now(void *user) {
     (void)user;
-    return the_fake.now;
+    pthread_mutex_lock(&lock);
+    int64_t now = the_fake.now;
+    pthread_mutex_unlock(&lock);
+    return now;
 }
 static const tw_template *fake_row_of(void *user, int i) {
     (void)user;
