@@ -67,14 +67,14 @@ static tw_status take(cursor *c, uint64_t size, const uint8_t **out) {
 }
 
 static tw_status take_u32(cursor *c, uint32_t *out) {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     TW_TRY(take(c, 4, &p));
     *out = tw_load_u32(p);
     return TW_OK;
 }
 
 static tw_status take_u64(cursor *c, uint64_t *out) {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     TW_TRY(take(c, 8, &p));
     *out = tw_load_u64(p);
     return TW_OK;
@@ -178,7 +178,7 @@ static tw_status read_kvs(cursor *c, facts *f) {
 }
 
 static tw_status read_header(cursor *c, facts *f) {
-    const uint8_t *magic;
+    const uint8_t *magic = NULL;
     uint32_t version;
     c->where = "header";
     TW_TRY(take(c, 4, &magic));
