@@ -109,18 +109,18 @@ static void fill_scales(const tw_problem *p, int64_t count, tw_data *d) {
 
 static tw_status reserve(size_t size, void **p, size_t *bytes) {
     *bytes = size;
-    *p = size ? tw_alloc(&tw_allocator_default, size) : NULL;
-    return size && !*p ? tw_fail(TW_MEMORY, "generated data: %zu bytes, out of memory", size)
-                       : TW_OK;
+    *p = tw_alloc(&tw_allocator_default, size);
+    return *p ? TW_OK : tw_fail(TW_MEMORY, "generated data: %zu bytes, out of memory", size);
 }
 
 static tw_status reserve_all(const tw_problem *p, int64_t scales, tw_data *d) {
     const tw_scheme *s = &p->scheme;
     size_t row = tw_dtype_row_bytes(s->weight, p->K);
     TW_TRY(reserve((size_t)p->N * row, &d->weight, &d->weight_bytes));
-    TW_TRY(reserve(tw_dtype_row_bytes(s->scale, scales), &d->scales, &d->scale_bytes));
-    TW_TRY(reserve(tw_dtype_row_bytes(tw_zero_dtype(s), scales), &d->zeros, &d->zero_bytes));
-    return reserve(tw_dtype_row_bytes(p->bias, p->N), &d->bias, &d->bias_bytes);
+    if (scales) TW_TRY(reserve(tw_dtype_row_bytes(s->scale, scales), &d->scales, &d->scale_bytes));
+    if (s->zero_mode)
+        TW_TRY(reserve(tw_dtype_row_bytes(tw_zero_dtype(s), scales), &d->zeros, &d->zero_bytes));
+    return p->bias ? reserve(tw_dtype_row_bytes(p->bias, p->N), &d->bias, &d->bias_bytes) : TW_OK;
 }
 
 tw_status tw_data_create(const tw_problem *problem, tw_data *out) {

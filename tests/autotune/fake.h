@@ -76,9 +76,9 @@ extern const tw_layout fake_layout, fake_other_layout;
 extern const tw_template fake_a, fake_b;
 
 /* A kernel without going through the tuner. */
-tw_candidate fake_candidate(const tw_template *tmpl, const tw_problem *problem, const char *config);
+tw_candidate fake_candidate(const tw_template *tmpl, const tw_problem *problem, const char *text);
 tw_config fake_config(const char *text);
 /* Trials that the sink got for a config; the last one's time. */
-int fake_trials_of(const tw_template *tmpl, const char *config, double *median_ns);
+int fake_trials_of(const tw_template *tmpl, const char *text, double *median_ns);
 
 #endif
