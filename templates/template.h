@@ -1,6 +1,6 @@
-/* templates: kernel families, a row of templates.def each: tests, benchmarks, CLI and the tuner read that row.
- * A template says which problems it takes (and why not), spans a space of configs, guesses a good one
- * without measuring, and emits the code. */
+/* templates: kernel families, a row of templates.def each: tests, benchmarks, CLI and the tuner
+ * read that row. A template says which problems it takes (and why not), spans a space of configs,
+ * guesses a good one without measuring, and emits the code. */
 #ifndef TW_TEMPLATES_TEMPLATE_H
 #define TW_TEMPLATES_TEMPLATE_H
 
@@ -29,7 +29,8 @@ typedef struct tw_template {
     const tw_layout *layout;
     const tw_axis *space;
     int axes;
-    /* NULL: takes the problem on this target; else why not, as a complete sentence.  M is not looked at. */
+    /* NULL: takes the problem on this target; else why not, as a complete sentence.  M is not
+     * looked at. */
     const char *(*reject_problem)(const tw_target *target, const tw_problem *problem);
     /* The same for one config of a problem it takes; problem->M is the bucket's size here. */
     const char *(*reject)(const tw_target *target, const tw_problem *problem,

@@ -39,7 +39,8 @@ static tw_status module_at(const char *path, const tw_module **out) {
     return TW_OK;
 }
 
-/* $TW_MODULE alone when set; else beside this library, where it was installed, on the loader's path. */
+/* $TW_MODULE alone when set; else beside this library, where it was installed, on the loader's
+ * path. */
 static tw_status module_find(const tw_module **out) {
     const char *forced = tw_option_text(TW_OPT_TW_MODULE);
     if (*forced) return module_at(forced, out);

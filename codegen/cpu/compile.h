@@ -1,5 +1,5 @@
-/* From an emitter to bytes: object, IR or assembly, by the LLVM module, which is opened on first use;
- * or the trace of the vocabulary, which needs no LLVM. */
+/* From an emitter to bytes: object, IR or assembly, by the LLVM module, which is opened on first
+ * use; or the trace of the vocabulary, which needs no LLVM. */
 #ifndef TW_CODEGEN_CPU_COMPILE_H
 #define TW_CODEGEN_CPU_COMPILE_H
 

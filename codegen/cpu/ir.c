@@ -161,7 +161,8 @@ void tw_loop_end(tw_ir *g, tw_loop *l, const tw_val *next) {
     g->ops->phi_from(g, l->i, i, latch);
     for (int c = 0; c < l->count; c++) {
         g->ops->phi_from(g, l->carried[c], next[c], latch);
-        /* Tested at the end, the last round's results are what leaves; tested before, the phis are. */
+        /* Tested at the end, the last round's results are what leaves; tested before, the phis are.
+         */
         if (l->runs) l->carried[c] = next[c];
     }
     g->ops->enter(g, l->exit);

@@ -1,8 +1,8 @@
 /* codegen/cpu: a thin vocabulary over LLVM's IR builder, and what turns it into machine code.
  *
- * Templates write kernels with the functions below; C's own loops and ifs are the template language.
- * The functions go through a table (tw_ir_ops), so templates link without LLVM: the LLVM module
- * implements the table, and so does the trace that golden tests compare. */
+ * Templates write kernels with the functions below; C's own loops and ifs are the template
+ * language. The functions go through a table (tw_ir_ops), so templates link without LLVM: the LLVM
+ * module implements the table, and so does the trace that golden tests compare. */
 #ifndef TW_CODEGEN_CPU_IR_H
 #define TW_CODEGEN_CPU_IR_H
 
@@ -40,9 +40,11 @@ typedef void *tw_block;
     X(ADD, add)                                                                                    \
     X(SUB, sub)                                                                                    \
     X(MUL, mul)                                                                                    \
-    X(AND, and) X(OR, or) X(XOR, xor) X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr) X(SMIN, smin)        \
-        X(SMAX, smax) X(UMIN, umin) X(UMAX, umax) X(FADD, fadd) X(FSUB, fsub) X(FMUL, fmul)        \
-            X(FDIV, fdiv) X(FMIN, minnum) X(FMAX, maxnum)
+    X(AND, and)                                                                                    \
+    X(OR, or)                                                                                      \
+    X(XOR, xor) X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr) X(SMIN, smin) X(SMAX, smax) X(UMIN, umin)  \
+        X(UMAX, umax) X(FADD, fadd) X(FSUB, fsub) X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum)      \
+            X(FMAX, maxnum)
 #define TW_UNOPS(X) X(FNEG, fneg) X(FABS, fabs) X(ROUNDEVEN, roundeven)
 #define TW_CASTS(X)                                                                                \
     X(ZEXT, zext)                                                                                  \
@@ -171,7 +173,8 @@ typedef struct tw_loop {
     tw_block head, body, exit, before;
 } tw_loop;
 
-/* tw_loop_begin tests before each round; tw_loop_begin_nonempty only after it (the caller knows lo < hi). */
+/* tw_loop_begin tests before each round; tw_loop_begin_nonempty only after it (the caller knows lo
+ * < hi). */
 void tw_loop_begin(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64_t step,
                    const tw_val *carried, int count);
 void tw_loop_begin_nonempty(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64_t step,
@@ -179,8 +182,9 @@ void tw_loop_begin_nonempty(tw_ir *g, tw_loop *loop, tw_val lo, tw_val hi, int64
 /* next: the values that the following round starts with. */
 void tw_loop_end(tw_ir *g, tw_loop *loop, const tw_val *next);
 
-/* Starts a new basic block.  Instruction selection looks at one block at a time and at what it could know of
- * long chains of sums in it, which costs more than everything else together: cut between steps. */
+/* Starts a new basic block.  Instruction selection looks at one block at a time and at what it
+ * could know of long chains of sums in it, which costs more than everything else together: cut
+ * between steps. */
 void tw_cut(tw_ir *g);
 
 typedef struct tw_if {

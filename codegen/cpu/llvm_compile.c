@@ -1,6 +1,6 @@
 /* The LLVM module's one entry: emitter in, object, IR or assembly out.
- * No IR passes and codegen level Less: vectors and loops are explicit, so LLVM has little left to find
- * and 2-4 ms a kernel are enough.  Own context a compile, so compiles run in parallel. */
+ * No IR passes and codegen level Less: vectors and loops are explicit, so LLVM has little left to
+ * find and 2-4 ms a kernel are enough.  Own context a compile, so compiles run in parallel. */
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
@@ -14,8 +14,8 @@
 #include "codegen/cpu/module.h"
 #include "tw_build.h"
 
-/* These passes cost a third of the time and cannot improve code that is scheduled by its emitter: the
- * machine scheduler even hoists broadcasts and spills them. */
+/* These passes cost a third of the time and cannot improve code that is scheduled by its emitter:
+ * the machine scheduler even hoists broadcasts and spills them. */
 static void start_llvm(void) {
     LLVMInitializeNativeTarget();
     LLVMInitializeNativeAsmPrinter();

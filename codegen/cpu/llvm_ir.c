@@ -44,8 +44,8 @@ static void *constant(tw_ir *g, tw_ty ty, const int64_t *bits, int count) {
     return ty.lanes ? LLVMConstVector(values, (unsigned)lanes) : values[0];
 }
 
-/* A call of an intrinsic; arguments whose type differs from the declaration's are bitcast, since LLVM
- * versions disagree on the operand types of vpdpbusd and its like. */
+/* A call of an intrinsic; arguments whose type differs from the declaration's are bitcast, since
+ * LLVM versions disagree on the operand types of vpdpbusd and its like. */
 static LLVMValueRef call(tw_llvm *l, const char *name, LLVMTypeRef overload, LLVMValueRef *args,
                          int count) {
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));

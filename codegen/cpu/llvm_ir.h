@@ -1,4 +1,5 @@
-/* One kernel under construction in LLVM.  llvm-c appears in the llvm_* files of this folder alone. */
+/* One kernel under construction in LLVM.  llvm-c appears in the llvm_* files of this folder alone.
+ */
 #ifndef TW_CODEGEN_CPU_LLVM_IR_H
 #define TW_CODEGEN_CPU_LLVM_IR_H
 

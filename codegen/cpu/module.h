@@ -1,4 +1,5 @@
-/* What libtilewright and its LLVM module agree on.  The module is opened by dlopen and exports one symbol. */
+/* What libtilewright and its LLVM module agree on.  The module is opened by dlopen and exports one
+ * symbol. */
 #ifndef TW_CODEGEN_CPU_MODULE_H
 #define TW_CODEGEN_CPU_MODULE_H
 

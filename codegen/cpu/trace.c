@@ -1,3 +1,4 @@
+/* The vocabulary written down, operation by operation: see trace.h. */
 #include "codegen/cpu/trace.h"
 
 #include <stdint.h>

@@ -50,7 +50,8 @@ int32_t tw_code_get(const void *row, tw_dtype dtype, int64_t i);
 /* Pad bits keep what they were: clear the row first. */
 void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code);
 
-/* Codes [first, first + count) of a canonical row as bytes, counted from the dtype's smallest code. */
+/* Codes [first, first + count) of a canonical row as bytes, counted from the dtype's smallest code.
+ */
 void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count, uint8_t *out);
 /* The way back; the row's bits must be 0 before. */
 void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const uint8_t *codes);

@@ -16,7 +16,8 @@ typedef struct tw_kernel_args {
     void *xq;         /* packed x: rows of xq_stride bytes, a compile-time constant of the kernel */
     void *xmeta;      /* per row: scales, sums; rows of xmeta_stride bytes, likewise */
     const void *w;    /* packed weights */
-    const float *bias; /* f32, round_up(N, 64) entries, whatever the caller's bias was; NULL without */
+    const float
+        *bias; /* f32, round_up(N, 64) entries, whatever the caller's bias was; NULL without */
     void *y;
     int64_t y_stride; /* bytes between rows */
     int64_t M;        /* rows that exist: a tile at the end computes more but stores only these */

@@ -1,6 +1,6 @@
 /* Activations as vector arithmetic; relative error a few 1e-7.
- * The polynomials are Chebyshev fits made for this file: 2^r on [-0.5, 0.5], and exp(a^2) * erfc(a) as a
- * polynomial of 1 / (1 + 0.3 a) for a in [0, 10.2]. */
+ * The polynomials are Chebyshev fits made for this file: 2^r on [-0.5, 0.5], and exp(a^2) * erfc(a)
+ * as a polynomial of 1 / (1 + 0.3 a) for a in [0, 10.2]. */
 #include "src/core/dtype.h"
 #include "templates/cpu/gemm.h"
 
@@ -22,7 +22,8 @@ static tw_val emit_exp(tw_ir *g, tw_val v) {
                                      0.240226509223f,
                                      0.693147206703f,
                                      1.0f};
-    /* The limit is the first operand: minps and maxps give the second where the two do not compare. */
+    /* The limit is the first operand: minps and maxps give the second where the two do not compare.
+     */
     v = tw_binary(g, TW_IR_FMIN, constant(v, g, 88.0f), v);
     v = tw_binary(g, TW_IR_FMAX, constant(v, g, -87.0f), v);
     tw_val magic =

@@ -1,8 +1,8 @@
-/* cpu.bf16_gemm: bf16 x times weights that bf16 holds exactly, by the dot product of bf16 pairs with f32 sums.
- * Half or twice the rate of f32 FMA, depending on the processor: the tuner decides.
+/* cpu.bf16_gemm: bf16 x times weights that bf16 holds exactly, by the dot product of bf16 pairs
+ * with f32 sums. Half or twice the rate of f32 FMA, depending on the processor: the tuner decides.
  *
- * Codes minus zeros come as exact f32 columns; those have at most 8 significant bits, so their upper halves
- * are the bf16, and two columns make a vector of pairs by one shift and one OR. */
+ * Codes minus zeros come as exact f32 columns; those have at most 8 significant bits, so their
+ * upper halves are the bf16, and two columns make a vector of pairs by one shift and one OR. */
 #include "src/core/dtype.h"
 #include "templates/cpu/convert.h"
 #include "templates/cpu/cost.h"

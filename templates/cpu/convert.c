@@ -1,10 +1,12 @@
+/* Conversions by instruction where the target has them, by arithmetic elsewhere. */
 #include "templates/cpu/convert.h"
 
 #include <assert.h>
 
 static tw_val k32(tw_ir *g, int lanes, int64_t v) { return tw_const_int(g, tw_i32(lanes), v); }
 
-/* f16 bits (in i32 lanes) to f32 by arithmetic: where there is no F16C, LLVM would call a library. */
+/* f16 bits (in i32 lanes) to f32 by arithmetic: where there is no F16C, LLVM would call a library.
+ */
 static tw_val half_to_f32(tw_ir *g, tw_val bits) {
     int n = bits.ty.lanes;
     tw_val magnitude = tw_and(g, bits, k32(g, n, 0x7fff));
@@ -23,7 +25,8 @@ static tw_val f32_to_half(tw_ir *g, tw_val v) {
     tw_val bits = tw_bitcast(g, v, tw_i32(n));
     tw_val magnitude = tw_and(g, bits, k32(g, n, 0x7fffffff));
     tw_val sign = tw_and(g, tw_lshr(g, bits, 16), k32(g, n, 0x8000));
-    /* Normal: rebias the exponent, round half to even at bit 13; too large becomes infinity by itself. */
+    /* Normal: rebias the exponent, round half to even at bit 13; too large becomes infinity by
+     * itself. */
     tw_val odd = tw_and(g, tw_lshr(g, magnitude, 13), k32(g, n, 1));
     tw_val rounded = tw_add(g, tw_add(g, magnitude, k32(g, n, (int64_t)0xc8000fff)), odd);
     tw_val normal = tw_lshr(g, rounded, 13);
@@ -79,7 +82,8 @@ tw_val tw_broadcast(tw_ir *g, tw_ty vector, tw_val pointer) {
 
 tw_val tw_reduce(tw_ir *g, tw_binop op, tw_val vector) {
     int n = vector.ty.lanes;
-    /* Each round combines every lane with the one half the distance away, so all lanes stay equal. */
+    /* Each round combines every lane with the one half the distance away, so all lanes stay equal.
+     */
     for (int distance = n / 2; distance; distance /= 2) {
         int mask[64];
         for (int i = 0; i < n; i++) mask[i] = i ^ distance;

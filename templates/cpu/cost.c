@@ -1,3 +1,4 @@
+/* Space, model of time, and guess of the kernels over panel64: see cost.h. */
 #include "templates/cpu/cost.h"
 
 #include "src/core/dtype.h"
@@ -46,8 +47,8 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
     int64_t rows = tw_max(1, problem->M);
     double tiles = (double)(tw_ceil_div(rows, c->micro_m) * tw_ceil_div(problem->N, c->micro_n));
     double compute = tiles * tile_cycles(target, problem, c, loop) / 3; /* 3 GHz */
-    /* Weights come once a block of rows, at some 12 bytes a nanosecond; short runs of a panel's rows and a
-     * missing prefetch cost, longer blocks of rows leave the L2 cache. */
+    /* Weights come once a block of rows, at some 12 bytes a nanosecond; short runs of a panel's
+     * rows and a missing prefetch cost, longer blocks of rows leave the L2 cache. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
     double stream = passes * (double)tw_problem_weight_bytes(problem) / 12;
     if (c->micro_n < TW_PANEL_ROWS) stream *= 1.1;
@@ -64,7 +65,8 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
            tasks * 100;
 }
 
-/* Blocks: rows for the L2 cache, columns so that every thread has several tasks when there is work enough. */
+/* Blocks: rows for the L2 cache, columns so that every thread has several tasks when there is work
+ * enough. */
 static void set_blocks(const tw_target *target, const tw_problem *problem, tw_config *c) {
     int64_t rows = tw_max(1, problem->M), threads = tw_max(1, target->threads);
     c->block_m = (int32_t)tw_round_up(tw_min(rows, 120), c->micro_m);

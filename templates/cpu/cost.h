@@ -1,5 +1,6 @@
-/* The search space of the panel64 kernels, and a model of their time: it ranks configs for the tuner and
- * makes the untuned guess.  A template describes its inner loop by the vector instructions it needs. */
+/* The search space of the panel64 kernels, and a model of their time: it ranks configs for the
+ * tuner and makes the untuned guess.  A template describes its inner loop by the vector
+ * instructions it needs. */
 #ifndef TW_TEMPLATES_CPU_COST_H
 #define TW_TEMPLATES_CPU_COST_H
 

@@ -1,3 +1,4 @@
+/* Codes to floats in registers: see dequant.h. */
 #include "templates/cpu/dequant.h"
 
 #include "src/core/dtype.h"

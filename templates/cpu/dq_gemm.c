@@ -1,5 +1,5 @@
-/* cpu.dq_gemm: weights become f32 in registers, products and sums in f32: weight-only quantization, and
- * plain f32, f16, bf16 weights.
+/* cpu.dq_gemm: weights become f32 in registers, products and sums in f32: weight-only quantization,
+ * and plain f32, f16, bf16 weights.
  *
  *   y = sum_folds s * (sum_k x * (q - zero))     value zeros: sum_k x * (q * s + zero) */
 #include "src/core/dtype.h"
@@ -59,7 +59,8 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
     return tw_layout_panel64.reject(problem);
 }
 
-/* AND, OR and subtraction a column of codes, and a shift for half of them; AVX-512 does AND and OR at once. */
+/* AND, OR and subtraction a column of codes, and a shift for half of them; AVX-512 does AND and OR
+ * at once. */
 static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
     int bits = tw_dtype_bits(problem->scheme.weight);
     bool wide = tw_target_isa(target)->vector_bytes == 64, single = !(bits & (bits - 1));

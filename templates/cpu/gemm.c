@@ -20,7 +20,8 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     t->lanes = tw_target_lanes(g->target);
     t->rows = config->micro_m;
     t->nv = config->micro_n / t->lanes;
-    /* Totals stay in registers while they and the accumulators fit: slots are cheap, spills in the loop are not. */
+    /* Totals stay in registers while they and the accumulators fit: slots are cheap, spills in the
+     * loop are not. */
     int vectors = t->rows * t->nv;
     t->carried = 2 * vectors <= tw_target_isa(g->target)->vector_registers ? vectors : 0;
     t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
@@ -85,7 +86,8 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
 
 /* ---- the walk over K of one tile ---- */
 
-/* Bodies of one fold: acc from init through steps; bodies is a value because the last unit may be short. */
+/* Bodies of one fold: acc from init through steps; bodies is a value because the last unit may be
+ * short. */
 static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val bodies,
                         int64_t constant_bodies) {
     tw_ir *g = t->g;
@@ -117,7 +119,8 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
 
 static tw_val slot(tw_gemm *t, int i) { return tw_at(t->g, t->tile, (int64_t)i * t->lanes * 4); }
 
-/* Totals live in registers (carried) or, when tiles are large, in the slots, which only fold() then touches. */
+/* Totals live in registers (carried) or, when tiles are large, in the slots, which only fold() then
+ * touches. */
 static void fold_totals(tw_gemm *t, const tw_val *acc, tw_val *total) {
     int count = t->rows * t->nv, align = t->lanes * 4;
     tw_val loaded[TW_TILE];

@@ -1,5 +1,5 @@
-/* templates/cpu: what the matmul templates over panel64 share: the walk over a tile's K, the store of a
- * tile, activations, conversions.  A template supplies the inner step and the end of a group.
+/* templates/cpu: what the matmul templates over panel64 share: the walk over a tile's K, the store
+ * of a tile, activations, conversions.  A template supplies the inner step and the end of a group.
  *
  *   for n in [n0, n1) by micro_n
  *     for m in [m0, m1) by micro_m
@@ -22,7 +22,8 @@ typedef struct tw_gemm_ops {
     void (*begin)(tw_gemm *t);
     /* First values of the accumulators of one group (fold). */
     void (*init)(tw_gemm *t, tw_val *acc);
-    /* Adds the products of K columns [k0, k1) of the body at t->codes, t->x: static bounds within it. */
+    /* Adds the products of K columns [k0, k1) of the body at t->codes, t->x: static bounds within
+     * it. */
     void (*steps)(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
@@ -55,7 +56,8 @@ struct tw_gemm {
     tw_val codes, x; /* pointers of the body at hand */
 };
 
-/* Fills everything that does not depend on emitted values; body_want is rounded to what the layout allows. */
+/* Fills everything that does not depend on emitted values; body_want is rounded to what the layout
+ * allows. */
 void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,
                   const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k);
 /* Number of folds along K: entries of the per-fold arrays in a meta row. */
@@ -70,12 +72,12 @@ tw_val tw_gemm_value_zero(tw_gemm *t, int v);
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
 /* Loads vector v of a dword row of codes, prefetching ahead: byte offset within the body. */
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
-/* The codes of step (4 consecutive k from k, relative to the body), four bytes a lane, before masking:
- * bits of plane i moved so that they end up at `shift`. */
+/* The codes of step (4 consecutive k from k, relative to the body), four bytes a lane, before
+ * masking: bits of plane i moved so that they end up at `shift`. */
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k);
 
-/* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's stack slots,
- * row by row in a loop, so that the code is as long for twelve rows as for one. */
+/* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's
+ * stack slots, row by row in a loop, so that the code is as long for twelve rows as for one. */
 void tw_gemm_store_row(tw_gemm *t, tw_val *total);
 void tw_gemm_store_tile(tw_gemm *t);
 /* act.c */

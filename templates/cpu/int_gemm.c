@@ -1,4 +1,5 @@
-/* cpu.int_gemm: x quantized to 8 bits inside forward, integer products and sums, one scaling a group.
+/* cpu.int_gemm: x quantized to 8 bits inside forward, integer products and sums, one scaling a
+ * group.
  *
  *   y = sx * sum_groups s * (sum_k qx * qw - zero * sum_k qx)
  *
@@ -53,8 +54,9 @@ void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out) {
 int64_t tw_int_xq_stride(const tw_problem *problem) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
-    /* An odd number of cache lines: rows a power of two apart would share a set of the L1 cache.  The
-     * stride is that of the wider form for every target, so that it depends on the problem alone. */
+    /* An odd number of cache lines: rows a power of two apart would share a set of the L1 cache.
+     * The stride is that of the wider form for every target, so that it depends on the problem
+     * alone. */
     int64_t lines = tw_ceil_div(panel.padded_k * 2, 64);
     return (lines | 1) * 64;
 }
@@ -261,8 +263,8 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
     *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
 }
 
-/* Results of vpmaddubsw that an i16 holds: 8 at most, or half of that where few rows share the unpacking and
- * memory is the limit anyway: half the code to compile. */
+/* Results of vpmaddubsw that an i16 holds: 8 at most, or half of that where few rows share the
+ * unpacking and memory is the limit anyway: half the code to compile. */
 static int flush_of(const tw_problem *problem, const tw_config *config) {
     int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
     return (int)tw_min(config->micro_m <= 2 ? 4 : 8, 32767 / (2 * 127 * largest));

@@ -7,12 +7,13 @@
 /* How integer products are formed; decides the form of packed x. */
 typedef enum tw_int_form {
     TW_INT_BYTES, /* x as i8, four k a dword: vpdpbusd, vpmaddubsw, or plain arithmetic */
-    TW_INT_WORDS, /* x as i16, per four k: k, k+2, k+1, k+3: vpmaddwd, where bytes would saturate or not fit */
+    TW_INT_WORDS, /* x as i16, per four k: k, k+2, k+1, k+3: vpmaddwd, where bytes would saturate or
+                     not fit */
 } tw_int_form;
 
 /* A meta row: token scale (f32) and 12 unused bytes, then arrays of one entry a group:
- *   i32 sum    of what init() needs: the codes' negated sum, times the constant zero where zeros are none
- *   i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
+ *   i32 sum    of what init() needs: the codes' negated sum, times the constant zero where zeros
+ * are none i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
  *   f32 scale  with an activation group: that of x
  *   f32 total  with value zeros: the codes' sum times the group's x scale, in f32 */
 typedef struct tw_int_meta {

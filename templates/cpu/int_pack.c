@@ -20,7 +20,8 @@ typedef struct pack {
     tw_val scratch;      /* a vector on the stack, for the last elements */
 } pack;
 
-/* Elements [k, k + count) of the row; lanes past count are zero, and memory past K is not touched. */
+/* Elements [k, k + count) of the row; lanes past count are zero, and memory past K is not touched.
+ */
 static tw_val load_x(pack *s, tw_val k, int count) {
     tw_ir *g = s->g;
     tw_val at = tw_offset(g, s->x, tw_mul(g, k, tw_k64(g, s->size)));
@@ -79,7 +80,8 @@ static void range_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
     carried[2] = tw_binary(s->g, TW_IR_FMAX, carried[2], x);
 }
 
-/* Rounds half to even into i32 lanes; |v| < 2^22.  Adding 1.5 * 2^23 leaves the integer in the low bits. */
+/* Rounds half to even into i32 lanes; |v| < 2^22.  Adding 1.5 * 2^23 leaves the integer in the low
+ * bits. */
 static tw_val round_to_int(tw_ir *g, tw_val v) {
     tw_val magic = tw_const_f32(g, v.ty.lanes, 12582912.0f);
     tw_val bits = tw_bitcast(g, tw_fadd(g, v, magic), tw_i32(v.ty.lanes));
@@ -144,8 +146,8 @@ static void codes_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
     const act_scale *a = arg;
     tw_val scaled = tw_fmul(g, load_x(s, k, count), a->inverse), codes;
     if (s->problem->scheme.act_quant == TW_ACTQ_I8Z) {
-        /* Rounded before the zero is added; clamped as a code, then stored without its zero.  Lanes past
-         * the row hold x = 0, whose code is the zero point: nothing. */
+        /* Rounded before the zero is added; clamped as a code, then stored without its zero.  Lanes
+         * past the row hold x = 0, whose code is the zero point: nothing. */
         tw_val rounded = round_to_int(g, clamp_f32(g, scaled, -512.0f, 512.0f));
         tw_val code = tw_add(g, rounded, a->zero);
         code = tw_binary(g, TW_IR_SMAX, code, tw_const_int(g, code.ty, 0));

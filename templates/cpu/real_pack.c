@@ -1,3 +1,4 @@
+/* tw_pack_x for x that stays a float: see real_pack.h. */
 #include "templates/cpu/real_pack.h"
 
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* tw_pack_x of the templates that multiply floats: rows of x as f32, or as they are where x is bf16 and the
- * product takes pairs of bf16; padded with zeros along K. */
+/* tw_pack_x of the templates that multiply floats: rows of x as f32, or as they are where x is bf16
+ * and the product takes pairs of bf16; padded with zeros along K. */
 #ifndef TW_TEMPLATES_CPU_REAL_PACK_H
 #define TW_TEMPLATES_CPU_REAL_PACK_H
 

@@ -1,5 +1,6 @@
-/* From totals to y.  Nothing outside [m1, N] is written: rows past the end are not visited, and the last
- * columns, whose number is known when the code is made, go out in pieces of falling powers of two. */
+/* From totals to y.  Nothing outside [m1, N] is written: rows past the end are not visited, and the
+ * last columns, whose number is known when the code is made, go out in pieces of falling powers of
+ * two. */
 #include "src/core/dtype.h"
 #include "templates/cpu/convert.h"
 #include "templates/cpu/gemm.h"

@@ -109,7 +109,8 @@ static void unpack_dword(const tw_panel *p, int i, uint8_t *codes, const uint8_t
         }
 }
 
-/* Moves one row between its canonical codes and its dwords, a chunk at a time.  K beyond the row packs as 0. */
+/* Moves one row between its canonical codes and its dwords, a chunk at a time.  K beyond the row
+ * packs as 0. */
 static void move_row(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n,
                      uint8_t *row, bool to_packed) {
     tw_dtype d = problem->scheme.weight;
@@ -177,7 +178,8 @@ static void store_scale(void *scales, tw_dtype d, int64_t i, float value) {
     }
 }
 
-/* Calls for every (row, group) of the panels: index into the canonical scales, slot into the header. */
+/* Calls for every (row, group) of the panels: index into the canonical scales, slot into the
+ * header. */
 static void copy_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
                         const tw_canonical *from, void *scales, void *zeros) {
     const tw_scheme *s = &problem->scheme;
