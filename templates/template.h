@@ -40,7 +40,7 @@ typedef struct tw_template {
     /* Estimated nanoseconds on one thread: only its order matters. */
     double (*cost)(const tw_target *target, const tw_problem *problem, const tw_config *config);
     void (*geometry)(const tw_problem *problem, tw_geometry *out);
-    /* L of DESIGN 5: the longest chain of f32 additions into one element of y. */
+    /* L of docs/numerics.md: the longest chain of f32 additions into one element of y. */
     int64_t (*chain)(const tw_problem *problem);
     /* Emits tw_pack_x and tw_matmul (src/core/kernel_args.h).  Never depends on problem->M. */
     tw_status (*emit)(tw_ir *g, const tw_problem *problem, const tw_config *config);

@@ -7,7 +7,7 @@
  * 2^(23 - place), a code at bit `place` counts in ones, so one shift serves the upper half of a
  * dword and none the lower.
  *
- * With value zeros the weight itself is made, q * s + z rounded as DESIGN 5 defines it: scaling
+ * With value zeros the weight itself is made, q * s + z rounded as docs/numerics.md defines it: scaling
  * sums of codes and adding zero * sum(x) would leave small weights to the difference of large sums.
  */
 #ifndef TW_TEMPLATES_CPU_DEQUANT_H
@@ -35,7 +35,7 @@ void tw_dequant_group(tw_dequant *self, tw_gemm *t);
 tw_val tw_dequant_column(tw_dequant *self, tw_gemm *t, int v, int64_t k);
 /* total += scale * acc, or acc where it is sums of weights already. */
 void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total);
-/* L of DESIGN 5 for these folds. */
+/* L of docs/numerics.md for these folds. */
 int64_t tw_dequant_chain(const tw_problem *problem);
 
 #endif

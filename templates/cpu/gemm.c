@@ -38,7 +38,7 @@ int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     int64_t size = tw_dtype_bits(dtype) / 8;
     tw_val column = tw_mul(t->g, t->column, tw_k64(t->g, size));
-    return tw_at(t->g, tw_offset(t->g, t->header, column), base + v * t->lanes * size);
+    return tw_at(t->g, tw_offset(t->g, t->header, column), base + tw_gemm_vector_at(t, v, size));
 }
 
 tw_val tw_gemm_scale(tw_gemm *t, int v) {

@@ -56,6 +56,11 @@ struct tw_gemm {
     tw_val codes, x; /* pointers of the body at hand */
 };
 
+/* Bytes from the tile's first column to that of vector v, for elements of `size` bytes. */
+static inline int64_t tw_gemm_vector_at(const tw_gemm *t, int v, int64_t size) {
+    return (int64_t)v * t->lanes * size;
+}
+
 /* Fills everything that does not depend on emitted values; body_want is rounded to what the layout
  * allows. */
 void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,

@@ -12,7 +12,8 @@ static void store_row(tw_gemm *t, const tw_val *row, tw_val at, int count) {
     for (int v = 0; v < t->nv && v * t->lanes < count; v++) {
         int left = count - v * t->lanes, done = 0;
         if (left >= t->lanes) {
-            tw_store_f32(g, t->problem->y, row[v], tw_at(g, at, v * t->lanes * size), (int)size);
+            tw_store_f32(g, t->problem->y, row[v], tw_at(g, at, tw_gemm_vector_at(t, v, size)),
+                         (int)size);
             continue;
         }
         for (int piece = t->lanes / 2; piece; piece /= 2) {
@@ -35,8 +36,9 @@ static void emit_row(tw_gemm *t, tw_val row, tw_val *total) {
     for (int v = 0; v < t->nv; v++) {
         if (t->problem->bias) {
             tw_val at = tw_offset(g, t->bias, tw_mul(g, t->n, tw_k64(g, 4)));
-            total[v] = tw_fadd(g, total[v],
-                               tw_load(g, tw_f32(t->lanes), tw_at(g, at, v * t->lanes * 4), 4));
+            total[v] =
+                tw_fadd(g, total[v],
+                        tw_load(g, tw_f32(t->lanes), tw_at(g, at, tw_gemm_vector_at(t, v, 4)), 4));
         }
         total[v] = tw_emit_act(g, t->problem->act, total[v]);
     }
@@ -68,7 +70,7 @@ void tw_gemm_store_tile(tw_gemm *t) {
     int bytes = t->lanes * 4;
     tw_val from = tw_offset(g, t->tile, tw_mul(g, loop.i, tw_k64(g, (int64_t)t->nv * bytes)));
     for (int v = 0; v < t->nv; v++)
-        total[v] = tw_load(g, tw_f32(t->lanes), tw_at(g, from, v * bytes), bytes);
+        total[v] = tw_load(g, tw_f32(t->lanes), tw_at(g, from, tw_gemm_vector_at(t, v, 4)), bytes);
     emit_row(t, loop.i, total);
     tw_loop_end(g, &loop, NULL);
 }

@@ -117,6 +117,8 @@ static void move_row(const tw_problem *problem, const tw_panel *p, uint8_t *pack
     for (int64_t u = 0; u < p->units; u++) {
         uint8_t *dword = unit_at(p, packed, n, u) + p->header_bytes + n % TW_PANEL_ROWS * 4;
         int64_t chunks = u + 1 == p->units ? p->last_chunks : p->unit_chunks;
+        const ptrdiff_t dwords =
+            (ptrdiff_t)TW_PANEL_ROWS * 4; /* from one of this row to its next */
         for (int64_t chunk = 0; chunk < chunks; chunk++) {
             int64_t k = u * p->unit_k + chunk * p->chunk_k,
                     count = tw_min(p->chunk_k, problem->K - k);
@@ -124,7 +126,7 @@ static void move_row(const tw_problem *problem, const tw_panel *p, uint8_t *pack
             if (to_packed && count > 0) tw_codes_get(row, d, k, count, codes);
             for (int i = 0; i < p->planes; i++)
                 for (int64_t at = 0; at < p->chunk_k;
-                     at += 32 / p->plane_bits[i], dword += TW_PANEL_ROWS * 4) {
+                     at += 32 / p->plane_bits[i], dword += dwords) {
                     if (to_packed)
                         pack_dword(p, i, codes + at, dword);
                     else

@@ -34,7 +34,7 @@ typedef struct tw_panel {
 } tw_panel;
 
 /* Requires that panel64 does not reject the problem. */
-void tw_panel_init(const tw_problem *problem, tw_panel *out);
+void tw_panel_init(const tw_problem *problem, tw_panel *p);
 
 extern const tw_layout tw_layout_panel64;
 
