@@ -1,6 +1,7 @@
 /* The run: shares of the budget, one problem after the other, and what each came to. */
 #include "tools/tuning.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,15 +38,15 @@ static void release_interrupt(void) {
 
 /* ---- the budget ------------------------------------------------------------------------------ */
 
-/* What a problem needs: its data made and packed, and some dozens of samples of about the guess's
- * time. */
+/* What a problem needs: its data made and packed, and samples.  Long ones are worth fewer of these,
+ * or one large problem would take what all the small ones need. */
 static double weight_of(const tw_context *context, const tw_problem *p) {
-    const double base_s = 0.1, weight_s = 25e-9, samples = 40;
+    const double base_s = 0.1, weight_s = 25e-9, samples = 4;
     const tw_template *tmpl;
     tw_config config;
     if (tw_guess(&context->target, p, NULL, &tmpl, &config, NULL) != TW_OK) return 0;
-    double ns = tmpl->cost(&context->target, p, &config) / context->target.threads;
-    return base_s + weight_s * (double)p->N * (double)p->K + samples * ns / 1e9;
+    double run_s = tmpl->cost(&context->target, p, &config) / 1e9 / context->target.threads;
+    return base_s + weight_s * (double)p->N * (double)p->K + samples * run_s + sqrt(run_s);
 }
 
 static bool known_before(tuning *t, const tw_problem *problem) {
