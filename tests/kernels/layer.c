@@ -118,8 +118,10 @@ static void fill_bias(layer *l, layer_data data, uint64_t *state) {
 
 static float draw_x(const tw_problem *p, int64_t kind, int64_t k, int64_t loud, uint64_t *state) {
     float v = random_unit(state);
-    /* Below f16's and f32's normal numbers; amax / 127 is 0 or has no finite inverse. */
-    float tiny = p->x == TW_F16 ? 0x1p-22f : 0x1p-130f;
+    /* Below f16's and f32's normal numbers; amax / 127 is 0 or has no finite inverse.  bf16 as it
+     * is may be multiplied by vdpbf16ps, which takes subnormals for zero: small, but normal. */
+    bool as_bf16 = p->x == TW_BF16 && !p->scheme.act_quant;
+    float tiny = p->x == TW_F16 ? 0x1p-22f : as_bf16 ? 0x1p-90f : 0x1p-130f;
     /* One product may not drown the others where q * s and z cancel in it: see draw_value. */
     float outlier = p->scheme.zero_mode == TW_ZERO_VALUE ? 8 : 300;
     switch (kind) {
@@ -153,11 +155,14 @@ static void fill_x(layer *l, layer_data data, uint64_t seed, uint64_t *state) {
     for (int64_t m = 0; m < p->M; m++) {
         int64_t kind = (m + (int64_t)(seed % ROW_KINDS)) % ROW_KINDS;
         int64_t loud = random_int(state, 0, p->K - 1);
+        /* The loudest element is among a row's last ones, each in turn: codes depend on it. */
+        int64_t loudest = kind % 2 ? -1 : p->K - 1 - (m + (int64_t)seed) / 2 % tw_min(8, p->K);
         for (int64_t k = 0; k < p->K; k++) {
             int64_t i = m * p->K + k;
             float v = data == LAYER_IDENTITY ? (float)(m == k)
                       : data == LAYER_RANDOM ? draw_x(p, kind, k, loud, state)
                                              : draw_exact(p, data, k, state);
+            if (data == LAYER_RANDOM && k == loudest) v = v < 0 ? 1.5f * v - 1 : 1.5f * v + 1;
             tw_float_set(l->x, p->x, i, v);
             l->x_f32[i] = tw_float_get(l->x, p->x, i);
         }

@@ -10,9 +10,9 @@ static machine *of(tw_ir *g) { return g->state; }
 /* Room for one more element, doubling at powers of two. */
 static void *grown(void *list, int32_t count, size_t element) {
     if (count & (count - 1)) return list;
-    list = realloc(list, (count ? 2 * (size_t)count : 1) * element);
-    if (!list) exit(2);
-    return list;
+    void *larger = realloc(list, (count ? 2 * (size_t)count : 1) * element);
+    if (!larger) exit(2);
+    return larger;
 }
 
 /* Values are numbered from 1, so that none is a NULL pointer. */
@@ -127,6 +127,7 @@ static void *intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *a
     void *v = operation(g, OP_INTRINSIC, count, result, args, count);
     machine_op *op = &of(g)->ops[of(g)->op_count - 1];
     snprintf(op->name, sizeof op->name, "%s", name);
+    op->from = args[count - 1].ty;
     return v;
 }
 

@@ -1,6 +1,6 @@
-/* A machine that runs the vocabulary of codegen/cpu/ir.h itself: kernels of every target run wherever
- * the tests do, AVX-512 without AVX-512, and every access of theirs is checked: bounds to the byte,
- * alignment as it was promised, no use of memory that nobody wrote.  LLVM's part it does not test. */
+/* A machine that runs the vocabulary of codegen/cpu/ir.h itself: kernels of every target run
+ * wherever the tests do, AVX-512 without AVX-512, and every access is checked: bounds to the byte,
+ * alignment as promised, no use of memory that nobody wrote.  LLVM's part it does not test. */
 #ifndef TW_TESTS_KERNELS_MACHINE_H
 #define TW_TESTS_KERNELS_MACHINE_H
 
@@ -36,12 +36,14 @@ enum { MACHINE_LANES = 64, MACHINE_ARGS = 4, MACHINE_NAME = 48 };
 /* One operation.  A mutant is a program with one of them altered. */
 typedef struct machine_op {
     uint8_t kind, sub;         /* machine_kind; which binop, castop, ... */
-    tw_ty ty, from;            /* of the result; of the first operand */
+    tw_ty ty, from;            /* of the result; of the first operand (intrinsics: the last) */
     int32_t dst;               /* value it defines, -1: none */
     int32_t arg[MACHINE_ARGS]; /* values; jumps: blocks in arg[1], arg[2] */
     int64_t number;            /* alignment, lane, offset in the frame, first incoming of a phi */
     int32_t lanes_at; /* constants: index of the first lane in `lanes`; shuffles: of the mask */
     char name[MACHINE_NAME]; /* intrinsics */
+    int64_t skew;            /* bytes that a load goes astray: 0, but in mutants */
+    int64_t runs;            /* how often it was executed */
 } machine_op;
 
 typedef struct machine_function {

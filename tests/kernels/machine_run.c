@@ -74,7 +74,7 @@ static bool may_access(machine *m, const char *at, size_t size, int64_t align, b
 }
 
 static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint64_t *d) {
-    const char *at = (const char *)(uintptr_t)pointer[0];
+    const char *at = (const char *)(uintptr_t)pointer[0] + op->skew;
     size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
     if (!may_access(m, at, size, op->number, false)) return;
     for (int i = 0; i < lanes_of(op->ty); i++) {
@@ -203,67 +203,83 @@ static void bitcast(tw_ty from, tw_ty to, const uint64_t *a, uint64_t *d) {
 
 /* ---- instructions (Intel's manual, volume 2) ---- */
 
-static int32_t saturated(int32_t v) { return v < -32768 ? -32768 : v > 32767 ? 32767 : v; }
-static int byte_of(const uint64_t *dwords, int i) {
-    return (int)(dwords[i / 4] >> (i % 4 * 8) & 255);
-}
+static int64_t saturated(int64_t v) { return v < -32768 ? -32768 : v > 32767 ? 32767 : v; }
 
-static void dot_bytes(const machine_op *op, lane_values *v, uint64_t *d) {
-    const uint64_t *acc = v[op->arg[0]], *u = v[op->arg[1]], *s = v[op->arg[2]];
-    for (int i = 0; i < op->ty.lanes; i++) {
+/* The instruction takes an i32 lane's four bytes, two words or two bf16 at a time. */
+static void dot_bytes(const uint64_t *acc, const uint64_t *u, const uint64_t *s, uint64_t *d,
+                      size_t lanes) {
+    for (size_t i = 0; i < lanes; i++) {
         int64_t sum = extended(acc[i], 32);
-        for (int k = 0; k < 4; k++)
-            sum += byte_of(u, 4 * i + k) * extended((uint64_t)byte_of(s, 4 * i + k), 8);
+        for (size_t k = 4 * i; k < 4 * i + 4; k++) sum += (int64_t)u[k] * extended(s[k], 8);
         d[i] = cut((uint64_t)sum, 32);
     }
 }
 
-static void dot_bf16(const machine_op *op, lane_values *v, uint64_t *d) {
-    const uint64_t *acc = v[op->arg[0]], *a = v[op->arg[1]], *b = v[op->arg[2]];
-    for (int i = 0; i < op->ty.lanes; i++) {
-        float sum = as_float(acc[i]);
-        /* Dwords of two bf16, or lanes of one: the odd product comes first. */
-        for (int odd = 1; odd >= 0; odd--) {
-            uint64_t x, y;
-            if (bits_of(op->from) == 32) {
-                x = a[i] >> (16 * odd);
-                y = b[i] >> (16 * odd);
-            } else {
-                x = a[2 * i + odd];
-                y = b[2 * i + odd];
-            }
-            sum += as_float(cut(x, 16) << 16) * as_float(cut(y, 16) << 16);
+static void pair_words(const uint64_t *a, const uint64_t *b, uint64_t *d, size_t lanes) {
+    for (size_t i = 0; i < lanes; i++) {
+        int64_t even = extended(a[2 * i], 16) * extended(b[2 * i], 16);
+        d[i] = cut((uint64_t)(even + extended(a[2 * i + 1], 16) * extended(b[2 * i + 1], 16)), 32);
+    }
+}
+
+static void pair_bytes(const uint64_t *u, const uint64_t *s, uint64_t *d, size_t lanes) {
+    for (size_t i = 0; i < lanes; i++) {
+        int64_t even = (int64_t)u[2 * i] * extended(s[2 * i], 8);
+        d[i] =
+            cut((uint64_t)saturated(even + (int64_t)u[2 * i + 1] * extended(s[2 * i + 1], 8)), 16);
+    }
+}
+
+/* vdpbf16ps takes subnormal numbers for zero, and gives zero for them. */
+static float flushed(float f) { return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f; }
+
+static void dot_bf16(const uint64_t *acc, const uint64_t *a, const uint64_t *b, uint64_t *d,
+                     size_t lanes) {
+    for (size_t i = 0; i < lanes; i++) {
+        float sum = flushed(as_float(acc[i]));
+        for (size_t k = 2; k-- > 0;) { /* the odd product comes first */
+            float x = flushed(as_float(a[2 * i + k] << 16));
+            sum = flushed(sum + x * flushed(as_float(b[2 * i + k] << 16)));
         }
         d[i] = from_float(sum);
     }
 }
 
+/* A row an instruction: name, bits of the operands' lanes, how many operands. */
+static const struct {
+    const char *name;
+    tw_ty_kind kind;
+    int operands;
+} instructions[] = {
+    {"llvm.x86.avx2.pmadd.wd", TW_TY_I16, 2},
+    {"llvm.x86.avx512.pmaddw.d.512", TW_TY_I16, 2},
+    {"llvm.x86.avx2.pmadd.ub.sw", TW_TY_I8, 2},
+    {"llvm.x86.avx512.pmaddubs.w.512", TW_TY_I8, 2},
+    {"llvm.x86.avx512.vpdpbusd.256", TW_TY_I8, 3},
+    {"llvm.x86.avx512.vpdpbusd.512", TW_TY_I8, 3},
+    {"llvm.x86.avx512bf16.dpbf16ps.256", TW_TY_BF16, 3},
+    {"llvm.x86.avx512bf16.dpbf16ps.512", TW_TY_BF16, 3},
+};
+
 static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
-    const uint64_t *a = v[op->arg[0]], *b = v[op->arg[1]];
-    bool is_words = !strcmp(op->name, "llvm.x86.avx2.pmadd.wd") ||
-                    !strcmp(op->name, "llvm.x86.avx512.pmaddw.d.512");
-    bool is_bytes = !strcmp(op->name, "llvm.x86.avx2.pmadd.ub.sw") ||
-                    !strcmp(op->name, "llvm.x86.avx512.pmaddubs.w.512");
-    for (int i = 0; (is_words || is_bytes) && i < op->ty.lanes; i++) {
-        if (is_words)
-            d[i] = cut((uint64_t)(extended(a[2 * i], 16) * extended(b[2 * i], 16) +
-                                  extended(a[2 * i + 1], 16) * extended(b[2 * i + 1], 16)),
-                       32);
-        else
-            d[i] = cut((uint64_t)saturated((int32_t)a[2 * i] * (int8_t)b[2 * i] +
-                                           (int32_t)a[2 * i + 1] * (int8_t)b[2 * i + 1]),
-                       16);
-    }
-    if (is_words || is_bytes) return true;
-    if (!strncmp(op->name, "llvm.x86.avx512.vpdpbusd.", 25)) {
-        dot_bytes(op, v, d);
-        return true;
-    }
-    if (!strncmp(op->name, "llvm.x86.avx512bf16.dpbf16ps.", 29)) {
-        dot_bf16(op, v, d);
-        return true;
-    }
-    return false;
+    size_t at = 0, lanes = op->ty.lanes;
+    while (at < TW_COUNT(instructions) && strcmp(instructions[at].name, op->name) != 0) at++;
+    if (at == TW_COUNT(instructions) || op->sub != instructions[at].operands) return false;
+    /* The last two operands as the lanes that the instruction sees, whatever they are here. */
+    lane_values a, b;
+    tw_ty ty = {(uint16_t)instructions[at].kind, 0};
+    ty.lanes = (uint16_t)(tw_ty_bits(op->from) / tw_ty_bits(ty));
+    bitcast(op->from, ty, v[op->arg[op->sub - 2]], a);
+    bitcast(op->from, ty, v[op->arg[op->sub - 1]], b);
+    if (op->sub == 3 && ty.kind == TW_TY_I8)
+        dot_bytes(v[op->arg[0]], a, b, d, lanes);
+    else if (op->sub == 3)
+        dot_bf16(v[op->arg[0]], a, b, d, lanes);
+    else if (ty.kind == TW_TY_I16)
+        pair_words(a, b, d, lanes);
+    else
+        pair_bytes(a, b, d, lanes);
+    return true;
 }
 
 /* ---- one operation ---- */
@@ -271,7 +287,7 @@ static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
 static void shuffle(machine *m, const machine_op *op, const uint64_t *a, const uint64_t *b,
                     uint64_t *d) {
     lane_values copy;
-    int width = lanes_of(op->from);
+    int64_t width = lanes_of(op->from);
     for (int i = 0; i < op->ty.lanes; i++) {
         int64_t from = m->lanes[op->lanes_at + i];
         if (from < 0 || from >= 2 * width)
@@ -371,7 +387,8 @@ static void run(machine *m, const machine_function *f) {
     while (m->blocks[block - 1] != f->first_op) block++;
     m->steps = 0;
     while (!m->error[0]) {
-        const machine_op *op = &m->ops[at];
+        machine_op *op = &m->ops[at];
+        op->runs++;
         if (m->steps++ > m->most_steps) wrong(m, "it does not end");
         if (op->kind == OP_RETURN) return;
         if (op->kind != OP_JUMP && op->kind != OP_BRANCH) {

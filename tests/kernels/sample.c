@@ -62,7 +62,9 @@ bool sample_problem(const sample *s, tw_problem *out) {
         p.scheme.act_quant = act_quants[at[FIELD_ACT_QUANT]].quant;
         int32_t wide = act_quants[at[FIELD_ACT_QUANT]].groups;
         if (wide && !group[1]) return false;
-        if (wide) p.scheme.act_group = (int32_t)tw_round_up(wide * tw_max(group[1], 32), group[1]);
+        if (wide)
+            p.scheme.act_group =
+                (int32_t)tw_round_up((int64_t)wide * tw_max(group[1], 32), group[1]);
     } else if (at[FIELD_GROUP] || at[FIELD_ZERO] || at[FIELD_SCALE] || at[FIELD_ACT_QUANT]) {
         return false;
     }
@@ -93,7 +95,7 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     int64_t most = seed % 8 ? 12 : 64;
     for (int tries = 0; tries < 4000; tries++) {
         draw_config(tmpl, &seed, out);
-        if (out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
+        if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;
     }
     return false;
@@ -113,8 +115,9 @@ static void add(samples *s, const sample *c) {
     /* Capacity doubles at each power of two. */
     if (!(s->count & (s->count - 1))) {
         size_t capacity = s->count ? 2 * (size_t)s->count : 1;
-        s->list = realloc(s->list, capacity * sizeof *s->list);
-        if (!s->list) exit(2);
+        sample *larger = realloc(s->list, capacity * sizeof *s->list);
+        if (!larger) exit(2);
+        s->list = larger;
     }
     s->list[s->count++] = *c;
     for (int f = 0; f < SAMPLE_FIELDS; f++)

@@ -49,9 +49,10 @@ static const char *const zero_modes[] = {"none", "code", "value"};
 static void exact_problem(const char *weight, const char *zero, const char *quant, int K,
                           layer_data data, bool native) {
     char text[256];
+    static const char *const y[] = {"f32", "f16", "bf16"};
     const char *group = strstr(quant, "g") ? "32" : K % 64 ? "channel" : "64";
-    snprintf(text, sizeof text, "M=3,N=37,K=%d,x=f32,w=%s,g=%s,s=f32,z=%s,a=%s,y=f32,bias=f16", K,
-             weight, group, zero, quant);
+    snprintf(text, sizeof text, "M=3,N=37,K=%d,x=f32,w=%s,g=%s,s=f32,z=%s,a=%s,y=%s,bias=f16", K,
+             weight, group, zero, quant, y[K % 3]);
     tw_problem p = problem_of(text);
     layer l;
     layer_init(&l, &p, data, 7);
@@ -70,6 +71,7 @@ static void test_integer_sums(void **state) {
             for (size_t q = 0; q < TW_COUNT(quants); q++) {
                 bool native = (z + q + (size_t)i) % 4 == 0;
                 exact_problem(d->name, zero_modes[z], quants[q], 100, LAYER_EXACT, native);
+                exact_problem(d->name, zero_modes[z], quants[q], 99 - (int)q, LAYER_EXACT, false);
                 exact_problem(d->name, zero_modes[z], quants[q], 128, LAYER_EXTREME, native);
             }
     }

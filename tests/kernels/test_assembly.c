@@ -1,0 +1,180 @@
+/* What guessed configs compile to: no access to the stack in the innermost loops that multiply, where a
+ * spilled register would cost as much as the work.  Targets need not be able to run here. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/base/cmocka_all.h"
+#include "tests/kernels/run.h"
+
+enum { MOST_LINES = 20000 };
+
+typedef struct listing {
+    char *text; /* owned; each line ends with a NUL */
+    char *lines[MOST_LINES];
+    int count;
+} listing;
+
+/* The lines of one function, from its label to the end of its code. */
+static void cut_function(listing *l, const char *assembly, const char *name) {
+    char label[64];
+    snprintf(label, sizeof label, "\n%s:", name);
+    const char *from = strstr(assembly, label);
+    if (!from) fail_msg("no %s in the assembly", name);
+    l->text = strdup(from + 1);
+    assert_non_null(l->text);
+    l->count = 0;
+    for (char *line = strtok(l->text, "\n"); line && strncmp(line, ".Lfunc_end", 10) != 0;
+         line = strtok(NULL, "\n")) {
+        assert_true(l->count < MOST_LINES);
+        l->lines[l->count++] = line;
+    }
+}
+
+/* The line of the label that a jump goes back to, -1 for all other lines. */
+static int loop_start(const listing *l, int line) {
+    const char *at = l->lines[line];
+    while (*at == '\t' || *at == ' ') at++;
+    const char *target = strstr(at, ".LBB");
+    if (*at != 'j' || !target) return -1;
+    size_t size = strcspn(target, " \t#");
+    for (int i = 0; i < line; i++)
+        if (!strncmp(l->lines[i], target, size) && l->lines[i][size] == ':') return i;
+    return -1;
+}
+
+static bool has_inner_loop(const listing *l, int from, int to) {
+    for (int i = from; i < to; i++)
+        if (loop_start(l, i) >= from) return true;
+    return false;
+}
+
+static bool multiplies(const listing *l, int from, int to) {
+    static const char *const words[] = {"dpbusd", "maddubsw", "maddwd", "fmadd", "dpbf16ps"};
+    for (int i = from; i <= to; i++)
+        for (size_t w = 0; w < TW_COUNT(words); w++)
+            if (strstr(l->lines[i], words[w])) return true;
+    return false;
+}
+
+/* %rbp is a base for the stack only where the function sets it up as one. */
+static bool touches_stack(const listing *l, int line, bool has_frame) {
+    return strstr(l->lines[line], "(%rsp") || (has_frame && strstr(l->lines[line], "(%rbp"));
+}
+
+/* Innermost multiplying loops; *touching: accesses to the stack in them. */
+static int check_loops(const listing *l, int *touching, const char **example) {
+    bool has_frame = false;
+    int loops = 0;
+    for (int i = 0; i < l->count; i++) has_frame |= strstr(l->lines[i], "%rsp, %rbp") != NULL;
+    for (int i = 0; i < l->count; i++) {
+        int from = loop_start(l, i);
+        if (from < 0 || has_inner_loop(l, from, i) || !multiplies(l, from, i)) continue;
+        loops++;
+        for (int k = from; k <= i; k++)
+            if (touches_stack(l, k, has_frame)) {
+                (*touching)++;
+                *example = l->lines[k];
+            }
+    }
+    return loops;
+}
+
+static int check_guess(const tw_problem *p, tw_isa isa) {
+    tw_target target = target_of(isa);
+    int i = 0;
+    while (tw_template_row(i)->reject_problem(&target, p)) i++;
+    const tw_template *tmpl = tw_template_row(i);
+    compiled c = {.tmpl = tmpl, .problem = *p, .target = target};
+    tmpl->guess(&target, p, &c.config);
+    tw_str assembly = {0};
+    if (tw_template_compile(tmpl, p, &c.config, &target, TW_CODE_ASM, &assembly) != TW_OK)
+        fail_msg("%s", tw_error_message());
+    listing l;
+    int touching = 0;
+    const char *example = "";
+    cut_function(&l, tw_str_text(&assembly), "tw_matmul");
+    int loops = check_loops(&l, &touching, &example);
+    if (!loops) fail_msg("no loop that multiplies was found");
+    if (touching) {
+        tw_str problem = {0}, config = {0};
+        tw_problem_text(p, &problem);
+        tw_config_text(&c.config, &config);
+        fprintf(stderr,
+                "tilewright dump cpu:%s %s --kernel %s --config \"%s\" --asm\n"
+                "    %d accesses to the stack in %d inner loops, such as %s\n",
+                tw_target_isa(&target)->name, tw_str_text(&problem), tmpl->name,
+                tw_str_text(&config), touching, loops, example);
+        tw_str_free(&problem);
+        tw_str_free(&config);
+    }
+    tw_str_free(&assembly);
+    free(l.text);
+    return touching;
+}
+
+static const char *const problems[] = {
+    "M=1,N=4096,K=4096,w=u4,g=128,s=f16,z=code,a=i8",
+    "M=64,N=4096,K=4096,w=u4,g=128,s=f16,z=code,a=i8",
+    "M=512,N=4096,K=4096,w=u4,g=32,s=f16,z=code,a=i8",
+    "M=512,N=4096,K=4096,w=i4,g=128,s=f16,z=none,a=i8",
+    "M=512,N=4096,K=4096,w=u4,g=32,s=f16,z=value,a=i8g32",
+    "M=512,N=4096,K=4096,w=i8,g=channel,s=f32,z=none,a=i8",
+    "M=64,N=576,K=576,w=u5,g=32,s=f16,z=code,a=i8g32",
+    "M=1,N=4096,K=4096,w=u4,g=128,s=f16,z=code,a=none",
+    "M=512,N=4096,K=4096,w=u4,g=128,s=f16,z=code,a=none",
+    "M=512,N=4096,K=4096,x=bf16,w=u4,g=128,s=f16,z=none,a=none,y=bf16",
+    "M=512,N=576,K=1536,w=f32",
+    "M=16,N=576,K=1536,x=bf16,w=bf16",
+};
+
+static void test_inner_loops(void **state) {
+    (void)state;
+    static const tw_isa isas[] = {TW_ISA_avx2, TW_ISA_avx512vnni};
+    int touching = 0;
+    for (size_t i = 0; i < TW_COUNT(problems); i++)
+        for (size_t k = 0; k < TW_COUNT(isas); k++) {
+            tw_problem p = problem_of(problems[i]);
+            touching += check_guess(&p, isas[k]) > 0;
+        }
+    assert_int_equal(touching, 0);
+}
+
+/* The search itself: it finds a spill where there is one, and only in the innermost loop. */
+static void test_search(void **state) {
+    (void)state;
+    static const char assembly[] = "\ntw_matmul:\n"
+                                   "\tmovq\t%rsp, %rbp\n"
+                                   ".LBB0_1:\n"
+                                   "\tmovq\t8(%rsp), %rax\n"
+                                   "\tvfmadd231ps\t%ymm0, %ymm1, %ymm2\n"
+                                   ".LBB0_2:\n"
+                                   "\tvfmadd231ps\t(%rax), %ymm1, %ymm2\n"
+                                   "\tvmovaps\t%ymm2, SPILL\n"
+                                   "\tjl\t.LBB0_2\n"
+                                   "\tjl\t.LBB0_1\n"
+                                   "\tjmp\t.LBB0_3\n"
+                                   ".LBB0_3:\n"
+                                   ".Lfunc_end0:\n";
+    static const char *const places[] = {"32(%rsp)", "-8(%rbp)", "32(%rdx)"};
+    for (size_t i = 0; i < TW_COUNT(places); i++) {
+        char text[512];
+        const char *at = strstr(assembly, "SPILL");
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - assembly), assembly, places[i], at + 5);
+        listing l;
+        int touching = 0;
+        const char *example = NULL;
+        cut_function(&l, text, "tw_matmul");
+        assert_int_equal(check_loops(&l, &touching, &example), 1);
+        assert_int_equal(touching, i < 2);
+        free(l.text);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_search),
+        cmocka_unit_test(test_inner_loops),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
