@@ -94,6 +94,13 @@ tw_timing tw_series_timing(const tw_series *series) {
     };
 }
 
+double tw_series_level(const tw_series *series) {
+    double sorted[TW_MAX_SAMPLES];
+    memcpy(sorted, series->ns, (size_t)series->count * sizeof *sorted);
+    qsort(sorted, (size_t)series->count, sizeof *sorted, ascending);
+    return quantile(sorted, series->count, 0.25);
+}
+
 double tw_timing_interval(const tw_timing *timing) {
     if (timing->samples < MIN_SAMPLES) return INFINITY;
     return 1.58 * 2 * timing->spread_ns / sqrt(timing->samples);

@@ -43,8 +43,8 @@ typedef struct tw_timing {
 tw_status tw_measure(tw_workload *workload, tw_threads *threads, const tw_candidate *candidates,
                      int count, int64_t deadline_ns, tw_timing *timings);
 
-/* Runs a candidate and compares with the oracle by the tolerances of docs/numerics.md.  x consists of
- * copies of `rows` different rows (1 to 8) of random and edge values, and all of y is compared
+/* Runs a candidate and compares with the oracle by the tolerances of docs/numerics.md.  x consists
+ * of copies of `rows` different rows (1 to 8) of random and edge values, and all of y is compared
  * (with very many elements: the first row, the last, and others all over); rows 0: every row of x
  * is different and every element compared, which is slow.  Then fewer rows than the kernel was
  * tuned for, and where it must be exact, rows of the identity matrix.  Writing outside y is found.

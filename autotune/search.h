@@ -16,7 +16,8 @@ typedef enum tw_entry_state {
 typedef struct tw_entry {
     tw_candidate candidate; /* loaded while candidate.tmpl is set */
     tw_entry_state state;
-    bool here; /* timed in this run */
+    bool here;       /* timed in this run */
+    double level_ns; /* what is compared: see tw_series_level */
     double median_ns, spread_ns, error;
 } tw_entry;
 

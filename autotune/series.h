@@ -20,6 +20,9 @@ tw_status tw_series_start(tw_workload *w, const tw_candidate *candidate, tw_seri
  * how many launches a sample must have. */
 void tw_series_sample(tw_workload *w, tw_threads *threads, tw_series *series);
 tw_timing tw_series_timing(const tw_series *series);
+/* What candidates are ordered by, of at least one sample: the lower quartile, since whatever
+ * disturbs a sample makes it longer.  On a quiet machine the order is that of the medians. */
+double tw_series_level(const tw_series *series);
 /* Half width of the median's 95 % confidence interval: 1.58 interquartile ranges over root n
  * (McGill, Tukey, Larsen: Variations of Box Plots, 1978).  Infinite below 5 samples. */
 double tw_timing_interval(const tw_timing *timing);

@@ -243,7 +243,7 @@ static tw_status climb(tw_search *s) {
         s->planned = (int)tw_max(s->planned, s->done + fresh);
         TW_TRY(tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
         const tw_entry *now = &s->entries[s->leaders[0]], *before = &s->entries[best];
-        bool gained = s->leaders[0] != best && now->median_ns < before->median_ns * (1 - ALIKE);
+        bool gained = s->leaders[0] != best && now->level_ns < before->level_ns * (1 - ALIKE);
         idle = gained ? 0 : idle + 1;
     }
     return TW_OK;
@@ -279,10 +279,10 @@ static tw_status run_final(tw_search *s) {
 static void settle_ties(tw_search *s) {
     if (!s->leader_count) return;
     int best = 0;
-    double limit = s->entries[s->leaders[0]].median_ns * (1 + ALIKE);
+    double limit = s->entries[s->leaders[0]].level_ns * (1 + ALIKE);
     for (int i = 1; i < s->leader_count; i++) {
         int id = s->leaders[i], now = s->leaders[best];
-        if (s->entries[id].median_ns > limit || now == s->guess) continue;
+        if (s->entries[id].level_ns > limit || now == s->guess) continue;
         if (id == s->guess || id < now) best = i;
     }
     int chosen = s->leaders[best];

@@ -1,6 +1,7 @@
 /* Successive halving (Jamieson, Talwalkar: Non-stochastic Best Arm Identification and
  * Hyperparameter Optimization, AISTATS 2016): all get a few samples, the better half gets twice as
  * many, and so on. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,7 +10,9 @@
 
 /* A launch so long is a sum of many moments: one sample says as much as several of a short one. */
 static const double LONG_NS = 5e6;
-enum { FIRST_SAMPLES = 3 };
+/* What a first look at one config may take, as long as it is so many samples. */
+static const double LOOK_NS = 2e6;
+enum { LEAST_SAMPLES = 3, MOST_SAMPLES = 9 };
 /* So far behind after the first samples, no noise explains it. */
 static const double HOPELESS = 1.5;
 
@@ -59,6 +62,7 @@ static void record(tw_search *s, int id, const tw_series *series) {
     tw_timing timing = tw_series_timing(series);
     e->median_ns = timing.median_ns;
     e->spread_ns = timing.spread_ns;
+    e->level_ns = tw_series_level(series);
     if (e->state == TW_ENTRY_NEW) {
         e->state = TW_ENTRY_TIMED;
         s->done++;
@@ -96,7 +100,7 @@ void tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns
 typedef struct wave {
     int ids[TW_MAX_WAVE];
     tw_series *series; /* one an id, owned */
-    double median[TW_MAX_WAVE];
+    double level[TW_MAX_WAVE];
     int order[TW_MAX_WAVE]; /* positions of those still in it, best first once sorted */
     int count, alive;
 } wave;
@@ -139,10 +143,10 @@ static bool sample_round(tw_search *s, wave *w, int round, int64_t deadline_ns) 
 static void sort(wave *w) {
     for (int i = 0; i < w->alive; i++) {
         const tw_series *series = &w->series[w->order[i]];
-        w->median[w->order[i]] = series->count ? tw_series_timing(series).median_ns : 1e300;
+        w->level[w->order[i]] = series->count ? tw_series_level(series) : 1e300;
     }
     for (int i = 1; i < w->alive; i++)
-        for (int j = i; j && w->median[w->order[j]] < w->median[w->order[j - 1]]; j--) {
+        for (int j = i; j && w->level[w->order[j]] < w->level[w->order[j - 1]]; j--) {
             int swap = w->order[j];
             w->order[j] = w->order[j - 1];
             w->order[j - 1] = swap;
@@ -161,8 +165,8 @@ static void cut(tw_search *s, wave *w, int alive) {
 
 static void halve(tw_search *s, wave *w, int keep) {
     int alive = (int)tw_max(w->alive / 2, keep);
-    double limit = w->median[w->order[0]] * HOPELESS;
-    while (alive > 1 && alive <= w->alive && w->median[w->order[alive - 1]] > limit) alive--;
+    double limit = w->level[w->order[0]] * HOPELESS;
+    while (alive > 1 && alive <= w->alive && w->level[w->order[alive - 1]] > limit) alive--;
     cut(s, w, alive);
 }
 
@@ -185,7 +189,8 @@ tw_status tw_search_wave(tw_search *s, const int *ids, int count, int keep, int6
     wave w;
     TW_TRY(start(s, ids, count, deadline_ns, &w));
     bool is_long = s->launch_ns >= LONG_NS;
-    int samples = is_long ? 1 : FIRST_SAMPLES, round = 0;
+    double look = LOOK_NS / fmax(s->launch_ns, 1);
+    int samples = is_long ? 1 : (int)fmin(fmax(look, LEAST_SAMPLES), MOST_SAMPLES), round = 0;
     for (bool going = w.alive > 0; going;) {
         for (int i = 0; i < samples && going; i++)
             going = sample_round(s, &w, round++, deadline_ns);

@@ -51,7 +51,10 @@ static void fake_pack_x(int number, const tw_kernel_args *a, int64_t m0, int64_t
     }
     double noise = (double)(tw_data_mix(the_fake.seed + (uint64_t)i) >> 40) / (1 << 24) - 0.5;
     double time = the_fake.time_ns ? the_fake.time_ns(s->tmpl, &s->config) : 1000;
-    the_fake.now += (int64_t)(time * (1 + 2 * the_fake.noise * noise));
+    time *= 1 + 2 * the_fake.noise * noise;
+    uint64_t luck = tw_data_mix(~(the_fake.seed + (uint64_t)i));
+    if ((double)(luck >> 40) / (1 << 24) < the_fake.busy) time *= 2 + (double)(luck & 7);
+    the_fake.now += (int64_t)time;
 }
 
 /* Where the canonical tensors lie in packed weights. */

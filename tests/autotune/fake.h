@@ -39,8 +39,9 @@ typedef struct fake {
     fake_defect (*defect)(const tw_template *tmpl, const tw_config *config); /* NULL: correct */
     const char *(*build_failure)(const tw_template *tmpl, const tw_config *config); /* NULL: none */
     const tw_template *const *templates; /* NULL ends it */
-    double noise;                        /* relative, deterministic */
-    double build_ns;                     /* of one build */
+    double busy;     /* share of launches that a busy machine makes several times as long */
+    double noise;    /* relative, deterministic */
+    double build_ns; /* of one build */
     uint64_t seed;
     int stop_after;             /* calls of the progress hook; 0: never */
     const tw_tune_trial *known; /* what the source has */

@@ -35,6 +35,7 @@ static void test_timing_of_known_samples(void **state) {
     assert_int_equal(t.samples, 5);
     assert_true(t.median_ns == 30 && t.min_ns == 10 && t.spread_ns == 10);
     assert_true(fabs(t.p90_ns - 46) < 1e-9);
+    assert_true(tw_series_level(&s) == 20);
     assert_true(fabs(tw_timing_interval(&t) - 1.58 * 20 / sqrt(5)) < 1e-9);
     /* An even count takes the middle between two. */
     s = (tw_series){.count = 2, .ns = {10, 20}};
