@@ -1,5 +1,8 @@
 /* tilewright demo: the main job on shapes that everybody knows: tune them, then start warm. */
+#include <stdlib.h>
+
 #include "src/base/clock.h"
+#include "src/base/status.h"
 #include "tools/commands.h"
 #include "tools/out.h"
 #include "tools/tuning.h"
@@ -68,13 +71,17 @@ static void report(const cli_args *args, const tw_stats *s, int count, double ns
 
 static int warm(const cli_args *args, const input *in) {
     static const tw_context_setup setup = {.access = TW_CACHE_USE};
-    tw_plan *plans[TW_COUNT(problems)] = {0};
+    tw_plan **plans = (tw_plan **)calloc((size_t)in->count, sizeof *plans);
     tw_stats stats = TW_STATS_INIT;
     tw_context *context;
     int64_t start = tw_now_ns();
     int code = input_context("cpu", args, TW_MODE_CACHED_ONLY, &setup, &context);
-    if (code) return code;
-    tw_status status = start_warm(context, in, plans);
+    if (code) {
+        free((void *)plans);
+        return code;
+    }
+    tw_status status = plans ? start_warm(context, in, plans)
+                             : tw_fail(TW_MEMORY, "plans: out of memory for %d", in->count);
     double ns = (double)(tw_now_ns() - start);
     if (status == TW_OK) status = tw_context_stats(context, &stats);
     if (status != TW_OK) {
@@ -87,14 +94,17 @@ static int warm(const cli_args *args, const input *in) {
             code = CLI_FAILED;
         }
     }
-    for (size_t i = 0; i < TW_COUNT(plans); i++) tw_plan_release(context, plans[i]);
+    for (int i = 0; plans && i < in->count; i++) tw_plan_release(context, plans[i]);
+    free((void *)plans);
     tw_context_destroy(context);
     return code;
 }
 
 static int run(const cli_args *args) {
     input in;
-    int code = input_texts(problems, (int)TW_COUNT(problems), INPUT_BUCKETS, &in);
+    int code = args->word_count
+                   ? input_open(args->words[0], args, INPUT_BUCKETS, &in)
+                   : input_texts(problems, (int)TW_COUNT(problems), INPUT_BUCKETS, &in);
     if (code) return code;
     code = (args->warm ? warm : tune)(args, &in);
     input_close(&in);
@@ -102,6 +112,8 @@ static int run(const cli_args *args) {
 }
 
 static const cli_option options[] = {
+    CLI_ROW_M,
+    CLI_ROW_SCHEME,
     CLI_ROW("--budget", SECONDS, budget_s, "T", "time for tuning (30s)"),
     CLI_ROW("--warm", FLAG, warm, "", "start from the cache alone, and prove it"),
     CLI_ROW_THREADS,
@@ -111,11 +123,14 @@ static const cli_option options[] = {
 
 const cli_command cmd_demo = {
     .name = "demo",
-    .words = "",
+    .words = "[MODEL|PROBLEM|@FILE]",
     .summary = "The main job on well-known shapes: tune, then start warm",
-    .about = "Doing it again does only what is left to do.",
+    .about = "Without an argument: linear layers of SmolLM2-135M and Llama-3.2-1B.  Doing it again "
+             "does\n"
+             "only what is left to do.",
     .examples = "  tilewright demo && tilewright demo --warm\n"
-                "  TW_CACHE=demo.db tilewright demo --budget 10s",
+                "  TW_CACHE=demo.db tilewright demo --budget 10s\n"
+                "  tilewright demo model.gguf --warm",
     .options = options,
     .option_count = TW_COUNT(options),
     .run = run,
