@@ -1,3 +1,4 @@
+/* Guard pages by mmap and mprotect. */
 #define _DEFAULT_SOURCE
 #include "tests/kernels/guard.h"
 

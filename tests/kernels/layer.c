@@ -1,3 +1,4 @@
+/* Data that wrong kernels stumble over: every draw is deterministic. */
 #include "tests/kernels/layer.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* Compiling for the CPU or recording for the machine, launching between guards, comparing. */
 #include "tests/kernels/run.h"
 
 #include <math.h>

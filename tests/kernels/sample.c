@@ -1,3 +1,4 @@
+/* Drawing problems for pairs of values that have not met yet. */
 #include "tests/kernels/sample.h"
 
 #include <stdio.h>

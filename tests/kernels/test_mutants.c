@@ -255,7 +255,7 @@ static bool alter(machine *m, machine_op *op) {
         for (int i = 0; i < lanes; i++)
             lane[i] += op->ty.kind != TW_TY_F32 ? 1 : lane[i] ? 1 << 22 : 0x3f800000;
         return true;
-    case OP_SELECT: swap_arguments(op, 1); return true;
+    case OP_SELECT:
     case OP_BRANCH: swap_arguments(op, 1); return true;
     case OP_FMA: /* the sum so far is lost */
         op->kind = OP_BINARY;

@@ -1,5 +1,5 @@
-/* Golden traces: what templates say in the vocabulary for a dozen small configs, as text.  A change of
- * a trace is a change of generated code: meant, or a mistake.
+/* Golden traces: what templates say in the vocabulary for a dozen small configs, as text.  A change
+ * of a trace is a change of generated code: meant, or a mistake.
  *   test_kernels_traces FOLDER                    compares
  *   test_kernels_traces FOLDER --update-golden    writes what is now */
 #include <stdio.h>
@@ -12,7 +12,7 @@
 static const char *folder;
 static bool update;
 
-/* File name, target, problem, kernel, config: tiles of a vector or two, so that a trace can be read. */
+/* File name, target, problem, kernel, config: tiles of a vector or two keep a trace readable. */
 static const struct {
     const char *name;
     tw_isa isa;
@@ -85,10 +85,9 @@ static void write_golden(size_t row, const char *text) {
     char path[4096];
     golden_path(row, path);
     FILE *file = fopen(path, "wb");
-    if (!file)
-        fail_msg("%s cannot be written", path);
-    else if ((fputs(text, file) < 0) | (fclose(file) != 0))
-        fail_msg("%s: not written", path);
+    bool written = file && fputs(text, file) >= 0;
+    if (file) written &= !fclose(file);
+    if (!written) fail_msg("%s cannot be written", path);
 }
 
 /* Points at the first line that differs. */
