@@ -1,5 +1,5 @@
 /* What guessed configs compile to: no access to the stack in the innermost loops that multiply,
- * where a spilled register would cost as much as the work.  Targets need not be able to run here. */
+ * where a spill would cost as much as the work.  Targets need not be able to run here. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
