@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures the project's figures with the CLI and prints each beside what it must at least be.
 
-Shares are of limits that the same run of `tilewright bench` measures, on the target in force.  Every
-problem is tuned first, in a cache of its own that is thrown away.
+Shares are of limits that the same run of `tilewright bench` measures, on the target in force.
+Every problem is tuned first, in a cache of its own that is thrown away.
 
 usage: figures.py [--only WORD] [--budget SECONDS] [--full] [--list]
 
@@ -134,10 +134,10 @@ def exhaustive(bench):
         best = Bench(folder, 0)
         for problem in problems:
             mine = bench.measure(problem)
-            whole, = best.records('tune', 'cpu', problem, '--threads', 1, '--exhaustive', '--budget',
-                                  '30s')
-            rival = bench.records('bench', 'cpu', problem, '--threads', 1, '--repeat', 5, '--kernel',
-                                  whole['kernel'], '--config', whole['config'])[0]
+            whole, = best.records('tune', 'cpu', problem, '--threads', 1, '--exhaustive',
+                                  '--budget', '30s')
+            rival = bench.records('bench', 'cpu', problem, '--threads', 1, '--repeat', 5,
+                                  '--kernel', whole['kernel'], '--config', whole['config'])[0]
             values.append(100 * min(1, rival['median_ns'] / mine['median_ns']))
     return statistics.median(values), f'least {min(values):.0f}'
 
@@ -199,7 +199,8 @@ def figures():
         ('u4 weights, x=bf16, M=512', 75, '%', shares([plain + ',x=bf16'])),
         ('avx2 forced, u4 code g=128, M=512', 60, '%', forced('avx2', large)),
         ('avxvnni forced, u4 code g=128, M=512', 70, '%', forced('avxvnni', large)),
-        ('two threads, M=512, of the limits\' scaling', 90, '%', scaling(large, 'gops', 'limit_gops')),
+        ('two threads, M=512, of the limits\' scaling', 90, '%',
+         scaling(large, 'gops', 'limit_gops')),
         ('two threads, M=1 cold, of the limits\' scaling', 90, '%',
          scaling(cold[0], 'weight_gbps', 'limit_gbps', '--weights', 'cold')),
         ('guess of tuned, SmolLM2, median', 80, '%', guesses),
@@ -239,8 +240,8 @@ def main():
                 continue
             good = value >= bound if unit == '%' else value <= bound
             missed += not good
-            print(f'| {name} | {value:.3g} {unit} | {required} | {"" if good else "MISSED: "}{note} |',
-                  flush=True)
+            note = note if good else 'MISSED: ' + note
+            print(f'| {name} | {value:.3g} {unit} | {required} | {note} |', flush=True)
     return 1 if missed else 0
 
 

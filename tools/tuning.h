@@ -28,7 +28,7 @@ typedef struct tuning {
     tuning_row *rows;   /* one an item; owned */
     tuning_row **order; /* in which they are tuned; owned */
     tw_limits *limits;
-    double cold_gbps; /* 0 until measured */
+    double cold_gbps; /* the best so far */
     int64_t start_ns, deadline_ns;
     int known, decided, failed;
     int rated; /* rows, and what that took: limits, reference */

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""docs/adding.md, followed literally in a copy of the tree: every block goes where the sentence above
-it says, and the program that is built then has every addition."""
+"""docs/adding.md, followed literally in a copy of the tree: every block goes where the sentence
+above it says, and the program that is built then has every addition."""
 
 import os
 import re

@@ -38,8 +38,8 @@ class Tune(cli.Cli):
             self.assertGreater(new['guess_ns'], 0)
         # Another M of the same bucket is the same decision, and so it is what a plan runs.
         plan, = self.records('plan', 'cpu', 'M=7,' + cli.SMALL)
-        self.assertEqual((plan['origin'], plan['config']), ('cache', by_problem[plan['problem'].replace(
-            'M=7', 'M=8')]['config']))
+        same = by_problem[plan['problem'].replace('M=7', 'M=8')]
+        self.assertEqual((plan['origin'], plan['config']), ('cache', same['config']))
 
     def test_text(self):
         args = ('cpu', self.write('p.txt', PROBLEMS), '--m', '1', '--budget', '2s')
