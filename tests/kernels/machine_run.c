@@ -40,11 +40,13 @@ static uint64_t from_float(float f) {
 
 /* ---- memory ---- */
 
-/* What `size` bytes at `at` belong to, all of them; NULL: nothing. */
-static machine_region *region_at(machine *m, const char *at, size_t size) {
+/* What `size` bytes at `at` belong to, all of them; NULL: nothing.  An address is a number until
+ * it is known to be one of ours. */
+static machine_region *region_at(machine *m, uintptr_t at, size_t size) {
     for (int i = 0; i < m->region_count; i++) {
         machine_region *r = &m->regions[i];
-        if (at >= r->base && at + size <= r->base + r->size) return r;
+        size_t offset = (size_t)(at - (uintptr_t)r->base);
+        if (offset <= r->size && size <= r->size - offset) return r;
     }
     return NULL;
 }
@@ -57,14 +59,15 @@ static void check_written(machine *m, const machine_region *r, const char *at, s
         }
 }
 
-static bool may_access(machine *m, const char *at, size_t size, int64_t align, bool write) {
+static bool may_access(machine *m, uintptr_t address, size_t size, int64_t align, bool write) {
     const char *what = write ? "store" : "load";
-    machine_region *r = region_at(m, at, size);
+    machine_region *r = region_at(m, address, size);
+    const char *at = r ? (const char *)address : NULL;
     if (!r)
         wrong(m, "a %s of %zu bytes lies outside what it may touch", what, size);
     else if (write ? !r->can_write : !r->can_read)
         wrong(m, "a %s where there may be none", what);
-    else if ((uintptr_t)at % (uintptr_t)align)
+    else if (address % (uintptr_t)align)
         wrong(m, "a %s is not aligned to %lld bytes", what, (long long)align);
     else if (r->written && write)
         memset(r->written + (at - r->base), 1, size);
@@ -74,9 +77,10 @@ static bool may_access(machine *m, const char *at, size_t size, int64_t align, b
 }
 
 static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint64_t *d) {
-    const char *at = (const char *)(uintptr_t)pointer[0] + op->skew;
+    uintptr_t address = (uintptr_t)pointer[0] + (uintptr_t)op->skew;
+    const char *at = (const char *)address;
     size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
-    if (!may_access(m, at, size, op->number, false)) return;
+    if (!may_access(m, address, size, op->number, false)) return;
     for (int i = 0; i < lanes_of(op->ty); i++) {
         d[i] = 0;
         memcpy(&d[i], at + (size_t)i * each, each);
@@ -86,7 +90,7 @@ static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint
 static void store(machine *m, const machine_op *op, const uint64_t *v, const uint64_t *pointer) {
     char *at = (char *)(uintptr_t)pointer[0];
     size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
-    if (!may_access(m, at, size, op->number, true)) return;
+    if (!may_access(m, (uintptr_t)at, size, op->number, true)) return;
     for (int i = 0; i < lanes_of(op->ty); i++) memcpy(at + (size_t)i * each, &v[i], each);
 }
 

@@ -16,16 +16,18 @@
 
 static bool print_survivors;
 
-/* The guessed config of the first template that takes the problem. */
+/* The guessed config of the last template that takes the problem: the most special one. */
 static void compile_guess(compiled *c, const tw_problem *p, tw_isa isa, int64_t M, runner how) {
     tw_target target = target_of(isa);
     tw_problem bucket = *p;
     tw_config config;
-    int i = 0;
-    while (tw_template_row(i)->reject_problem(&target, p)) i++;
+    const tw_template *tmpl = NULL;
+    for (int i = 0; tw_template_row(i); i++)
+        if (!tw_template_row(i)->reject_problem(&target, p)) tmpl = tw_template_row(i);
+    if (!tmpl) fail_msg("no template takes the problem");
     bucket.M = tw_bucket_rows(tw_bucket_index(M));
-    tw_template_row(i)->guess(&target, &bucket, &config);
-    if (compiled_init(c, tw_template_row(i), p, &config, &target, how) != TW_OK)
+    tmpl->guess(&target, &bucket, &config);
+    if (compiled_init(c, tmpl, p, &config, &target, how) != TW_OK)
         fail_msg("%s", tw_error_message());
 }
 
