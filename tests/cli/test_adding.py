@@ -11,7 +11,7 @@ import unittest
 import cli
 
 PAGE = os.path.join(cli.ROOT, 'docs', 'adding.md')
-FOLDERS = ('include', 'src', 'cache', 'codegen', 'templates', 'autotune', 'tools')
+FOLDERS = ('include', 'src', 'cache', 'codegen', 'templates', 'autotune', 'tools', 'benchmarks')
 STEP = re.compile(r'In `([^`]+)`, a (row|line|file)(?: (of|after|before) `([^`]+)`)?:\n\n'
                   r'```\w+\n(.*?)```\n', re.DOTALL)
 
@@ -93,7 +93,8 @@ class Adding(cli.Cli):
                         'M=40,N=70,K=256,w=f32'):
             record, = self.records('verify', 'cpu', problem, '--kernel', 'cpu.dot', '--full')
             self.assertTrue(record['ok'])
-        record, = self.records('tune', 'cpu', 'M=16,N=64,K=64,w=f32', '--budget', '2s')
+        record, = self.records('tune', 'cpu', 'M=16,N=64,K=64,w=f32', '--budget', '2s',
+                               '--threads', '1')
         self.assertEqual(record['kernel'], 'cpu.dq_gemm')
         self.fails(1, 'at most 256 products', 'verify', 'cpu', 'M=1,N=8,K=300,w=f32', '--kernel',
                    'cpu.dot', '--json')

@@ -55,13 +55,14 @@ class Work(cli.Cli):
 
     def test_bench(self):
         model = self.model(MINILM)
-        found = self.records('bench', 'cpu', model, '--m', '4', '--repeat', '1')
+        found = self.bench('cpu', model, '--m', '4')
         self.assertEqual([r['count'] for r in found],
                          [r['count'] for r in self.records('shapes', model)])
 
     def test_tune(self):
         model = self.model(MINILM)
-        args = ('cpu', model, '--m', '1', '--budget', '3s', '--scheme', cli.SCHEME)
+        args = ('cpu', model, '--m', '1', '--budget', '4s', '--threads', '1', '--scheme',
+                cli.SCHEME)
         self.assertEqual({r['origin'] for r in self.records('tune', *args)}, {'tuned'})
         self.assertEqual({r['origin'] for r in self.records('tune', *args)}, {'cache'})
 

@@ -3,6 +3,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import time
@@ -17,7 +19,8 @@ BENCH_FIELDS = {'problem', 'device', 'kernel', 'config', 'origin', 'median_ns', 
 
 class Tune(cli.Cli):
     def test_decides_stores_and_knows_it_again(self):
-        args = ('cpu', '@' + self.write('p.txt', PROBLEMS), '--m', '1,5', '--budget', '4s')
+        args = ('cpu', '@' + self.write('p.txt', PROBLEMS), '--m', '1,5', '--budget', '4s',
+                '--threads', '1')
         first = self.records('tune', *args)
         problems = {r['problem'] for r in self.records('tune', *args)}
         self.assertEqual({p.split(',')[0] for p in problems}, {'M=1', 'M=8'})
@@ -37,12 +40,13 @@ class Tune(cli.Cli):
             self.assertAlmostEqual(old['median_ns'], new['median_ns'], delta=1)
             self.assertGreater(new['guess_ns'], 0)
         # Another M of the same bucket is the same decision, and so it is what a plan runs.
-        plan, = self.records('plan', 'cpu', 'M=7,' + cli.SMALL)
+        plan, = self.records('plan', 'cpu', 'M=7,' + cli.SMALL, '--threads', '1')
         same = by_problem[plan['problem'].replace('M=7', 'M=8')]
         self.assertEqual((plan['origin'], plan['config']), ('cache', same['config']))
 
     def test_text(self):
-        args = ('cpu', self.write('p.txt', PROBLEMS), '--m', '1', '--budget', '2s')
+        args = ('cpu', self.write('p.txt', PROBLEMS), '--m', '1', '--budget', '2s',
+                '--threads', '1')
         done = self.run_cli('tune', *args)
         self.assertRegex(done.stderr, r'\[[12]/2\] M=1,N=64,K=96,x=f32,w=f32')
         self.assertNotIn('\r', done.stderr)
@@ -53,8 +57,28 @@ class Tune(cli.Cli):
         again = self.run_cli('tune', *args)
         self.assertIn('2 of 2 problems are known from earlier runs', again.stderr)
 
+    def test_a_terminal_gets_a_bar(self):
+        ours, theirs = pty.openpty()
+        args = ('tune', 'cpu', self.write('p.txt', PROBLEMS), '--m', '1,64', '--budget', '3s',
+                '--threads', '1')
+        process = subprocess.Popen(self.command(*args), env=self.env, stdout=subprocess.PIPE,
+                                   stderr=theirs)
+        os.close(theirs)
+        shown = b''
+        try:
+            while part := os.read(ours, 4096):
+                shown += part
+        except OSError:  # how a terminal whose other end is closed says so
+            pass
+        os.close(ours)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0)
+        bars = re.findall(r'\r\x1b\[K\[#*\.*\] +\d+%, \d+ s left  M=', shown.decode())
+        self.assertGreater(len(bars), 3)
+        self.assertTrue(all(len(line) < 80 for line in bars))
+
     def test_again_takes_measurements_over(self):
-        args = ('cpu', 'M=1,' + cli.SMALL, '--budget', '1s')
+        args = ('cpu', 'M=1,' + cli.SMALL, '--threads', '1', '--budget', '1s')
         first, = self.records('tune', *args)
         again, = self.records('tune', *args, '--again')
         self.assertEqual(again['origin'], 'tuned')
@@ -62,7 +86,8 @@ class Tune(cli.Cli):
 
     def test_what_no_kernel_takes_is_passed_over(self):
         text = self.write('p.txt', 'M=1,N=8,K=8,w=e4m3\nM=1,N=64,K=64,w=f32\n')
-        done = self.run_cli('tune', 'cpu', text, '--budget', '1s', '--json', code=1)
+        done = self.run_cli('tune', 'cpu', text, '--threads', '1', '--budget', '1s', '--json',
+                            code=1)
         self.assertIn('M=1,N=8,K=8,x=f32,w=e4m3', done.stderr)
         self.assertEqual(len(done.stdout.splitlines()), 1)
 
@@ -79,7 +104,8 @@ class BrokenOff(cli.Cli):
     """A long run, ended from outside once it has stored something; then the same command again."""
 
     def start(self, number):
-        self.args = ('tune', 'cpu', 'M=64,N=256,K=256,w=i8,a=i8', '--exhaustive')
+        self.args = ('tune', 'cpu', 'M=64,N=256,K=256,w=i8,a=i8', '--exhaustive',
+                     '--threads', '1')
         process = subprocess.Popen(self.command(*self.args, '--budget', '300s'), env=self.env,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.kill)
@@ -98,7 +124,7 @@ class BrokenOff(cli.Cli):
         stats, = self.records('cache', 'stats')
         self.assertEqual((stats['choices'], stats['undecided']), (0, 1))
         self.assertEqual(self.records('cache', 'verify')[-1]['defects'], 0)
-        record, = self.records(*self.args, '--budget', '1s')
+        record, = self.records(*self.args, '--threads', '1', '--budget', '1s')
         self.assertGreaterEqual(record['known'], 8)
         self.assertTrue(record['decided'])
         self.assertEqual(self.records('cache', 'stats')[0]['choices'], 1)
@@ -118,8 +144,7 @@ class BrokenOff(cli.Cli):
 
 class Bench(cli.Cli):
     def test_record(self):
-        record, = self.records('bench', 'cpu', 'M=16,N=256,K=256,w=u4,g=128,s=f16,z=code,a=i8',
-                               '--threads', '1', '--repeat', '1')
+        record, = self.bench('cpu', 'M=16,N=256,K=256,w=u4,g=128,s=f16,z=code,a=i8')
         self.assertLessEqual(BENCH_FIELDS, set(record))
         self.assertEqual((record['origin'], record['threads']), ('guess', 1))
         self.assertLessEqual(record['min_ns'], record['median_ns'])
@@ -133,20 +158,19 @@ class Bench(cli.Cli):
     def test_weights(self):
         for state in ('cold', 'hot'):
             for m in ('1', '128'):
-                record, = self.records('bench', 'cpu', f'M={m},N=128,K=128,w=i8,a=i8', '--weights',
-                                       state, '--repeat', '1')
+                record, = self.bench('cpu', f'M={m},N=128,K=128,w=i8,a=i8', '--weights', state)
                 self.assertEqual(record['weights'], state)
 
     def test_forced_kernel_and_config(self):
         problem = 'M=8,' + cli.SMALL
-        guess, = self.records('plan', 'cpu', problem)
-        record, = self.records('bench', 'cpu', problem, '--kernel', guess['kernel'], '--config',
-                               guess['config'], '--repeat', '1')
+        guess, = self.records('plan', 'cpu', problem, '--threads', '1')
+        record, = self.bench('cpu', problem, '--kernel', guess['kernel'], '--config',
+                             guess['config'])
         self.assertEqual((record['origin'], record['config']), ('forced', guess['config']))
         self.fails(1, 'cpu.dq_gemm', 'bench', 'cpu', problem, '--kernel', 'cpu.dq_gemm', '--json')
 
     def test_text_is_one_table(self):
-        done = self.run_cli('bench', 'cpu', cli.SMALL, '--m', '1,4', '--repeat', '1')
+        done = self.run_bench('cpu', cli.SMALL, '--m', '1,4')
         lines = done.stdout.splitlines()
         self.assertEqual(len(lines), 3)
         self.assertEqual(len({len(line) for line in lines}), 1)
@@ -154,13 +178,14 @@ class Bench(cli.Cli):
 
     def test_a_cache_that_cannot_be_used_costs_one_warning(self):
         self.env['TW_CACHE'] = self.folder
-        done = self.run_cli('bench', 'cpu', 'M=1,' + cli.SMALL, '--repeat', '1')
-        self.assertEqual(done.stderr.count(self.folder), 1, done.stderr)
-        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        done = self.run_bench('cpu', 'M=1,' + cli.SMALL)
+        warnings = [x for x in done.stderr.splitlines() if cli.WRONG not in x]
+        self.assertEqual(len(warnings), 1, done.stderr)
+        self.assertIn(self.folder, warnings[0])
 
     def test_dump_folder(self):
         self.env['TW_DUMP'] = self.path('dump')
-        self.run_cli('bench', 'cpu', 'M=1,' + cli.SMALL, '--repeat', '1')
+        self.run_bench('cpu', 'M=1,' + cli.SMALL)
         kernel, = os.listdir(self.path('dump'))
         self.assertTrue(kernel.startswith('cpu.int_gemm-'))
         self.assertEqual(set(os.listdir(self.path('dump/' + kernel))),
