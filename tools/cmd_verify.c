@@ -1,14 +1,24 @@
 /* tilewright verify: every kernel that takes a problem against the oracle. */
+#include <string.h>
+
+#include "autotune/workload.h"
+#include "src/base/status.h"
 #include "tools/commands.h"
 #include "tools/input.h"
 #include "tools/out.h"
 #include "tools/subject.h"
 
+/* Generated data leaves no defect unseen; a model's own weights are what users run. */
+typedef enum weights { WEIGHTS_GENERATED, WEIGHTS_MODEL } weights;
+static const char *const weights_text[] = {"generated", "model"};
+
 typedef struct verification {
+    tw_model *model; /* NULL for a PROBLEM */
+    weights weights; /* of the workload in work */
     tw_context *context;
     const cli_args *args;
     tw_plan_request forced;
-    int kernels, failures;
+    int checks, failures;
 } verification;
 
 static void print(verification *v, const input_item *item, const tw_template *tmpl,
@@ -17,15 +27,17 @@ static void print(verification *v, const input_item *item, const tw_template *tm
     const char *why = status == TW_OK ? NULL : tw_error_message();
     tw_config_text(config, &text);
     if (v->args->json)
-        out_json(json_pack("{s:s,s:s,s:s,s:i,s:s,s:b,s:s,s:f,s:s?}", "problem", item->text,
+        out_json(json_pack("{s:s,s:s,s:s,s:i,s:s,s:b,s:s,s:s,s:f,s:s?}", "problem", item->text,
                            "device", v->args->words[0], "kernel", tmpl->name, "version",
-                           (int)tmpl->version, "config", tw_str_text(&text), "ok", !why, "rows",
-                           v->args->full ? "all" : "sample", "nmse", why ? -1.0 : error, "error",
-                           why));
+                           (int)tmpl->version, "config", tw_str_text(&text), "ok", !why, "weights",
+                           weights_text[v->weights], "rows", v->args->full ? "all" : "sample",
+                           "nmse", why ? -1.0 : error, "error", why));
     else if (why)
-        out_line("FAILED  %s  %s %s\n        %s", item->text, tmpl->name, tw_str_text(&text), why);
+        out_line("FAILED  %s  %s %s (%s weights)\n        %s", item->text, tmpl->name,
+                 tw_str_text(&text), weights_text[v->weights], why);
     else
-        out_line("ok      %s  %s %s  nmse %.2g", item->text, tmpl->name, tw_str_text(&text), error);
+        out_line("ok      %s  %s %s  nmse %.2g%s", item->text, tmpl->name, tw_str_text(&text),
+                 error, v->weights == WEIGHTS_MODEL ? ", the model's weights" : "");
     tw_str_free(&text);
 }
 
@@ -47,29 +59,56 @@ static void verify_kernel(verification *v, const input_item *item, const tw_temp
         status = tw_verify(workload, v->context->threads, &candidate, rows, &error);
         tw_candidate_unload(&candidate);
     }
-    v->kernels++;
+    v->checks++;
     v->failures += status != TW_OK;
     print(v, item, tmpl, &config, status, error);
 }
 
-static void verify_item(verification *v, const input_item *item) {
-    tw_workload *workload;
-    int before = v->kernels;
-    if (tw_workload_create(&item->problem, NULL, &v->context->target, TW_WEIGHTS_HOT, &workload) !=
-        TW_OK) {
-        cli_failed();
-        v->failures++;
-        return;
+/* Canonical tensors into those of the workload, which has not packed them yet.  Of a tensor that
+ * stacks several layers the first one's rows. */
+static tw_status take_weights(tw_workload *workload, const tw_model *model, int32_t tensor) {
+    tw_data *data = &workload->data;
+    tw_canonical_tensor t;
+    TW_TRY(tw_model_read(model, tensor, &t));
+    bool fits = t.weight_bytes >= data->weight_bytes && t.scale_bytes >= data->scale_bytes &&
+                t.zero_bytes >= data->zero_bytes;
+    if (fits) {
+        memcpy(data->weight, t.weight, data->weight_bytes);
+        if (data->scale_bytes) memcpy(data->scales, t.scales, data->scale_bytes);
+        if (data->zero_bytes) memcpy(data->zeros, t.zeros, data->zero_bytes);
     }
-    const char *why = "";
-    for (int i = 0; tw_template_row(i); i++) {
+    tw_canonical_tensor_free(&t);
+    return fits ? TW_OK : tw_fail(TW_INTERNAL, "tensor %d: smaller than its problem", tensor);
+}
+
+/* Every kernel that takes the problem, on one set of weights.  why: what the last one said. */
+static tw_status verify_kernels(verification *v, const input_item *item, const char **why) {
+    tw_workload *workload;
+    TW_TRY(
+        tw_workload_create(&item->problem, NULL, &v->context->target, TW_WEIGHTS_HOT, &workload));
+    tw_status status = TW_OK;
+    if (v->weights == WEIGHTS_MODEL) status = take_weights(workload, v->model, item->tensor);
+    for (int i = 0; tw_template_row(i) && status == TW_OK; i++) {
         const tw_template *tmpl = tw_template_row(i);
         if (v->forced.tmpl && v->forced.tmpl != tmpl) continue;
-        why = subject_declines(v->context, tmpl, &item->problem);
-        if (!why) verify_kernel(v, item, tmpl, workload);
+        *why = subject_declines(v->context, tmpl, &item->problem);
+        if (!*why) verify_kernel(v, item, tmpl, workload);
     }
     tw_workload_destroy(workload);
-    if (v->kernels > before) return;
+    return status;
+}
+
+static void verify_item(verification *v, const input_item *item) {
+    const char *why = "";
+    int before = v->checks;
+    weights last = v->model && item->tensor >= 0 ? WEIGHTS_MODEL : WEIGHTS_GENERATED;
+    for (v->weights = WEIGHTS_GENERATED; v->weights <= last; v->weights++)
+        if (verify_kernels(v, item, &why) != TW_OK) {
+            cli_failed();
+            v->failures++;
+            return;
+        }
+    if (v->checks > before) return;
     v->failures++;
     if (v->forced.tmpl)
         out_error("%s: %s declines: %s", item->text, v->forced.tmpl->name, why);
@@ -87,14 +126,14 @@ static int run(const cli_args *args) {
     if (code) return code;
     code = input_context(args->words[0], args, TW_MODE_DEFAULT, &setup, &v.context);
     if (!code) {
+        v.model = in.model;
         for (int i = 0; i < in.count; i++) {
             out_progress((double)i / in.count, -1, in.items[i].text);
             verify_item(&v, &in.items[i]);
         }
         if (!args->json)
-            out_line("%d problem%s, %d kernel%s checked, %d failure%s", in.count,
-                     in.count == 1 ? "" : "s", v.kernels, v.kernels == 1 ? "" : "s", v.failures,
-                     v.failures == 1 ? "" : "s");
+            out_line("%d problem%s, %d check%s, %d failure%s", in.count, in.count == 1 ? "" : "s",
+                     v.checks, v.checks == 1 ? "" : "s", v.failures, v.failures == 1 ? "" : "s");
         if (v.failures) code = CLI_FAILED;
         tw_context_destroy(v.context);
     }
@@ -121,6 +160,7 @@ const cli_command cmd_verify = {
         "The oracle dequantizes in f32 and adds in double, on the same codes.  Data is generated "
         "to\n"
         "leave no defect unseen: edge values, zeros off the middle, scales that differ by group.\n"
+        "Then, where a model holds them, its own weights.\n"
         "nmse is the largest of a row.  Exit code 1 when any kernel disagrees.",
     .examples = "  tilewright verify cpu M=7,N=100,K=1000,w=u4,g=128,s=f16,z=code,a=i8\n"
                 "  tilewright verify cpu:avx2 model.gguf --m 1,33\n"

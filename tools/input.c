@@ -63,7 +63,7 @@ int input_forced(const cli_args *args, tw_plan_request *request, tw_config *conf
 
 /* ---- problems -------------------------------------------------------------------------------- */
 
-static tw_status add_item(input *in, const tw_problem *asked, const char *name, int64_t count) {
+static tw_status add_item(input *in, const tw_problem *asked, const input_item *source) {
     tw_str text = {0};
     tw_problem problem = *asked;
     if (in->rows == INPUT_BUCKETS) problem.M = tw_bucket_rows(tw_bucket_index(problem.M));
@@ -71,7 +71,7 @@ static tw_status add_item(input *in, const tw_problem *asked, const char *name, 
     TW_TRY(tw_str_ok(&text));
     for (int i = 0; i < in->count; i++)
         if (!strcmp(in->items[i].text, text.text)) {
-            in->items[i].count += count;
+            in->items[i].count += source->count;
             tw_str_free(&text);
             return TW_OK;
         }
@@ -81,22 +81,26 @@ static tw_status add_item(input *in, const tw_problem *asked, const char *name, 
         return tw_fail(TW_MEMORY, "problems: out of memory after %d", in->count);
     }
     in->items = items;
-    items[in->count++] = (input_item){problem, text.text, name, count};
+    items[in->count++] =
+        (input_item){problem, text.text, source->name, source->count, source->tensor};
     return TW_OK;
 }
 
+/* A problem that no file asks for. */
+static const input_item typed = {.name = "", .count = 1, .tensor = -1};
+
 /* The problem at its own M, or at each of --m. */
 static tw_status add_problem(input *in, const tw_problem *problem, const cli_args *args,
-                             const char *name, int64_t count) {
+                             const input_item *source) {
     static const cli_sizes standard = {{1, 16, 512}, 3};
     const cli_sizes *m = args->m.count ? &args->m : &standard;
     tw_problem p = *problem;
     if (args->scheme) TW_TRY(tw_scheme_parse(args->scheme, &p.scheme));
-    if (p.M) return add_item(in, &p, name, count);
+    if (p.M) return add_item(in, &p, source);
     for (int i = 0; i < m->count; i++) {
         p.M = m->at[i];
         TW_TRY(tw_problem_check(&p));
-        TW_TRY(add_item(in, &p, name, count));
+        TW_TRY(add_item(in, &p, source));
     }
     return TW_OK;
 }
@@ -111,7 +115,10 @@ static tw_status add_model(const char *path, const cli_args *args, input *in) {
                      (long long)linear->count, linear->type, linear->names[0]);
             continue;
         }
-        TW_TRY(add_problem(in, &linear->problem, args, linear->names[0], linear->count));
+        input_item source = {.name = linear->names[0],
+                             .count = linear->count,
+                             .tensor = args->scheme ? -1 : linear->tensor};
+        TW_TRY(add_problem(in, &linear->problem, args, &source));
     }
     if (!in->count) return tw_fail(TW_FORMAT, "%s: holds no linear layer that can be read", path);
     return TW_OK;
@@ -130,7 +137,7 @@ int input_open(const char *word, const cli_args *args, input_rows rows, input *o
     bool file = is_file(word);
     if (!file && tw_problem_parse(word, false, &problem) != TW_OK) return cli_bad("PROBLEM");
     tw_status status = file ? add_model(*word == '@' ? word + 1 : word, args, out)
-                            : add_problem(out, &problem, args, "", 1);
+                            : add_problem(out, &problem, args, &typed);
     if (status == TW_OK) return CLI_OK;
     int code = file ? cli_failed() : exit_code("PROBLEM", status);
     input_close(out);
@@ -142,7 +149,7 @@ int input_texts(const char *const *texts, int count, input_rows rows, input *out
     for (int i = 0; i < count; i++) {
         tw_problem problem;
         tw_status status = tw_problem_parse(texts[i], true, &problem);
-        if (status == TW_OK) status = add_item(out, &problem, "", 1);
+        if (status == TW_OK) status = add_item(out, &problem, &typed);
         if (status == TW_OK) continue;
         input_close(out);
         return cli_failed();

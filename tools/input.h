@@ -16,6 +16,7 @@ typedef struct input_item {
     char *text;         /* of the problem; owned */
     const char *name;   /* the first tensor or line that asks for it, "" for a PROBLEM */
     int64_t count;      /* linears like it */
+    int32_t tensor;     /* that holds the first one's weights as they are, or -1 */
 } input_item;
 
 typedef struct input {
