@@ -7,6 +7,7 @@
 #include "src/core/dtype.h"
 
 static const double UNIT = 0x1p-24; /* rounding error of f32, relative */
+enum { FEW_COLUMNS = 64 };
 
 /* f32 roundings of one element outside the chain of additions. */
 static int64_t roundings(const tw_problem *p) {
@@ -30,27 +31,28 @@ static double half_unit(tw_dtype dtype, double v) {
 
 typedef struct element {
     double got, expected, residual;
-    double energy; /* e^2 of compare.h */
+    double least, most; /* e^2 of compare.h: of many columns, of few */
 } element;
 
 static element element_at(const tw_problem *p, int64_t r, double expected, double magnitude,
                           const void *y_row, int64_t j) {
     double limit = overflow_limit(p->y);
-    element e = {(double)tw_float_get(y_row, p->y, j), expected, 0, 0};
+    element e = {(double)tw_float_get(y_row, p->y, j), expected, 0, 0, 0};
     double got = fmax(-limit, fmin(limit, e.got)), want = fmax(-limit, fmin(limit, expected));
     /* An overflow rounds like the largest numbers do. */
     double at = fmin(fmax(fabs(got), fabs(want)), limit * (1 - 0x1p-12));
     double slack = half_unit(p->y, at) + (double)r * 0x1p-150;
     e.residual = fmax(0, fabs(got - want) - slack);
-    e.energy = fmax(want * want, magnitude * magnitude / (double)p->K);
+    e.most = fmax(want * want, magnitude * magnitude);
+    e.least = fmax(want * want, magnitude * magnitude / (double)p->K);
     if (isnan(e.got) || isnan(expected)) e.residual = NAN;
     return e;
 }
 
 /* The largest residual that the element may have. */
 static double element_limit(const tw_problem *p, int64_t r, const element *e, double magnitude) {
-    double sums = UNIT * sqrt((double)r * 37 * e->energy);
-    if (p->scheme.zero_mode != TW_ZERO_VALUE) return sums;
+    if (p->scheme.zero_mode != TW_ZERO_VALUE) return UNIT * sqrt((double)r * 37 * e->most);
+    double sums = UNIT * sqrt((double)r * 37 * e->least);
     return fmax(sums, UNIT * (4 * magnitude + (double)roundings(p) * fabs(e->expected)));
 }
 
@@ -71,7 +73,7 @@ tw_status tw_compare_row(const tw_problem *p, int64_t chain, const double *expec
             }
         }
         errors += e.residual * e.residual;
-        energy += e.energy;
+        energy += n < FEW_COLUMNS ? e.most : e.least;
         if (e.residual > largest) {
             largest = e.residual;
             at_largest = j;

@@ -10,14 +10,17 @@
  *
  * With u = 2^-24, r the error left after half a unit in the last place of an f16 or bf16 y, and
  * R = chain + the roundings outside of it (scales, bias, activation function):
- *   row        sum r^2 <= u^2 * R * (1 + 36/n) * sum e^2    e^2 = max(expected^2, magnitude^2 / K)
- *   element    r^2 <= u^2 * R * 37 * e^2
- *   z=value    instead of both, each element within the larger of the element's rule above and
- *              4 u * magnitude + u * (R - chain) * |expected|
- * R roundings of random sign, each at most u of a sum, give a mean square of at most u^2 R.  A row
- * is a sample of n such errors: 36/n allows six sigma for one element, and vanishes for many.
- * magnitude^2 / K is what the square of the sum is at least when its terms' signs are random
- * (Cauchy and Schwarz), so that terms which happen to cancel do not ask for more than f32 has.
+ *   row        sum r^2 <= u^2 * R * (1 + 36/n) * sum e^2    e^2 = max(expected^2, magnitude^2 / K),
+ *              with fewer than 64 columns max(expected^2, magnitude^2)
+ *   element    r^2 <= u^2 * R * 37 * max(expected^2, magnitude^2)
+ *   z=value    instead of both, each element r^2 <= u^2 * R * 37 * max(expected^2, magnitude^2 / K)
+ *              or r <= 4 u * magnitude + u * (R - chain) * |expected|
+ * R roundings of random sign, each at most u of a sum so far, give a mean square of at most u^2 R
+ * times the square of those sums, which is the sum over k of (x w)^2 where signs are random.  The
+ * expected^2 of a row have that for their mean, however it is distributed over k; a few of them may
+ * be small by accident.  It is at least magnitude^2 / K (Cauchy and Schwarz: terms of one size) and
+ * at most magnitude^2 (one term alone).  A row is a sample of n errors: 36/n allows six sigma for
+ * one, and vanishes for many.
  * Value zeros cancel against sums of codes, hence 4 u * magnitude; but where one term outweighs the
  * rest, each addition after it errs by up to u / 2 of it, and three additions reach 4 u of the
  * magnitude at 4.5 sigma: no f32 sum of more terms can stay below, whatever it does about zeros.

@@ -60,8 +60,8 @@ static const double R_PLAIN = CHAIN + 1;
 
 static void test_element(void **state) {
     (void)state;
-    /* u sqrt(37 R) of the element, in a row that is right elsewhere */
-    double limit = 0x1p-24 * sqrt(37 * R_PLAIN);
+    /* u sqrt(37 R) of the magnitude, in a row that is right elsewhere */
+    double limit = 0x1p-24 * sqrt(37 * R_PLAIN) * 8;
     row *r = row_of("w=f32", COLUMNS, 1);
     double nmse = -1;
     assert_int_equal(compare(r, &nmse), TW_OK);
@@ -91,7 +91,7 @@ static void test_roundings(void **state) {
     } rows[] = {{"w=f32", 1}, {"w=f32,act=relu", 1}, {"w=f32,bias=f32", 2},
                 {"w=i8", 2},  {"w=i8,a=i8", 3},      {"w=i8,a=i8,bias=f16,act=gelu", 20}};
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
-        double limit = 0x1p-24 * sqrt(37.0 * rows[i].roundings);
+        double limit = 0x1p-24 * sqrt(37.0 * rows[i].roundings) * 8;
         row *r = row_of(rows[i].text, COLUMNS, 7.9);
         r->chain = 0;
         set(r, 0, 7.9f * (1 + 0.85 * limit));
@@ -101,16 +101,26 @@ static void test_roundings(void **state) {
     }
 }
 
-/* Terms that cancel: the error counts relative to magnitude / sqrt K. */
+/* Terms that cancel: in few columns the error counts relative to the magnitude. */
 static void test_cancellation(void **state) {
     (void)state;
     row *r = row_of("w=f32", 1, 0);
-    double limit = 0x1p-24 * sqrt(37 * R_PLAIN) * 320 / 32;
+    double limit = 0x1p-24 * sqrt(37 * R_PLAIN) * 320;
     r->magnitude[0] = 320;
     set(r, 0, 0.95 * limit);
     passes(r);
     set(r, 0, 1.05 * limit);
     fails_at(r, 0);
+    /* Many columns: relative to magnitude / sqrt K. */
+    r = row_of("w=f32", COLUMNS, 0);
+    limit = 0x1p-24 * sqrt(R_PLAIN * (1 + 36.0 / COLUMNS)) * 10;
+    for (int i = 0; i < COLUMNS; i++) {
+        r->magnitude[i] = 320;
+        set(r, i, 0.95 * limit);
+    }
+    passes(r);
+    for (int i = 0; i < COLUMNS; i++) set(r, i, 1.05 * limit);
+    assert_int_equal(compare(r, NULL), TW_VERIFY);
 }
 
 static void test_value_zeros(void **state) {

@@ -77,8 +77,11 @@ static float draw_value(const tw_problem *p, float scale, uint64_t *state) {
     return -scale * (middle + spread * random_unit(state));
 }
 
-static uint8_t draw_zero(tw_dtype d, uint64_t *state) {
-    if (one_in(state, 16)) return (uint8_t)random_int(state, 0, 255);
+/* Any u8 is legal; where it lies far outside the codes, the sums of groups drown each other, which
+ * only exact sums can stand. */
+static uint8_t draw_zero(tw_dtype d, layer_data data, int64_t i, uint64_t *state) {
+    if (data == LAYER_EXTREME) return i % 2 ? 255 : 0;
+    if (data == LAYER_EXACT && one_in(state, 2)) return (uint8_t)random_int(state, 200, 255);
     return (uint8_t)random_int(state, 0, tw_dtype_max(d) - tw_dtype_min(d));
 }
 
@@ -92,7 +95,7 @@ static void fill_scales(layer *l, layer_data data, uint64_t *state) {
         tw_float_set(l->scales, s->scale, i, draw_scale(s, data, i, state));
         float scale = tw_float_get(l->scales, s->scale, i);
         if (s->zero_mode == TW_ZERO_CODE)
-            ((uint8_t *)l->zeros)[i] = data == LAYER_EXTREME ? 0 : draw_zero(s->weight, state);
+            ((uint8_t *)l->zeros)[i] = draw_zero(s->weight, data, i, state);
         if (s->zero_mode == TW_ZERO_VALUE)
             tw_float_set(l->zeros, s->scale, i,
                          exact ? (float)random_int(state, -3, 3)

@@ -49,10 +49,10 @@ static const char *const zero_modes[] = {"none", "code", "value"};
 static void exact_problem(const char *weight, const char *zero, const char *quant, int K,
                           layer_data data, bool native) {
     char text[256];
-    static const char *const y[] = {"f32", "f16", "bf16"};
+    static const char *const reals[] = {"f32", "f16", "bf16"};
     const char *group = strstr(quant, "g") ? "32" : K % 64 ? "channel" : "64";
-    snprintf(text, sizeof text, "M=3,N=37,K=%d,x=f32,w=%s,g=%s,s=f32,z=%s,a=%s,y=%s,bias=f16", K,
-             weight, group, zero, quant, y[K % 3]);
+    snprintf(text, sizeof text, "M=3,N=37,K=%d,x=%s,w=%s,g=%s,s=f32,z=%s,a=%s,y=%s,bias=f16", K,
+             reals[K / 2 % 3], weight, group, zero, quant, reals[K % 3]);
     tw_problem p = problem_of(text);
     layer l;
     layer_init(&l, &p, data, 7);

@@ -44,13 +44,21 @@ static void *code_row(layer *l, int64_t n) {
     return (char *)l->weight + (size_t)n * bytes;
 }
 
+/* Where a scale is 0 no code matters. */
+static bool matters(const layer *l, int64_t n, int64_t k) {
+    const tw_problem *p = &l->problem;
+    int64_t row = n / tw_group_n(&p->scheme, p->N);
+    int64_t i = row * tw_groups(&p->scheme, p->K) + k / tw_group_k(&p->scheme, p->K);
+    return tw_float_get(l->scales, p->scheme.scale, i) != 0;
+}
+
 /* The first two codes of a row, `apart` columns from each other, that are not the same. */
 static void swap_codes(layer *l, int64_t n, int64_t apart) {
     tw_dtype d = l->problem.scheme.weight;
     char *row = code_row(l, n);
     for (int64_t k = 0; k + apart < l->problem.K; k++) {
         int32_t a = tw_code_get(row, d, k), b = tw_code_get(row, d, k + apart);
-        if (a == b) continue;
+        if (a == b || !matters(l, n, k)) continue;
         tw_code_set(row, d, k, b);
         tw_code_set(row, d, k + apart, a);
         return;
@@ -69,6 +77,7 @@ static void flipped_bit(mutant *m) {
     tw_dtype d = m->fed.problem.scheme.weight;
     char *row = code_row(&m->fed, 1);
     int64_t k = m->fed.problem.K - 1;
+    while (!matters(&m->fed, 1, k)) k--;
     int32_t code = tw_code_get(row, d, k);
     tw_code_set(row, d, k, code == tw_dtype_max(d) ? code - 1 : code + 1);
 }
@@ -102,11 +111,15 @@ static void scale_off_by_an_ulp(mutant *m) {
     set_scale(&m->fed, i, get_scale(&m->fed, i) * (1 + 0x1p-10f));
 }
 
-static void wrong_zero(mutant *m) { ((uint8_t *)m->fed.zeros)[layer_scales(&m->fed) - 1] ^= 1; }
+static void wrong_zero(mutant *m) {
+    int64_t i = layer_scales(&m->fed) - 1;
+    while (get_scale(&m->fed, i) == 0) i--;
+    ((uint8_t *)m->fed.zeros)[i] ^= 1;
+}
 static void zero_of_neighbour(mutant *m) {
     uint8_t *zeros = m->fed.zeros;
     int64_t i = 0;
-    while (zeros[i] == zeros[i + 1]) i++;
+    while (zeros[i] == zeros[i + 1] || get_scale(&m->fed, i) == 0) i++;
     zeros[i] = zeros[i + 1];
 }
 static void forgotten_zeros(mutant *m) { memset(m->fed.zeros, 0, (size_t)layer_scales(&m->fed)); }
@@ -130,8 +143,8 @@ static void asymmetric_x(mutant *m) { m->compiled_for.scheme.act_quant = TW_ACTQ
 #define INT_GROUP "M=5,N=70,K=100,x=bf16,w=i5,g=32,s=f16,a=i8g32,y=f16,act=silu"
 #define INT_VALUE "M=5,N=70,K=100,w=u4,g=32,s=f16,z=value,a=i8g32"
 #define DQ_CODE "M=5,N=70,K=100,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu"
-#define DQ_WIDE "M=2,N=8,K=4096,w=u4,g=128,s=f16,z=code"
-#define INT_WIDE "M=2,N=8,K=4096,w=i8,g=128,s=f16,a=i8"
+#define DQ_WIDE "M=2,N=64,K=4096,w=u4,g=128,s=f16,z=code"
+#define INT_WIDE "M=2,N=64,K=4096,w=i8,g=128,s=f16,a=i8"
 #define DQ_U3 "M=5,N=70,K=100,x=f16,w=u3,g=64,s=bf16,z=code,y=bf16"
 
 static const struct {
@@ -306,7 +319,7 @@ static char *find_live(const machine *m) {
 
 /* ---- noticing ---- */
 
-enum { MOST_SURVIVORS = 7 }; /* per cent */
+enum { MOST_SURVIVORS = 8 }; /* per cent */
 enum { JUDGES = 4, JUDGE_ROWS = 8, NAN_ROW = 2 };
 
 /* Layers that between them have several kinds of row for each row of a tile; sums that are exact,
@@ -423,8 +436,9 @@ static void test_operations(void **state) {
     }
     fprintf(stderr, "%d of %d altered operations survive\n", all.survived, all.altered);
     /* What survives computes the same: clamps that no x reaches, masks over bits that are 0, sums
-     * with the 0 of a first fold, steps of loops that run once, other bits of a NaN, and ties that
-     * an activation function keeps from being exact.  --survivors tells. */
+     * with the 0 of a first fold, steps of loops that run once, other bits of a NaN, the rounding
+     * to bf16 of an x that is bf16, ties that an activation function keeps from being exact:
+     * --survivors tells. */
     assert_true(all.survived * 100 <= all.altered * MOST_SURVIVORS);
 }
 
