@@ -6,13 +6,21 @@
 #include "src/base/status.h"
 
 const tw_tunable tw_tunables[TW_TUNABLE_COUNT] = {
-#define TW_TUNABLE(field, tag, meaning) {#field, tag, meaning, offsetof(tw_config, field)},
+#define TW_TUNABLE(field, tag, part, meaning)                                                      \
+    {TW_TUNES_##part, #field, tag, meaning, offsetof(tw_config, field)},
 #include "src/core/config.def"
 #undef TW_TUNABLE
 };
 
 int32_t *tw_config_field(tw_config *config, int tunable) {
     return (int32_t *)((char *)config + tw_tunables[tunable].offset);
+}
+
+tw_config tw_config_code(const tw_config *config) {
+    tw_config code = *config;
+    for (int i = 0; i < TW_TUNABLE_COUNT; i++)
+        if (tw_tunables[i].part == TW_TUNES_LAUNCH) *tw_config_field(&code, i) = 0;
+    return code;
 }
 
 void tw_config_text(const tw_config *config, tw_str *out) {

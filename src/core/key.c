@@ -59,7 +59,8 @@ tw_status tw_binary_key(const tw_problem *problem, const char *kernel, uint32_t 
     tw_str_add(&text, " | ");
     add_escaped(&text, kernel);
     tw_str_add(&text, "/%u | ", version);
-    tw_config_text(config, &text);
+    tw_config code = tw_config_code(config);
+    tw_config_text(&code, &text);
     tw_str_add(&text, " | cpu;isa=%s;llvm=%s%s | ", isa->name, isa->llvm_cpu, isa->llvm_features);
     add_escaped(&text, compiler);
     return finish(&text, out);

@@ -73,19 +73,21 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
         return "bf16_gemm takes plain weights of bf16 only.";
     if (s->zero_mode == TW_ZERO_VALUE)
         return "bf16_gemm cannot hold weights with value zeros in bf16.";
-    /* u8 zeros reach 255: with codes down to -128 the difference has nine bits. */
-    if (s->weight == TW_I8 && s->zero_mode == TW_ZERO_CODE)
-        return "bf16_gemm cannot hold i8 codes minus code zeros in bf16.";
+    /* u8 zeros reach 255: from a negative code the difference has nine bits. */
+    if (tw_dtype_is_signed(s->weight) && s->zero_mode == TW_ZERO_CODE)
+        return "bf16_gemm cannot hold signed codes minus code zeros in bf16.";
     return tw_layout_panel64.reject(problem);
 }
 
 static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
     (void)target;
     bool plain = tw_scheme_plain(&problem->scheme);
+    /* Rated as two f32 FMA, which is what it is on half of the processors: the guess stays with f32,
+     * and the tuner finds out. */
     *loop = (tw_inner_loop){.x_loads = 1,
                             .step_k = 2,
-                            .product = 1,
-                            .multiply = 1,
+                            .product = 2,
+                            .multiply = 2,
                             .unpack = plain ? 0 : 7,
                             .latency = 6,
                             .temporaries = 3,

@@ -33,7 +33,8 @@ static double tile_cycles(const tw_target *target, const tw_problem *problem, co
     step = larger(step, (broadcasts + nv) / 2); /* two loads a cycle */
     step = larger(step, loop->latency);
     /* What does not fit is stored and loaded again in each step. */
-    double missing = accumulators + nv + loop->temporaries - registers;
+    int live = c->micro_m > 1 ? nv : 1; /* vectors of weights: with one row each is used at once */
+    double missing = accumulators + live + loop->temporaries - registers;
     if (missing > 0) step += missing;
     double fold = (accumulators * loop->fold + nv * loop->fold_load) / width;
     if (2 * accumulators > registers) fold += accumulators; /* totals in stack slots */

@@ -26,12 +26,13 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     for (int64_t k = k0; k < k1; k++) {
         if (k > k0) tw_cut(g);
         tw_val w[TW_TILE];
-        for (int v = 0; v < t->nv; v++) w[v] = tw_dequant_column(&self->dequant, t, v, k);
         for (int row = 0; row < t->rows; row++) {
             tw_val x = tw_broadcast(g, tw_f32(t->lanes),
                                     tw_at(g, t->x, row * t->geometry.xq_stride + k * 4));
             for (int v = 0; v < t->nv; v++) {
                 tw_val *a = &acc[row * t->nv + v];
+                /* Unpacked where first used: with one row, one vector at a time is alive. */
+                if (!row) w[v] = tw_dequant_column(&self->dequant, t, v, k);
                 *a = tw_fma(g, x, w[v], *a);
             }
         }
@@ -74,7 +75,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
                             .multiply = 1,
                             .unpack = unpack,
                             .latency = 4,
-                            .temporaries = unpack > 1 ? 2 : 1,
+                            .temporaries = unpack > 1 ? wide ? 2 : 4 : 1,
                             .fold = 1,
                             .fold_load = 4,
                             .fold_k =

@@ -203,11 +203,12 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     for (int64_t k = k0; k < k1; k += 4) {
         if (k > k0 && self->dot != TW_DOT_DPBUSD) tw_cut(t->g);
         tw_val codes[TW_TILE];
-        for (int v = 0; v < t->nv; v++) codes[v] = step_codes(t, v, k);
         for (int row = 0; row < t->rows; row++) {
             tw_val x = x_dword(t, row, k, 0);
             for (int v = 0; v < t->nv; v++) {
                 int i = row * t->nv + v;
+                /* Unpacked where first used: with one row, one vector at a time is alive. */
+                if (!row) codes[v] = step_codes(t, v, k);
                 if (self->dot == TW_DOT_DPBUSD) {
                     acc[i] = dpbusd(t, acc[i], codes[v], x);
                 } else if (self->dot == TW_DOT_GENERIC) {
