@@ -75,7 +75,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
                             .multiply = 1,
                             .unpack = unpack,
                             .latency = 4,
-                            .temporaries = unpack > 1 ? wide ? 2 : 4 : 1,
+                            .temporaries = unpack > 1 ? wide ? 2 : 6 : 1,
                             .fold = 1,
                             .fold_load = 4,
                             .fold_k =

@@ -20,12 +20,13 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     t->lanes = tw_target_lanes(g->target);
     t->rows = config->micro_m;
     t->nv = config->micro_n / t->lanes;
-    /* Totals stay in registers while they and the accumulators fit: slots are cheap, spills in the
-     * loop are not. */
-    int vectors = t->rows * t->nv;
-    t->carried = 2 * vectors <= tw_target_isa(g->target)->vector_registers ? vectors : 0;
     t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
     t->fold_k = tw_min(fold_k, t->panel.unit_k);
+    /* Totals stay in registers while they and the accumulators fit, beside the weights where a
+     * group is one body: slots are cheap, spills in the loop are not. */
+    int vectors = t->rows * t->nv, beside = t->panel.unit_k <= t->body_k ? t->nv + 4 : 0;
+    bool fit = 2 * vectors + beside <= tw_target_isa(g->target)->vector_registers;
+    t->carried = fit ? vectors : 0;
 }
 
 int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {

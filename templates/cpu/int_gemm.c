@@ -326,7 +326,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
         loop->product = 20, loop->multiply = 8, loop->temporaries = 6;
     else if (words)
         loop->product = 4, loop->multiply = 2, loop->x_loads = 2, loop->unpack += 3,
-        loop->temporaries = 3;
+        loop->temporaries = 5;
     else if (dot == TW_DOT_DPBUSD)
         loop->product = 1, loop->multiply = 1;
     else {
