@@ -133,7 +133,7 @@ static float draw_x(const tw_problem *p, int64_t kind, int64_t k, int64_t loud, 
     case 2: return k == loud ? outlier : v;
     case 3: return v * tiny;
     case 4: return -fabsf(v);
-    case 5: return 0.7f;
+    case 5: return 0.7f + v / 64; /* not one number: its roundings would all go one way */
     case 6: return k % 2 ? -0.5f : 0.25f + v / 64;
     case 7: return v * 40;
     default: return v;

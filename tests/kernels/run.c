@@ -104,9 +104,12 @@ typedef struct buffers {
     int64_t x_stride, y_stride; /* bytes */
 } buffers;
 
+/* Rows lie apart, or one after another: every third number of them. */
+static int64_t gap(const run_options *o, int64_t elements) { return o->M % 3 ? elements : 0; }
+
 /* Rows of x with NaN between and, where there is room, after them. */
 static void fill_x(buffers *b, const compiled *c, const layer *l, const run_options *o) {
-    int64_t size = tw_dtype_bits(c->problem.x) / 8, columns = l->problem.K + X_GAP;
+    int64_t size = tw_dtype_bits(c->problem.x) / 8, columns = l->problem.K + gap(o, X_GAP);
     b->x_stride = columns * size;
     int64_t elements = o->M ? (o->M - 1) * columns + l->problem.K : 0;
     if (!o->at_end) elements += SPARE_ROWS * columns;
@@ -130,7 +133,7 @@ static void buffers_init(buffers *b, const compiled *c, const layer *l, const ru
     b->bias = guard_new(bias_bytes, 64, o->at_end, CANARY);
     memcpy(b->bias.data, l->bias_f32, bias_bytes);
     guard_read_only(&b->bias);
-    b->y_stride = (p->N + Y_GAP) * y_size;
+    b->y_stride = (p->N + gap(o, Y_GAP)) * y_size;
     int64_t y_bytes = o->M ? (o->M - 1) * b->y_stride + p->N * y_size : 0;
     b->y = guard_new((size_t)y_bytes, (size_t)y_size, o->at_end, CANARY);
     b->scratch = guard_new(tw_launch_scratch(&c->kernel, o->M), 64, o->at_end, UNWRITTEN);
