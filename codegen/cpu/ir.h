@@ -42,7 +42,8 @@ typedef void *tw_block;
     X(MUL, mul)                                                                                    \
     X(AND, and)                                                                                    \
     X(OR, or)                                                                                      \
-    X(XOR, xor) X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr) X(SMIN, smin) X(SMAX, smax) X(UMIN, umin)  \
+    X(XOR, xor)                                                                                    \
+    X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr) X(SMIN, smin) X(SMAX, smax) X(UMIN, umin)              \
         X(UMAX, umax) X(FADD, fadd) X(FSUB, fsub) X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum)      \
             X(FMAX, maxnum)
 #define TW_UNOPS(X) X(FNEG, fneg) X(FABS, fabs) X(ROUNDEVEN, roundeven)

@@ -82,8 +82,8 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
 static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
     (void)target;
     bool plain = tw_scheme_plain(&problem->scheme);
-    /* Rated as two f32 FMA, which is what it is on half of the processors: the guess stays with f32,
-     * and the tuner finds out. */
+    /* Rated as two f32 FMA, which is what it is on half of the processors: the guess stays with
+     * f32, and the tuner finds out. */
     *loop = (tw_inner_loop){.x_loads = 1,
                             .step_k = 2,
                             .product = 2,

@@ -7,8 +7,8 @@
  * 2^(23 - place), a code at bit `place` counts in ones, so one shift serves the upper half of a
  * dword and none the lower.
  *
- * With value zeros the weight itself is made, q * s + z rounded as docs/numerics.md defines it: scaling
- * sums of codes and adding zero * sum(x) would leave small weights to the difference of large sums.
+ * With value zeros the weight itself is made, q * s + z rounded as docs/numerics.md defines it:
+ * scaled sums of codes plus zero * sum(x) would leave small weights to differences of large sums.
  */
 #ifndef TW_TEMPLATES_CPU_DEQUANT_H
 #define TW_TEMPLATES_CPU_DEQUANT_H
