@@ -195,13 +195,12 @@ static void add_product(samples *s, uint64_t *state) {
         for (int g = 0; g < tw_min(many, values[FIELD_GROUP]); g++)
             for (int z = 0; z < tw_min(many, values[FIELD_ZERO]); z++)
                 for (int a = 0; a < tw_min(many, values[FIELD_ACT_QUANT]); a++)
-                    for (int x = 0; x < values[FIELD_X] * s->targets; x++) {
+                    for (int target = 0; target < s->targets; target++) {
                         sample c = open_sample(w);
                         c.at[FIELD_GROUP] = (uint8_t)g;
                         c.at[FIELD_ZERO] = (uint8_t)z;
                         c.at[FIELD_ACT_QUANT] = (uint8_t)a;
-                        c.at[FIELD_X] = (uint8_t)(x / s->targets);
-                        c.at[FIELD_TARGET] = (uint8_t)(x % s->targets);
+                        c.at[FIELD_TARGET] = (uint8_t)target;
                         add_best(s, &c, 8, state);
                     }
     }
