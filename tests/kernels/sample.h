@@ -37,8 +37,8 @@ typedef struct samples {
 } samples;
 
 /* Every weight dtype x granularity, quantized activations and not, once each with the other fields
- * chosen for new pairs.  all: the product of weight, granularity, zeros, activation quantization and
- * target instead. */
+ * chosen for new pairs.  all: the product of weight, granularity, zeros, activation quantization
+ * and target instead. */
 void samples_init(samples *s, int targets, bool all);
 void samples_free(samples *s);
 
