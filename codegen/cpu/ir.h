@@ -43,17 +43,41 @@ typedef void *tw_block;
     X(AND, and)                                                                                    \
     X(OR, or)                                                                                      \
     X(XOR, xor)                                                                                    \
-    X(SHL, shl) X(LSHR, lshr) X(ASHR, ashr) X(SMIN, smin) X(SMAX, smax) X(UMIN, umin)              \
-        X(UMAX, umax) X(FADD, fadd) X(FSUB, fsub) X(FMUL, fmul) X(FDIV, fdiv) X(FMIN, minnum)      \
-            X(FMAX, maxnum)
-#define TW_UNOPS(X) X(FNEG, fneg) X(FABS, fabs) X(ROUNDEVEN, roundeven)
+    X(SHL, shl)                                                                                    \
+    X(LSHR, lshr)                                                                                  \
+    X(ASHR, ashr)                                                                                  \
+    X(SMIN, smin)                                                                                  \
+    X(SMAX, smax)                                                                                  \
+    X(UMIN, umin)                                                                                  \
+    X(UMAX, umax)                                                                                  \
+    X(FADD, fadd)                                                                                  \
+    X(FSUB, fsub)                                                                                  \
+    X(FMUL, fmul)                                                                                  \
+    X(FDIV, fdiv)                                                                                  \
+    X(FMIN, minnum)                                                                                \
+    X(FMAX, maxnum)
+#define TW_UNOPS(X)                                                                                \
+    X(FNEG, fneg)                                                                                  \
+    X(FABS, fabs)                                                                                  \
+    X(ROUNDEVEN, roundeven)
 #define TW_CASTS(X)                                                                                \
     X(ZEXT, zext)                                                                                  \
     X(SEXT, sext)                                                                                  \
     X(TRUNC, trunc)                                                                                \
-    X(BITCAST, bitcast) X(SITOFP, sitofp) X(FPTOSI, fptosi) X(FPEXT, fpext) X(FPTRUNC, fptrunc)
+    X(BITCAST, bitcast)                                                                            \
+    X(SITOFP, sitofp)                                                                              \
+    X(FPTOSI, fptosi)                                                                              \
+    X(FPEXT, fpext)                                                                                \
+    X(FPTRUNC, fptrunc)
 #define TW_CMPS(X)                                                                                 \
-    X(EQ, eq) X(NE, ne) X(SLT, slt) X(SGT, sgt) X(ULT, ult) X(UGT, ugt) X(OLT, olt) X(OGT, ogt)
+    X(EQ, eq)                                                                                      \
+    X(NE, ne)                                                                                      \
+    X(SLT, slt)                                                                                    \
+    X(SGT, sgt)                                                                                    \
+    X(ULT, ult)                                                                                    \
+    X(UGT, ugt)                                                                                    \
+    X(OLT, olt)                                                                                    \
+    X(OGT, ogt)
 
 #define TW_ROW(name, text) TW_IR_##name,
 typedef enum tw_binop { TW_BINOPS(TW_ROW) TW_BINOP_COUNT } tw_binop;
