@@ -13,9 +13,9 @@ import os
 import re
 import sys
 
-CMOCKA = {'passed': re.compile(r'^\[  PASSED  \] (\d+) test', re.MULTILINE),
-          'failed': re.compile(r'^\[  FAILED  \] (\d+) test', re.MULTILINE),
-          'skipped': re.compile(r'^\[  SKIPPED \] (\d+) test', re.MULTILINE)}
+# cmocka 1.1.7 puts the group's name in front of the last two numbers, 1.1.5 does not.
+CMOCKA = {kind: re.compile(rf'^\[ *{kind.upper()} *\] (?:[^:\n]*: )?(\d+) test\(s\)', re.MULTILINE)
+          for kind in ('passed', 'failed', 'skipped')}
 UNITTEST = re.compile(r'^Ran (\d+) tests? in', re.MULTILINE)
 UNITTEST_BAD = re.compile(r'(failures|errors|skipped)=(\d+)')
 

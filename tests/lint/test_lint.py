@@ -221,6 +221,11 @@ class Summary(Tree):
         self.assertEqual(self.counted('OK', stderr='Ran 4 tests in 0.1s\n\nOK (skipped=1)\n'),
                          (3, 0, 1))
 
+    def test_both_forms_of_cmocka(self):
+        named = self.CMOCKA.replace('] 1 test(s), listed', '] tests: 1 test(s), listed')
+        self.assertNotEqual(named, self.CMOCKA)
+        self.assertEqual(self.counted('FAIL', stderr=named), (1, 1, 1))
+
     def test_a_crash_after_passing_cases_is_a_failure(self):
         self.assertEqual(self.counted('FAIL', '[  PASSED  ] 4 test(s).\n'), (4, 1, 0))
 
