@@ -71,7 +71,7 @@ static float draw_scale(const tw_scheme *s, layer_data data, int64_t i, uint64_t
 static float draw_value(const tw_problem *p, float scale, uint64_t *state) {
     tw_dtype d = p->scheme.weight;
     float middle = (float)(tw_dtype_min(d) + tw_dtype_max(d)) / 2;
-    float spread = (float)(tw_dtype_max(d) - tw_dtype_min(d)) / 4;
+    float spread = (float)(tw_dtype_max(d) - tw_dtype_min(d)) / 8;
     if (scale == 0) return random_unit(state) / 8;
     if (p->K < 16) return scale * random_unit(state) / 4;
     return -scale * (middle + spread * random_unit(state));
