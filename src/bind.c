@@ -155,11 +155,13 @@ tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
         }
         const tw_plan *plan = binding->impl ? NULL : binding->plan;
         const tw_tensors *unpacked;
-        if (plan && plan->decision.tmpl)
-            TW_TRY(tw_scratch_reserve(&c->scratch, plan->scratch_bytes,
-                                      max_concurrent ? max_concurrent : 1));
-        else
+        if (!plan || !plan->decision.tmpl) {
             TW_TRY(tw_linear_canonical(linear, &unpacked));
+            continue;
+        }
+        TW_TRY(tw_scratch_reserve(&c->scratch, plan->scratch_bytes,
+                                  max_concurrent ? max_concurrent : 1));
+        TW_TRY(tw_threads_start(c->threads));
     }
     return TW_OK;
 }

@@ -217,7 +217,8 @@ typedef struct tw_options {
     tw_mode mode;
     double tune_budget_s;   /* per prepare() call in the tuning modes; 0: 10 s */
     int32_t threads;        /* 0: every CPU this process may run on; ignored with a parallel hook */
-    tw_parallel parallel;   /* zeroed: an own pthreadpool */
+    tw_parallel parallel;   /* zeroed: an own pthreadpool, which the first prepare() or the first
+                             * forward() that is large enough starts */
     tw_log log;             /* zeroed: warnings and errors to stderr, more with TW_DEBUG */
     tw_allocator allocator; /* zeroed: the C library's */
 } tw_options;

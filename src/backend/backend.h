@@ -37,7 +37,11 @@ typedef struct tw_threads tw_threads;
 tw_status tw_threads_create(const tw_parallel *hook, int32_t threads, tw_threads **out);
 void tw_threads_destroy(tw_threads *threads);
 int32_t tw_threads_count(const tw_threads *threads);
-/* threads NULL or count 1: on the calling thread. */
+/* Starts the pool's threads, once: creating it does not, since a process that only plans, or only
+ * multiplies small matrices, needs none.  NULL and a hook have nothing to start.  Errors: MEMORY. */
+tw_status tw_threads_start(tw_threads *threads);
+/* threads NULL or count 1: on the calling thread.  Starts the pool where tw_threads_start has not;
+ * what cannot be started then is run on the calling thread. */
 void tw_threads_run(tw_threads *threads, void (*task)(void *arg, size_t i), void *arg,
                     size_t count);
 

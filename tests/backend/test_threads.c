@@ -1,4 +1,5 @@
 /* The parallel-for: every task once, on the host's threads or ours, from several callers. */
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -46,6 +47,31 @@ static void test_pool(void **state) {
     tw_threads *none;
     assert_int_equal(tw_threads_create(NULL, 0, &none), TW_INVALID);
     assert_non_null(strstr(tw_error_message(), "threads: 0"));
+}
+
+/* Threads of this process: the entries of /proc/self/task. */
+static int threads_here(void) {
+    int count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    for (struct dirent *e; (e = readdir(tasks));) count += e->d_name[0] != '.';
+    closedir(tasks);
+    return count;
+}
+
+/* A pool that nobody runs on costs no thread; a started one has them all, once. */
+static void test_start(void **state) {
+    (void)state;
+    tw_threads *threads;
+    int before = threads_here();
+    assert_int_equal(tw_threads_start(NULL), TW_OK);
+    assert_int_equal(tw_threads_create(NULL, 3, &threads), TW_OK);
+    assert_true(ran_once(threads, 1));
+    assert_int_equal(threads_here(), before);
+    for (int i = 0; i < 2; i++) assert_int_equal(tw_threads_start(threads), TW_OK);
+    assert_true(ran_once(threads, 9));
+    assert_int_equal(threads_here(), before + 2);
+    tw_threads_destroy(threads);
 }
 
 /* ---- the host's hook ---- */
@@ -112,6 +138,7 @@ static void test_callers(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_start),
         cmocka_unit_test(test_hook),
         cmocka_unit_test(test_callers),
     };
