@@ -25,27 +25,69 @@ static void start_llvm(void) {
                                             "-disable-cgp",
                                             "-disable-machine-licm",
                                             "-disable-post-ra",
-                                            "-x86-machine-combiner=0"};
+                                            "-x86-machine-combiner=0",
+                                            "-disable-machine-cse",
+                                            "-disable-machine-dce",
+                                            "-disable-copyprop",
+                                            "-disable-constant-hoisting",
+                                            "-disable-x86-domain-reassignment"};
     LLVMParseCommandLineOptions((int)TW_COUNT(arguments), arguments, "");
 }
 
-static LLVMTargetMachineRef machine_for(const tw_isa_info *isa, char *message, size_t size) {
+/* Machines between two compiles, with all that LLVM worked out of a target's features: a tenth of a
+ * small kernel's compile.  A machine serves one compile at a time; there are never more of a target
+ * than were in use at once, and they stay until the process ends, as the module does. */
+typedef struct machine {
+    struct machine *next;
+    const tw_isa_info *isa;
+    LLVMTargetMachineRef machine;
+} machine;
+
+static struct {
+    pthread_mutex_t lock;
+    machine *first;
+} idle = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static machine *create_machine(const tw_isa_info *isa, char *message, size_t size) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, start_llvm);
     char *triple = LLVMGetDefaultTargetTriple(), *error = NULL;
     LLVMTargetRef found;
-    LLVMTargetMachineRef machine = NULL;
-    if (LLVMGetTargetFromTriple(triple, &found, &error)) {
+    machine *m = calloc(1, sizeof *m);
+    if (!m) {
+        snprintf(message, size, "out of memory");
+    } else if (LLVMGetTargetFromTriple(triple, &found, &error)) {
         snprintf(message, size, "%s", error);
         LLVMDisposeMessage(error);
     } else {
-        machine = LLVMCreateTargetMachine(found, triple, isa->llvm_cpu, isa->llvm_features,
-                                          LLVMCodeGenLevelLess, LLVMRelocPIC, LLVMCodeModelSmall);
-        if (!machine)
+        m->isa = isa;
+        m->machine =
+            LLVMCreateTargetMachine(found, triple, isa->llvm_cpu, isa->llvm_features,
+                                    LLVMCodeGenLevelLess, LLVMRelocPIC, LLVMCodeModelSmall);
+        if (!m->machine)
             snprintf(message, size, "no target machine for %s, %s", triple, isa->llvm_cpu);
     }
     LLVMDisposeMessage(triple);
-    return machine;
+    if (m && m->machine) return m;
+    free(m);
+    return NULL;
+}
+
+static machine *take_machine(const tw_isa_info *isa, char *message, size_t size) {
+    pthread_mutex_lock(&idle.lock);
+    machine **at = &idle.first;
+    while (*at && (*at)->isa != isa) at = &(*at)->next;
+    machine *m = *at;
+    if (m) *at = m->next;
+    pthread_mutex_unlock(&idle.lock);
+    return m ? m : create_machine(isa, message, size);
+}
+
+static void give_machine(machine *m) {
+    pthread_mutex_lock(&idle.lock);
+    m->next = idle.first;
+    idle.first = m;
+    pthread_mutex_unlock(&idle.lock);
 }
 
 /* Copies to the C library's heap: LLVM's buffers may not outlive the module's own allocator. */
@@ -88,16 +130,16 @@ static tw_status generate(tw_llvm *l, LLVMTargetMachineRef machine, tw_code_kind
 
 static tw_status compile(const tw_target *target, const tw_isa_info *isa, tw_emit_fn *emit,
                          const void *arg, tw_code_kind kind, tw_module_result *out) {
-    LLVMTargetMachineRef machine = machine_for(isa, out->message, sizeof out->message);
-    if (!machine) return TW_COMPILE;
+    machine *m = take_machine(isa, out->message, sizeof out->message);
+    if (!m) return TW_COMPILE;
     tw_llvm l = {.context = LLVMContextCreate()};
     l.module = LLVMModuleCreateWithNameInContext("tilewright", l.context);
     l.builder = LLVMCreateBuilderInContext(l.context);
     /* Before the first instruction: default alignments depend on both. */
-    char *triple = LLVMGetTargetMachineTriple(machine);
+    char *triple = LLVMGetTargetMachineTriple(m->machine);
     LLVMSetTarget(l.module, triple);
     LLVMDisposeMessage(triple);
-    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(m->machine);
     LLVMSetModuleDataLayout(l.module, layout);
     LLVMDisposeTargetData(layout);
 
@@ -109,10 +151,10 @@ static tw_status compile(const tw_target *target, const tw_isa_info *isa, tw_emi
                  l.unknown_intrinsic);
         status = TW_COMPILE;
     }
-    if (status == TW_OK) status = generate(&l, machine, kind, out);
+    if (status == TW_OK) status = generate(&l, m->machine, kind, out);
     LLVMDisposeModule(l.module);
     LLVMContextDispose(l.context);
-    LLVMDisposeTargetMachine(machine);
+    give_machine(m);
     return status;
 }
 

@@ -81,11 +81,15 @@ tw_val tw_broadcast(tw_ir *g, tw_ty vector, tw_val pointer) {
 }
 
 tw_val tw_reduce(tw_ir *g, tw_binop op, tw_val vector) {
-    int n = vector.ty.lanes;
-    /* Each round combines every lane with the one half the distance away, so all lanes stay equal.
-     */
+    int n = vector.ty.lanes, mask[64];
+    /* Halves meet as narrower vectors, which are cheaper to take apart. */
+    for (; n > 4; n /= 2) {
+        for (int i = 0; i < n; i++) mask[i] = i;
+        tw_val low = tw_shuffle(g, vector, vector, mask, n / 2);
+        vector = tw_binary(g, op, low, tw_shuffle(g, vector, vector, mask + n / 2, n / 2));
+    }
+    /* Each round combines every lane with the one half the distance away: all become equal. */
     for (int distance = n / 2; distance; distance /= 2) {
-        int mask[64];
         for (int i = 0; i < n; i++) mask[i] = i ^ distance;
         vector = tw_binary(g, op, vector, tw_shuffle(g, vector, vector, mask, n));
     }

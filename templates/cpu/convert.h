@@ -10,7 +10,8 @@ tw_val tw_load_f32(tw_ir *g, tw_dtype from, tw_val pointer, int lanes, int align
 void tw_store_f32(tw_ir *g, tw_dtype to, tw_val value, tw_val pointer, int align);
 /* One element from memory in every lane. */
 tw_val tw_broadcast(tw_ir *g, tw_ty vector, tw_val pointer);
-/* op over all lanes; the result is in every lane.  lanes must be a power of two. */
+/* op over all lanes; the result is in every lane of a vector of at most four.  The lanes must be a
+ * power of two. */
 tw_val tw_reduce(tw_ir *g, tw_binop op, tw_val vector);
 
 #endif

@@ -49,11 +49,12 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
     double tiles = (double)(tw_ceil_div(rows, c->micro_m) * tw_ceil_div(problem->N, c->micro_n));
     double compute = tiles * tile_cycles(target, problem, c, loop) / 3; /* 3 GHz */
     /* Weights come once a block of rows, at some 12 bytes a nanosecond; short runs of a panel's
-     * rows and a missing prefetch cost, longer blocks of rows leave the L2 cache. */
+     * rows cost, longer blocks of rows leave the L2 cache.  Prefetching weights that come from
+     * memory is worth a quarter on some processors and costs as much on others: no word on it, so
+     * that the tuner tries all distances. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
     double stream = passes * (double)tw_problem_weight_bytes(problem) / 12;
     if (c->micro_n < TW_PANEL_ROWS) stream *= 1.1;
-    if (rows <= 8 && c->prefetch < 32) stream *= 1.2;
     if (rows > 64 && c->prefetch) compute *= 1.02;
     double block = (double)(c->block_m * problem->K) * 4;
     if (target->l2_bytes && block > (double)target->l2_bytes && c->block_m > c->micro_m)

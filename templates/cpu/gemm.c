@@ -27,6 +27,9 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     int vectors = t->rows * t->nv, beside = t->panel.unit_k <= t->body_k ? t->nv + 4 : 0;
     bool fit = 2 * vectors + beside <= tw_target_isa(g->target)->vector_registers;
     t->carried = fit ? vectors : 0;
+    /* Beside the accumulators: dwords, their unpacked codes, x, and what unpacking takes. */
+    int unpacking = t->nv * (t->panel.planes + 1) + 4;
+    t->holds = vectors + unpacking <= tw_target_isa(g->target)->vector_registers;
 }
 
 int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
@@ -36,10 +39,15 @@ int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
 
 /* ---- loads of one group's scales and zeros ---- */
 
+/* The tile's first column in a row of the panel with `size` bytes a column. */
+static tw_val at_column(tw_gemm *t, tw_val row, int64_t size) {
+    if (t->config->micro_n == TW_PANEL_ROWS) return row;
+    return tw_offset(t->g, row, tw_mul(t->g, t->column, tw_k64(t->g, size)));
+}
+
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     int64_t size = tw_dtype_bits(dtype) / 8;
-    tw_val column = tw_mul(t->g, t->column, tw_k64(t->g, size));
-    return tw_at(t->g, tw_offset(t->g, t->header, column), base + tw_gemm_vector_at(t, v, size));
+    return tw_at(t->g, at_column(t, t->header, size), base + tw_gemm_vector_at(t, v, size));
 }
 
 tw_val tw_gemm_scale(tw_gemm *t, int v) {
@@ -67,25 +75,41 @@ tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
                    tw_i32(t->lanes));
 }
 
-tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
+static tw_val load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset, bool first) {
     tw_ir *g = t->g;
     int64_t bytes = tw_ty_bits(ty) / 8;
     tw_val at = tw_at(g, t->codes, offset + v * bytes);
     /* One prefetch a cache line, however many vectors it holds. */
-    if (t->config->prefetch && v * bytes % 64 == 0)
+    if (first && t->config->prefetch && v * bytes % 64 == 0)
         tw_prefetch(g, tw_at(g, at, (int64_t)t->config->prefetch * 64));
     return tw_load(g, ty, at, (int)bytes);
+}
+
+tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
+    return load_codes(t, v, ty, offset, true);
 }
 
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
     const tw_panel *p = &t->panel;
     int64_t offset = k / p->chunk_k * p->chunk_bytes;
     for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
-    int64_t dword = k % p->chunk_k / 4 / (8 / p->plane_bits[plane]);
-    return tw_gemm_load_codes(t, v, tw_i32(t->lanes), offset + dword * TW_PANEL_ROWS * 4);
+    offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROWS * 4;
+    bool first = t->loaded[plane][v].offset != offset;
+    if (first || !t->holds) {
+        t->loaded[plane][v].value = load_codes(t, v, tw_i32(t->lanes), offset, first);
+        t->loaded[plane][v].offset = offset;
+    }
+    return t->loaded[plane][v].value;
 }
 
 /* ---- the walk over K of one tile ---- */
+
+static void enter_body(tw_gemm *t, tw_val codes, tw_val x) {
+    t->codes = codes;
+    t->x = x;
+    for (int plane = 0; plane < TW_PANEL_PLANES; plane++)
+        for (int v = 0; v < t->nv; v++) t->loaded[plane][v].offset = -1;
+}
 
 /* Bodies of one fold: acc from init through steps; bodies is a value because the last unit may be
  * short. */
@@ -95,8 +119,7 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     int count = t->rows * t->nv;
     int64_t w_step = t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
     if (constant_bodies == 1) {
-        t->codes = codes;
-        t->x = x;
+        enter_body(t, codes, x);
         t->ops->steps(t, acc, 0, t->body_k);
         return;
     }
@@ -108,8 +131,7 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     int64_t x_step = t->body_k * t->x_bytes;
     tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_mul(g, bodies, tw_k64(g, x_step)), x_step,
                            carried, count + 1);
-    t->codes = tw_offset(g, codes, loop.carried[count]);
-    t->x = tw_offset(g, x, loop.i);
+    enter_body(t, tw_offset(g, codes, loop.carried[count]), tw_offset(g, x, loop.i));
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
     t->ops->steps(t, acc, 0, t->body_k);
     for (int i = 0; i < count; i++) carried[i] = acc[i];
@@ -144,9 +166,7 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
         t->sub_group = (int)sub;
         t->header = tw_at(g, unit, sub * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8);
         t->meta = tw_add(g, meta, tw_k64(g, sub * 4));
-        t->codes =
-            tw_offset(g, tw_at(g, unit, p->header_bytes), tw_mul(g, t->column, tw_k64(g, 4)));
-        t->x = x;
+        enter_body(t, at_column(t, tw_at(g, unit, p->header_bytes), 4), x);
         t->ops->init(t, acc);
         t->ops->steps(t, acc, sub * p->group_k, (sub + 1) * p->group_k);
         fold_totals(t, acc, total);
@@ -163,8 +183,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     if (t->panel.planes) column_bytes = 4;
     t->sub_group = 0;
     t->header = unit;
-    tw_val codes = tw_offset(g, tw_at(g, unit, t->panel.header_bytes),
-                             tw_mul(g, t->column, tw_k64(g, column_bytes)));
+    tw_val codes = at_column(t, tw_at(g, unit, t->panel.header_bytes), column_bytes);
     int64_t fold_bodies = t->fold_k / t->body_k;
     tw_val acc[TW_TILE];
     if (t->panel.unit_k <= t->fold_k) {

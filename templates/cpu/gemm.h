@@ -38,9 +38,10 @@ struct tw_gemm {
     const tw_gemm_ops *ops;
     tw_panel panel;
     tw_geometry geometry;
-    int lanes, rows, nv;    /* f32 lanes of a vector; micro_m; vectors in micro_n */
-    int carried;            /* totals that loops carry in registers: all of them or none */
-    int64_t x_bytes;        /* of packed x per k */
+    int lanes, rows, nv; /* f32 lanes of a vector; micro_m; vectors in micro_n */
+    int carried;         /* totals that loops carry in registers: all of them or none */
+    bool holds;          /* a dword of codes stays in a register from its first step to its last */
+    int64_t x_bytes;     /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
     tw_val w, xq, xmeta, y, bias, y_stride;
@@ -54,6 +55,11 @@ struct tw_gemm {
     int sub_group;                     /* which group of its unit that is */
     tw_val meta;     /* byte offset of the fold's entry in the arrays of a meta row */
     tw_val codes, x; /* pointers of the body at hand */
+    /* Of each plane and vector the dword that was loaded last, by its offset in the body. */
+    struct {
+        int64_t offset; /* -1: none yet */
+        tw_val value;
+    } loaded[TW_PANEL_PLANES][TW_TILE];
 };
 
 /* Bytes from the tile's first column to that of vector v, for elements of `size` bytes. */
@@ -75,10 +81,10 @@ tw_val tw_gemm_scale(tw_gemm *t, int v);
 tw_val tw_gemm_value_zero(tw_gemm *t, int v);
 /* u8 zeros in i32 lanes. */
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
-/* Loads vector v of a dword row of codes, prefetching ahead: byte offset within the body. */
+/* Loads vector v of a row of weights, prefetching ahead: byte offset within the body. */
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
-/* The codes of step (4 consecutive k from k, relative to the body), four bytes a lane, before
- * masking: bits of plane i moved so that they end up at `shift`. */
+/* The dwords that hold the codes of 4 consecutive k from k, relative to the body, in a plane:
+ * loaded again for each of their steps where registers are short, prefetched once. */
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k);
 
 /* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's

@@ -60,8 +60,9 @@ static void for_vectors(pack *s, tw_val from, int64_t length, tw_val *carried, i
 /* ---- scale of one activation group ---- */
 
 typedef struct act_scale {
-    tw_val scale, inverse; /* not finite: NaN and 0; too small to have an inverse: 0 and 0 */
-    tw_val zero;           /* i8z: the zero point, in i32 lanes */
+    tw_val scale;   /* in few lanes; not finite: NaN; too small to have an inverse: 0 */
+    tw_val inverse; /* in the vector's lanes; 0 where the scale is NaN or 0 */
+    tw_val zero;    /* i8z: the zero point, in the vector's i32 lanes */
 } act_scale;
 
 /* Largest |x| as bits: integers order like magnitudes, and infinity and NaN come out above all. */
@@ -80,12 +81,18 @@ static void range_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
     carried[2] = tw_binary(s->g, TW_IR_FMAX, carried[2], x);
 }
 
-/* Rounds half to even into i32 lanes; |v| < 2^22.  Adding 1.5 * 2^23 leaves the integer in the low
- * bits. */
-static tw_val round_to_int(tw_ir *g, tw_val v) {
+/* 1.5 * 2^23 as bits: adding it to an f32 below 2^22 rounds that half to even and leaves the integer
+ * in the low bits. */
+enum { MAGIC = 0x4b400000 };
+
+static tw_val round_to_bits(tw_ir *g, tw_val v) {
     tw_val magic = tw_const_f32(g, v.ty.lanes, 12582912.0f);
-    tw_val bits = tw_bitcast(g, tw_fadd(g, v, magic), tw_i32(v.ty.lanes));
-    return tw_sub(g, bits, tw_const_int(g, bits.ty, 0x4b400000));
+    return tw_bitcast(g, tw_fadd(g, v, magic), tw_i32(v.ty.lanes));
+}
+
+static tw_val round_to_int(tw_ir *g, tw_val v) {
+    tw_val bits = round_to_bits(g, v);
+    return tw_sub(g, bits, tw_const_int(g, bits.ty, MAGIC));
 }
 
 /* min(max(v, lo), hi); NaN becomes lo. */
@@ -97,30 +104,34 @@ static tw_val clamp_f32(tw_ir *g, tw_val v, float lo, float hi) {
 static act_scale emit_scale(pack *s, tw_val from, int64_t length) {
     tw_ir *g = s->g;
     bool asymmetric = s->problem->scheme.act_quant == TW_ACTQ_I8Z;
-    tw_val zero = tw_const_f32(g, s->lanes, 0), one = tw_const_f32(g, s->lanes, 1);
-    tw_val carried[] = {tw_const_int(g, tw_i32(s->lanes), 0), zero, zero};
+    tw_val none = tw_const_f32(g, s->lanes, 0);
+    tw_val carried[] = {tw_const_int(g, tw_i32(s->lanes), 0), none, none};
     for_vectors(s, from, length, carried, asymmetric ? 3 : 1, asymmetric ? range_body : amax_body,
                 NULL);
+    /* Divisions and choices in the few lanes that a reduction leaves. */
     tw_val amax = tw_reduce(g, TW_IR_SMAX, carried[0]);
-    tw_val low = zero, range = tw_bitcast(g, amax, tw_f32(s->lanes));
+    int lanes = amax.ty.lanes;
+    tw_val zero = tw_const_f32(g, lanes, 0), one = tw_const_f32(g, lanes, 1);
+    tw_val low = zero, range = tw_bitcast(g, amax, tw_f32(lanes));
     if (asymmetric) {
         low = tw_reduce(g, TW_IR_FMIN, carried[1]);
         range = tw_fsub(g, tw_reduce(g, TW_IR_FMAX, carried[2]), low);
     }
-    act_scale result = {0};
     tw_val scale =
-        tw_binary(g, TW_IR_FDIV, range, tw_const_f32(g, s->lanes, asymmetric ? 255.0f : 127.0f));
-    tw_val infinite = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7f800000), tw_f32(s->lanes));
-    tw_val nan = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7fc00000), tw_f32(s->lanes));
+        tw_binary(g, TW_IR_FDIV, range, tw_const_f32(g, lanes, asymmetric ? 255.0f : 127.0f));
+    tw_val infinite = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7f800000), tw_f32(lanes));
+    tw_val nan = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7fc00000), tw_f32(lanes));
     tw_val finite = tw_compare(g, TW_IR_SLT, amax, tw_const_int(g, amax.ty, 0x7f800000));
     if (asymmetric) finite = tw_and(g, finite, tw_compare(g, TW_IR_OLT, scale, infinite));
     tw_val inverse = tw_binary(g, TW_IR_FDIV, one, scale);
     tw_val usable = tw_compare(g, TW_IR_OLT, inverse, infinite);
-    result.scale = tw_select(g, finite, tw_select(g, usable, scale, zero), nan);
-    result.inverse = tw_select(g, tw_and(g, finite, usable), inverse, zero);
+    inverse = tw_select(g, tw_and(g, finite, usable), inverse, zero);
+    act_scale result = {.scale = tw_select(g, finite, tw_select(g, usable, scale, zero), nan),
+                        .inverse = tw_splat(g, tw_extract(g, inverse, 0), s->lanes)};
     if (asymmetric) {
-        tw_val point = tw_fsub(g, zero, tw_fmul(g, low, result.inverse));
-        result.zero = round_to_int(g, clamp_f32(g, point, 0.0f, 255.0f));
+        tw_val point = tw_fsub(g, zero, tw_fmul(g, low, inverse));
+        point = round_to_int(g, clamp_f32(g, point, 0.0f, 255.0f));
+        result.zero = tw_splat(g, tw_extract(g, point, 0), s->lanes);
     }
     return result;
 }
@@ -141,21 +152,27 @@ static void store_codes(pack *s, tw_val codes, tw_val k) {
     tw_store(g, words, tw_offset(g, s->xq, tw_mul(g, k, tw_k64(g, 2))), 2);
 }
 
+/* A code plus the zero point, without it. */
+static tw_val asymmetric_codes(pack *s, const act_scale *a, tw_val scaled) {
+    tw_ir *g = s->g;
+    /* Rounded before the zero is added; clamped as a code.  Lanes past the row hold x = 0, whose
+     * code is the zero point: nothing. */
+    tw_val code = tw_add(g, round_to_int(g, clamp_f32(g, scaled, -512.0f, 512.0f)), a->zero);
+    code = tw_binary(g, TW_IR_SMAX, code, tw_const_int(g, code.ty, 0));
+    code = tw_binary(g, TW_IR_SMIN, code, tw_const_int(g, code.ty, 255));
+    return tw_sub(g, code, a->zero);
+}
+
+/* Adds codes to the sum in carried[0]: symmetric ones with MAGIC in every lane, whose low half is
+ * zero, so that only sums have to be rid of it. */
 static void codes_body(pack *s, void *arg, tw_val k, int count, tw_val *carried) {
     tw_ir *g = s->g;
     const act_scale *a = arg;
-    tw_val scaled = tw_fmul(g, load_x(s, k, count), a->inverse), codes;
-    if (s->problem->scheme.act_quant == TW_ACTQ_I8Z) {
-        /* Rounded before the zero is added; clamped as a code, then stored without its zero.  Lanes
-         * past the row hold x = 0, whose code is the zero point: nothing. */
-        tw_val rounded = round_to_int(g, clamp_f32(g, scaled, -512.0f, 512.0f));
-        tw_val code = tw_add(g, rounded, a->zero);
-        code = tw_binary(g, TW_IR_SMAX, code, tw_const_int(g, code.ty, 0));
-        code = tw_binary(g, TW_IR_SMIN, code, tw_const_int(g, code.ty, 255));
-        codes = tw_sub(g, code, a->zero);
-    } else {
-        codes = round_to_int(g, clamp_f32(g, scaled, -127.0f, 127.0f));
-    }
+    tw_val scaled = tw_fmul(g, load_x(s, k, count), a->inverse);
+    /* Within +-127 by itself: 1/s is off by less than 2^-21 where it is finite.  Where x is not
+     * finite, codes are anything, and the scale is NaN. */
+    tw_val codes = s->problem->scheme.act_quant == TW_ACTQ_I8Z ? asymmetric_codes(s, a, scaled)
+                                                               : round_to_bits(g, scaled);
     carried[0] = tw_add(g, carried[0], codes);
     store_codes(s, codes, k);
 }
@@ -170,16 +187,19 @@ static void store_meta(pack *s, tw_val vector, int64_t array, tw_val entry) {
 static void emit_group(pack *s, tw_val from, int64_t length, tw_val entry, const act_scale *a) {
     tw_ir *g = s->g;
     const tw_scheme *scheme = &s->problem->scheme;
-    tw_val sum = tw_const_int(g, tw_i32(s->lanes), 0);
+    int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed;
+    /* The sums start without what MAGIC adds to them, modulo 2^32. */
+    int64_t vectors = tw_ceil_div(length, s->lanes);
+    int64_t surplus = scheme->act_quant == TW_ACTQ_I8Z ? 0 : vectors * MAGIC;
+    tw_val sum = tw_const_int(g, tw_i32(s->lanes), (int32_t)(uint32_t)-surplus);
     for_vectors(s, from, length, &sum, 1, codes_body, (void *)a);
-    sum = tw_reduce(g, TW_IR_ADD, sum);
-    int32_t constant = tw_int_constant_zero(s->problem);
-    tw_val fixed = tw_mul(g, sum, tw_const_int(g, sum.ty, -constant));
-    tw_val negated = tw_sub(g, tw_const_int(g, sum.ty, 0), sum);
-    store_meta(s, scheme->zero_mode == TW_ZERO_CODE ? negated : fixed, s->meta.sum, entry);
-    store_meta(s, fixed, s->meta.fixed, entry);
     store_meta(s, a->scale, s->meta.scale, entry);
-    tw_val total = tw_cast(g, TW_IR_SITOFP, sum, tw_f32(s->lanes));
+    if (start < 0 && s->meta.total < 0) return;
+    sum = tw_reduce(g, TW_IR_ADD, sum);
+    int32_t factor = scheme->zero_mode == TW_ZERO_CODE ? -1 : -tw_int_constant_zero(s->problem);
+    if (start >= 0) store_meta(s, tw_mul(g, sum, tw_const_int(g, sum.ty, factor)), start, entry);
+    if (s->meta.total < 0) return;
+    tw_val total = tw_cast(g, TW_IR_SITOFP, sum, tw_f32(sum.ty.lanes));
     store_meta(s, scheme->act_group ? tw_fmul(g, total, a->scale) : total, s->meta.total, entry);
 }
 

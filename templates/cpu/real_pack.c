@@ -24,6 +24,19 @@ typedef struct pack {
     tw_val x, xq;
 } pack;
 
+/* As many elements from one place to the other, converted where they have to be. */
+static void copy(pack *s, tw_val from, tw_val to, int count) {
+    tw_ir *g = s->g;
+    tw_dtype x = s->problem->x;
+    int size = tw_dtype_bits(x) / 8;
+    if (x == s->form) {
+        tw_ty ty = size == 4 ? tw_i32(count) : tw_i16(count);
+        tw_store(g, tw_load(g, ty, from, size), to, size);
+        return;
+    }
+    tw_store_f32(g, s->form, tw_load_f32(g, x, from, count, size), to, (int)s->bytes);
+}
+
 static void copy_row(pack *s) {
     tw_ir *g = s->g;
     int lanes = tw_target_lanes(g->target);
@@ -31,20 +44,16 @@ static void copy_row(pack *s) {
     if (whole) {
         tw_loop loop;
         tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_k64(g, whole), lanes, NULL, 0);
-        tw_val at = tw_offset(g, s->x, tw_mul(g, loop.i, tw_k64(g, size)));
-        tw_val x = tw_load_f32(g, s->problem->x, at, lanes, (int)size);
-        at = tw_offset(g, s->xq, tw_mul(g, loop.i, tw_k64(g, s->bytes)));
-        tw_store_f32(g, s->form, x, at, (int)s->bytes);
+        copy(s, tw_offset(g, s->x, tw_mul(g, loop.i, tw_k64(g, size))),
+             tw_offset(g, s->xq, tw_mul(g, loop.i, tw_k64(g, s->bytes))), lanes);
         tw_loop_end(g, &loop, NULL);
     }
     /* The rest one by one: nothing past K is read. */
-    for (int64_t k = whole; k < K; k++) {
-        tw_val x = tw_load_f32(g, s->problem->x, tw_at(g, s->x, k * size), 1, (int)size);
-        tw_store_f32(g, s->form, x, tw_at(g, s->xq, k * s->bytes), (int)s->bytes);
-    }
+    for (int64_t k = whole; k < K; k++)
+        copy(s, tw_at(g, s->x, k * size), tw_at(g, s->xq, k * s->bytes), 1);
+    tw_ty zero = s->bytes == 4 ? tw_i32(1) : tw_i16(1);
     for (int64_t k = K; k < s->panel.padded_k; k++)
-        tw_store_f32(g, s->form, tw_const_f32(g, 1, 0), tw_at(g, s->xq, k * s->bytes),
-                     (int)s->bytes);
+        tw_store(g, tw_const_int(g, zero, 0), tw_at(g, s->xq, k * s->bytes), (int)s->bytes);
 }
 
 void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form) {
