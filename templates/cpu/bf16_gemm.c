@@ -1,9 +1,11 @@
 /* cpu.bf16_gemm: bf16 x times weights that bf16 holds exactly, by the dot product of bf16 pairs
  * with f32 sums. Half or twice the rate of f32 FMA, depending on the processor: the tuner decides.
  *
- * Codes minus zeros come as exact f32 columns; those have at most 8 significant bits, so their
- * upper halves are the bf16, and two columns make a vector of pairs by one shift and one OR. */
+ * Narrow codes become pairs by a table (bf16_table.h).  Wider ones minus their zeros come as exact
+ * f32 columns; those have at most 8 significant bits, so their upper halves are the bf16, and two
+ * columns make a vector of pairs by one shift and one OR. */
 #include "src/core/dtype.h"
+#include "templates/cpu/bf16_table.h"
 #include "templates/cpu/convert.h"
 #include "templates/cpu/cost.h"
 #include "templates/cpu/dequant.h"
@@ -12,22 +14,37 @@
 typedef struct bf16_gemm {
     tw_gemm t; /* first: hooks get a pointer to it */
     tw_dequant dequant;
+    tw_bf16_table table;
+    bool looks_up; /* codes by the table */
 } bf16_gemm;
 
-static void begin(tw_gemm *t) { tw_dequant_begin(&((bf16_gemm *)t)->dequant, t); }
-
-static void init(tw_gemm *t, tw_val *acc) {
-    for (int i = 0; i < t->rows * t->nv; i++) acc[i] = tw_const_f32(t->g, t->lanes, 0);
-    tw_dequant_group(&((bf16_gemm *)t)->dequant, t);
+static void begin(tw_gemm *t) {
+    bf16_gemm *self = (bf16_gemm *)t;
+    if (self->looks_up)
+        tw_bf16_table_begin(&self->table, t);
+    else
+        tw_dequant_begin(&self->dequant, t);
 }
 
-/* Columns k and k + 1 as bf16 pairs in i32 lanes. */
+static void init(tw_gemm *t, tw_val *acc) {
+    bf16_gemm *self = (bf16_gemm *)t;
+    if (self->looks_up) {
+        tw_bf16_table_group(&self->table, t, acc);
+        return;
+    }
+    for (int i = 0; i < t->rows * t->nv; i++) acc[i] = tw_const_f32(t->g, t->lanes, 0);
+    tw_dequant_group(&self->dequant, t);
+}
+
+/* The pair of the two columns of packed x from k, in i32 lanes. */
 static tw_val pair_of_columns(tw_gemm *t, int v, int64_t k) {
     tw_ir *g = t->g;
+    bf16_gemm *self = (bf16_gemm *)t;
     if (tw_scheme_plain(&t->problem->scheme))
         return tw_gemm_load_codes(t, v, tw_i32(t->lanes),
                                   k / t->panel.chunk_k * t->panel.chunk_bytes);
-    tw_dequant *dequant = &((bf16_gemm *)t)->dequant;
+    if (self->looks_up) return tw_bf16_table_pair(&self->table, t, v, k / 4 * 4, (int)(k % 4 / 2));
+    tw_dequant *dequant = &self->dequant;
     tw_val low = tw_bitcast(g, tw_dequant_column(dequant, t, v, k), tw_i32(t->lanes));
     tw_val high = tw_bitcast(g, tw_dequant_column(dequant, t, v, k + 1), tw_i32(t->lanes));
     return tw_or(g, tw_lshr(g, low, 16), high);
@@ -38,13 +55,14 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     for (int64_t k = k0; k < k1; k += 2) {
         if (k > k0) tw_cut(g);
         tw_val w[TW_TILE];
-        for (int v = 0; v < t->nv; v++) w[v] = pair_of_columns(t, v, k);
         for (int row = 0; row < t->rows; row++) {
             int64_t at = row * t->geometry.xq_stride + k * t->x_bytes;
             tw_val x = tw_broadcast(g, tw_i32(t->lanes), tw_at(g, t->x, at));
             for (int v = 0; v < t->nv; v++) {
-                tw_val *a = &acc[row * t->nv + v], args[] = {*a, x, w[v]};
-                *a = tw_intrinsic(g, "llvm.x86.avx512bf16.dpbf16ps.512", a->ty, args, 3);
+                /* Unpacked where first used: with one row, one vector at a time is alive. */
+                if (!row) w[v] = pair_of_columns(t, v, k);
+                tw_val *a = &acc[row * t->nv + v];
+                *a = tw_bf16_dot(t, *a, x, w[v]);
             }
         }
     }
@@ -52,13 +70,26 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
 
 /* ---- the row of templates.def ---- */
 
+/* Zeros too large for the table add each column once more: half as many between two folds. */
+static bool adds_twice(const tw_problem *problem) {
+    return tw_bf16_table_serves(problem) && problem->scheme.zero_mode == TW_ZERO_CODE;
+}
+
+static int64_t fold_k(const tw_problem *problem) {
+    return adds_twice(problem) ? TW_DEQUANT_FOLD / 2 : TW_DEQUANT_FOLD;
+}
+
+static int64_t chain(const tw_problem *problem) {
+    return tw_dequant_chain_of(problem, fold_k(problem), adds_twice(problem) ? 2 : 1);
+}
+
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
     static const tw_gemm_ops ops = {begin, init, steps, tw_dequant_fold, NULL};
-    bf16_gemm self = {0};
-    tw_gemm_init(&self.t, g, problem, config, &ops, 8, TW_DEQUANT_FOLD);
+    bf16_gemm self = {.looks_up = tw_bf16_table_serves(problem)};
+    tw_gemm_init(&self.t, g, problem, config, &ops, 8, fold_k(problem));
     tw_real_geometry(problem, &self.t.geometry);
     self.t.x_bytes = 2;
-    tw_real_emit_pack(g, problem, TW_BF16);
+    tw_real_emit_pack(g, problem, TW_BF16, self.looks_up ? tw_bf16_table_order : NULL);
     tw_gemm_emit(&self.t);
     return TW_OK;
 }
@@ -81,20 +112,24 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
 
 static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
     (void)target;
-    bool plain = tw_scheme_plain(&problem->scheme);
+    double unpack = 7;
+    if (tw_scheme_plain(&problem->scheme))
+        unpack = 0;
+    else if (tw_bf16_table_serves(problem))
+        unpack = problem->scheme.zero_mode == TW_ZERO_CODE ? 4 : 2;
     /* Rated as two f32 FMA, which is what it is on half of the processors: the guess stays with
      * f32, and the tuner finds out. */
     *loop = (tw_inner_loop){.x_loads = 1,
                             .step_k = 2,
                             .product = 2,
                             .multiply = 2,
-                            .unpack = plain ? 0 : 7,
+                            .unpack = unpack,
                             .latency = 6,
                             .temporaries = 3,
                             .fold = 1,
                             .fold_load = 4,
                             .fold_k =
-                                tw_min(TW_DEQUANT_FOLD, tw_group_k(&problem->scheme, problem->K))};
+                                tw_min(fold_k(problem), tw_group_k(&problem->scheme, problem->K))};
 }
 
 static double cost(const tw_target *target, const tw_problem *problem, const tw_config *config) {
@@ -110,7 +145,7 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
 }
 
 const tw_template tw_template_bf16_gemm = {"cpu.bf16_gemm",
-                                           1,
+                                           2,
                                            &tw_layout_panel64,
                                            tw_gemm_space,
                                            TW_GEMM_AXES,
@@ -119,5 +154,5 @@ const tw_template tw_template_bf16_gemm = {"cpu.bf16_gemm",
                                            guess,
                                            cost,
                                            tw_real_geometry,
-                                           tw_dequant_chain,
+                                           chain,
                                            emit};

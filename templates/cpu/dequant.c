@@ -127,9 +127,13 @@ void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     }
 }
 
-int64_t tw_dequant_chain(const tw_problem *problem) {
+int64_t tw_dequant_chain_of(const tw_problem *problem, int64_t fold_k, int64_t additions) {
     tw_panel p;
     tw_panel_init(problem, &p);
-    int64_t run = tw_min(TW_DEQUANT_FOLD, p.unit_groups > 1 ? p.group_k : p.unit_k);
-    return run + tw_gemm_folds(&p, TW_DEQUANT_FOLD) + 2;
+    int64_t run = tw_min(fold_k, p.unit_groups > 1 ? p.group_k : p.unit_k);
+    return additions * run + tw_gemm_folds(&p, fold_k) + 2;
+}
+
+int64_t tw_dequant_chain(const tw_problem *problem) {
+    return tw_dequant_chain_of(problem, TW_DEQUANT_FOLD, 1);
 }

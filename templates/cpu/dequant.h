@@ -35,7 +35,8 @@ void tw_dequant_group(tw_dequant *self, tw_gemm *t);
 tw_val tw_dequant_column(tw_dequant *self, tw_gemm *t, int v, int64_t k);
 /* total += scale * acc, or acc where it is sums of weights already. */
 void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total);
-/* L of docs/numerics.md for these folds. */
+/* L of docs/numerics.md for folds every fold_k columns, with so many additions a column. */
+int64_t tw_dequant_chain_of(const tw_problem *problem, int64_t fold_k, int64_t additions);
 int64_t tw_dequant_chain(const tw_problem *problem);
 
 #endif

@@ -48,7 +48,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
                  TW_DEQUANT_FOLD);
     tw_real_geometry(problem, &self.t.geometry);
     self.t.x_bytes = 4;
-    tw_real_emit_pack(g, problem, TW_F32);
+    tw_real_emit_pack(g, problem, TW_F32, NULL);
     tw_gemm_emit(&self.t);
     return TW_OK;
 }
@@ -95,7 +95,7 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
 }
 
 const tw_template tw_template_dq_gemm = {"cpu.dq_gemm",
-                                         1,
+                                         2,
                                          &tw_layout_panel64,
                                          tw_gemm_space,
                                          TW_GEMM_AXES,

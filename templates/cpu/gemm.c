@@ -111,6 +111,12 @@ static void enter_body(tw_gemm *t, tw_val codes, tw_val x) {
         for (int v = 0; v < t->nv; v++) t->loaded[plane][v].offset = -1;
 }
 
+static void enter_fold(tw_gemm *t, tw_val x, tw_val bodies, tw_val *acc) {
+    t->x = x;
+    t->bodies = bodies;
+    t->ops->init(t, acc);
+}
+
 /* Bodies of one fold: acc from init through steps; bodies is a value because the last unit may be
  * short. */
 static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val bodies,
@@ -187,7 +193,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     int64_t fold_bodies = t->fold_k / t->body_k;
     tw_val acc[TW_TILE];
     if (t->panel.unit_k <= t->fold_k) {
-        t->ops->init(t, acc);
+        enter_fold(t, x, bodies, acc);
         emit_bodies(t, acc, codes, x, bodies, constant_bodies);
         fold_totals(t, acc, total);
         t->meta = tw_add(g, t->meta, tw_k64(g, 4));
@@ -203,9 +209,9 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     tw_val left = tw_sub(g, bodies, loop.i), whole = tw_k64(g, fold_bodies);
     tw_val here = tw_select(g, tw_compare(g, TW_IR_SLT, left, whole), left, whole);
     int64_t w_step = t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
-    t->ops->init(t, acc);
-    emit_bodies(t, acc, tw_offset(g, codes, tw_mul(g, loop.i, tw_k64(g, w_step))),
-                tw_offset(g, x, tw_mul(g, loop.i, tw_k64(g, t->body_k * t->x_bytes))), here, 0);
+    tw_val fold_x = tw_offset(g, x, tw_mul(g, loop.i, tw_k64(g, t->body_k * t->x_bytes)));
+    enter_fold(t, fold_x, here, acc);
+    emit_bodies(t, acc, tw_offset(g, codes, tw_mul(g, loop.i, tw_k64(g, w_step))), fold_x, here, 0);
     fold_totals(t, acc, total);
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = tw_add(g, t->meta, tw_k64(g, 4));

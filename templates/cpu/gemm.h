@@ -20,7 +20,7 @@ typedef struct tw_gemm tw_gemm;
 typedef struct tw_gemm_ops {
     /* At the function's start; may be NULL. */
     void (*begin)(tw_gemm *t);
-    /* First values of the accumulators of one group (fold). */
+    /* First values of the accumulators of one group (fold); t->x and t->bodies are the fold's. */
     void (*init)(tw_gemm *t, tw_val *acc);
     /* Adds the products of K columns [k0, k1) of the body at t->codes, t->x: static bounds within
      * it. */
@@ -55,6 +55,7 @@ struct tw_gemm {
     int sub_group;                     /* which group of its unit that is */
     tw_val meta;     /* byte offset of the fold's entry in the arrays of a meta row */
     tw_val codes, x; /* pointers of the body at hand */
+    tw_val bodies;   /* of the fold at hand */
     /* Of each plane and vector the dword that was loaded last, by its offset in the body. */
     struct {
         int64_t offset; /* -1: none yet */

@@ -357,7 +357,7 @@ static int64_t chain(const tw_problem *problem) {
 }
 
 const tw_template tw_template_int_gemm = {"cpu.int_gemm",
-                                          1,
+                                          2,
                                           &tw_layout_panel64,
                                           tw_gemm_space,
                                           TW_GEMM_AXES,

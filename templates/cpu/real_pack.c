@@ -21,8 +21,21 @@ typedef struct pack {
     tw_panel panel;
     tw_dtype form; /* of packed x */
     int64_t bytes; /* of one packed x */
+    const int *order;
     tw_val x, xq;
 } pack;
+
+/* Where column k goes. */
+static int64_t place(const pack *s, int64_t k) {
+    return s->order ? k / 4 * 4 + s->order[k % 4] : k;
+}
+
+static tw_val ordered(const pack *s, tw_val vector) {
+    int mask[64], lanes = vector.ty.lanes;
+    if (!s->order || lanes < 4) return vector;
+    for (int i = 0; i < lanes; i++) mask[i] = (int)place(s, i);
+    return tw_shuffle(s->g, vector, vector, mask, lanes);
+}
 
 /* As many elements from one place to the other, converted where they have to be. */
 static void copy(pack *s, tw_val from, tw_val to, int count) {
@@ -31,10 +44,10 @@ static void copy(pack *s, tw_val from, tw_val to, int count) {
     int size = tw_dtype_bits(x) / 8;
     if (x == s->form) {
         tw_ty ty = size == 4 ? tw_i32(count) : tw_i16(count);
-        tw_store(g, tw_load(g, ty, from, size), to, size);
+        tw_store(g, ordered(s, tw_load(g, ty, from, size)), to, size);
         return;
     }
-    tw_store_f32(g, s->form, tw_load_f32(g, x, from, count, size), to, (int)s->bytes);
+    tw_store_f32(g, s->form, ordered(s, tw_load_f32(g, x, from, count, size)), to, (int)s->bytes);
 }
 
 static void copy_row(pack *s) {
@@ -50,14 +63,16 @@ static void copy_row(pack *s) {
     }
     /* The rest one by one: nothing past K is read. */
     for (int64_t k = whole; k < K; k++)
-        copy(s, tw_at(g, s->x, k * size), tw_at(g, s->xq, k * s->bytes), 1);
+        copy(s, tw_at(g, s->x, k * size), tw_at(g, s->xq, place(s, k) * s->bytes), 1);
     tw_ty zero = s->bytes == 4 ? tw_i32(1) : tw_i16(1);
     for (int64_t k = K; k < s->panel.padded_k; k++)
-        tw_store(g, tw_const_int(g, zero, 0), tw_at(g, s->xq, k * s->bytes), (int)s->bytes);
+        tw_store(g, tw_const_int(g, zero, 0), tw_at(g, s->xq, place(s, k) * s->bytes),
+                 (int)s->bytes);
 }
 
-void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form) {
-    pack s = {.g = g, .problem = problem, .form = form, .bytes = tw_dtype_bits(form) / 8};
+void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form, const int order[4]) {
+    pack s = {
+        .g = g, .problem = problem, .form = form, .bytes = tw_dtype_bits(form) / 8, .order = order};
     tw_panel_init(problem, &s.panel);
     tw_geometry geo;
     tw_real_geometry(problem, &geo);

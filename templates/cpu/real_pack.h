@@ -5,8 +5,10 @@
 
 #include "templates/cpu/gemm.h"
 
-/* form: TW_F32 or TW_BF16, the dtype of packed x.  The strides are those of f32 in either form. */
+/* The strides are those of f32 in either form. */
 void tw_real_geometry(const tw_problem *problem, tw_geometry *out);
-void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form);
+/* form: TW_F32 or TW_BF16, the dtype of packed x.  order: where each of four consecutive k goes
+ * among the four, such that going twice leads back; NULL: they stay. */
+void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form, const int order[4]);
 
 #endif

@@ -234,6 +234,10 @@ static void pair_bytes(const uint64_t *u, const uint64_t *s, uint64_t *d, size_t
     }
 }
 
+static void look_up(const uint64_t *table, const uint64_t *index, uint64_t *d, size_t lanes) {
+    for (size_t i = 0; i < lanes; i++) d[i] = table[index[i] % lanes];
+}
+
 /* vdpbf16ps takes subnormal numbers for zero, and gives zero for them. */
 static float flushed(float f) { return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f; }
 
@@ -263,6 +267,7 @@ static const struct {
     {"llvm.x86.avx512.vpdpbusd.512", TW_TY_I8, 3},
     {"llvm.x86.avx512bf16.dpbf16ps.256", TW_TY_BF16, 3},
     {"llvm.x86.avx512bf16.dpbf16ps.512", TW_TY_BF16, 3},
+    {"llvm.x86.avx512.permvar.hi.512", TW_TY_I16, 2},
 };
 
 static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
@@ -279,6 +284,8 @@ static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
         dot_bytes(v[op->arg[0]], a, b, d, lanes);
     else if (op->sub == 3)
         dot_bf16(v[op->arg[0]], a, b, d, lanes);
+    else if (strstr(op->name, "permvar"))
+        look_up(a, b, d, lanes);
     else if (ty.kind == TW_TY_I16)
         pair_words(a, b, d, lanes);
     else
