@@ -82,7 +82,7 @@ static tw_val emit_i16(const emitter *e, tw_val acc, int step) {
 typedef enum operation { OP_FMA, OP_BF16, OP_DPBUSD, OP_MADDUBS, OP_I16 } operation;
 
 static bool has_fma(const tw_target *t) { return t->isa < TW_ISA_COUNT; }
-static bool has_bf16(const tw_target *t) { return t->isa == TW_ISA_avx512bf16; }
+static bool has_bf16(const tw_target *t) { return tw_target_has(t, TW_EXTRA_BF16); }
 static bool has_dpbusd(const tw_target *t) { return tw_target_isa(t)->dot == TW_DOT_DPBUSD; }
 static bool has_maddubs(const tw_target *t) { return tw_target_isa(t)->dot == TW_DOT_MADDUBS; }
 static bool has_i16(const tw_target *t) { return tw_target_isa(t)->dot == TW_DOT_GENERIC; }

@@ -38,7 +38,8 @@ tw_status tw_threads_create(const tw_parallel *hook, int32_t threads, tw_threads
 void tw_threads_destroy(tw_threads *threads);
 int32_t tw_threads_count(const tw_threads *threads);
 /* Starts the pool's threads, once: creating it does not, since a process that only plans, or only
- * multiplies small matrices, needs none.  NULL and a hook have nothing to start.  Errors: MEMORY. */
+ * multiplies small matrices, needs none.  NULL and a hook have nothing to start.
+ * Errors: MEMORY. */
 tw_status tw_threads_start(tw_threads *threads);
 /* threads NULL or count 1: on the calling thread.  Starts the pool where tw_threads_start has not;
  * what cannot be started then is run on the calling thread. */

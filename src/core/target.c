@@ -4,8 +4,8 @@
 #include <string.h>
 
 const tw_isa_info tw_isas[TW_ISA_COUNT] = {
-#define TW_TARGET(name, bytes, registers, dot, cpu, features)                                      \
-    {#name, bytes, registers, TW_DOT_##dot, cpu, features},
+#define TW_TARGET(name, bytes, registers, dot, extras, cpu, features)                              \
+    {#name, bytes, registers, TW_DOT_##dot, extras, cpu, features},
 #include "src/core/target.def"
 #undef TW_TARGET
 };

@@ -6,7 +6,7 @@
 #include "src/base/base.h"
 
 typedef enum tw_isa {
-#define TW_TARGET(name, bytes, registers, dot, cpu, features) TW_ISA_##name,
+#define TW_TARGET(name, bytes, registers, dot, extras, cpu, features) TW_ISA_##name,
 #include "src/core/target.def"
 #undef TW_TARGET
     TW_ISA_COUNT
@@ -15,10 +15,14 @@ typedef enum tw_isa {
 /* How four u8 x i8 products reach an i32 lane. */
 typedef enum tw_dot { TW_DOT_GENERIC, TW_DOT_MADDUBS, TW_DOT_DPBUSD } tw_dot;
 
+/* Instructions beside those: a dot product of bf16 pairs; a bit matrix for every byte. */
+enum { TW_EXTRA_BF16 = 1, TW_EXTRA_GFNI = 2 };
+
 typedef struct tw_isa_info {
     const char *name;
     int vector_bytes, vector_registers;
     tw_dot dot;
+    unsigned extras;
     const char *llvm_cpu, *llvm_features;
 } tw_isa_info;
 
@@ -36,6 +40,9 @@ typedef struct tw_target {
 } tw_target;
 
 static inline const tw_isa_info *tw_target_isa(const tw_target *t) { return &tw_isas[t->isa]; }
+static inline bool tw_target_has(const tw_target *t, unsigned extra) {
+    return (tw_isas[t->isa].extras & extra) != 0;
+}
 /* f32 lanes of one vector. */
 static inline int tw_target_lanes(const tw_target *t) { return tw_isas[t->isa].vector_bytes / 4; }
 

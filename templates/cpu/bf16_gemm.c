@@ -96,7 +96,8 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
 
 static const char *reject_problem(const tw_target *target, const tw_problem *problem) {
     const tw_scheme *s = &problem->scheme;
-    if (target->isa != TW_ISA_avx512bf16) return "bf16_gemm needs the target's bf16 dot product.";
+    if (!tw_target_has(target, TW_EXTRA_BF16))
+        return "bf16_gemm needs the target's bf16 dot product.";
     if (problem->x != TW_BF16) return "bf16_gemm multiplies bf16 activations only.";
     if (s->act_quant != TW_ACTQ_NONE)
         return "bf16_gemm multiplies unquantized activations only (a=none).";

@@ -1,12 +1,12 @@
 /* Codes of up to four bits as pairs of bf16, by a look-up in a table that one register holds: a
  * shift and vpermw make a pair where unpacking by arithmetic takes seven instructions.
  *
- * A dword of panel64 has four consecutive k in its bytes, so its 16-bit halves hold k and k + 2, or,
- * eight bits further, k + 1 and k + 3: packed x comes in that order.  The look-up reads five bits of
- * each half.  Without code zeros the table repeats itself, and what else is in those bits does not
- * matter.  With them it is indexed by code - zero, which fits while zeros are at most 16, as those
- * of quantizers are; what a larger zero has beyond that is multiplied with x by itself, in a loop
- * over the group's x that runs only where such a zero is. */
+ * A dword of panel64 has four consecutive k in its bytes, so its 16-bit halves hold k and k + 2,
+ * or, eight bits further, k + 1 and k + 3: packed x comes in that order.  The look-up reads five
+ * bits of each half.  Without code zeros the table repeats itself, and what else is in those bits
+ * does not matter.  With them it is indexed by code - zero, which fits while zeros are at most 16,
+ * as those of quantizers are; what a larger zero has beyond that is multiplied with x by itself, in
+ * a loop over the group's x that runs only where such a zero is. */
 #ifndef TW_TEMPLATES_CPU_BF16_TABLE_H
 #define TW_TEMPLATES_CPU_BF16_TABLE_H
 

@@ -6,12 +6,13 @@
 
 enum { TILE_VECTORS = 64 };
 
-const tw_axis tw_gemm_space[TW_GEMM_AXES] = {
+const tw_axis tw_gemm_space[TW_INT_AXES] = {
     {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 10, 12}, 9},
     {TW_TUNABLE_micro_n, {4, 8, 16, 32, 64}, 5},
     {TW_TUNABLE_block_m, {1, 2, 4, 8, 16, 32, 60, 64, 120, 128, 240, 256}, 12},
     {TW_TUNABLE_block_n, {64, 128, 256, 512}, 4},
     {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
+    {TW_TUNABLE_bit_matrix, {0, 1}, 2},
 };
 
 static double larger(double a, double b) { return a > b ? a : b; }

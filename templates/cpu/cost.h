@@ -20,8 +20,9 @@ typedef struct tw_inner_loop {
     int64_t fold_k;
 } tw_inner_loop;
 
-extern const tw_axis tw_gemm_space[];
-enum { TW_GEMM_AXES = 5 };
+/* Of integer products one axis more: how codes are unpacked. */
+enum { TW_GEMM_AXES = 5, TW_INT_AXES };
+extern const tw_axis tw_gemm_space[TW_INT_AXES];
 
 /* Estimated nanoseconds on one thread. */
 double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw_config *config,

@@ -139,6 +139,26 @@ static void init(tw_gemm *t, tw_val *acc) {
     }
 }
 
+/* Bits [from, from + count) of each byte, at `to`.  The bit matrix is one instruction for two, but
+ * on some processors of the dot product's units, where shifts have others: the tuner decides. */
+static tw_val move_bits(tw_gemm *t, tw_val dword, int from, int to, int count) {
+    tw_ir *g = t->g;
+    if (from != to && t->config->bit_matrix) {
+        /* One product with a bit matrix, whose byte 7 - i chooses the bits that make bit i. */
+        uint64_t matrix = 0;
+        for (int i = 0; i < count; i++) matrix |= UINT64_C(1) << (from + i + 8 * (7 - to - i));
+        tw_ty bytes = tw_i8(4 * t->lanes), quads = tw_ty_of(TW_TY_I64, t->lanes / 2);
+        tw_val constant = tw_const_int(g, quads, (int64_t)matrix);
+        tw_val args[] = {tw_bitcast(g, dword, bytes), tw_bitcast(g, constant, bytes),
+                         tw_const_int(g, tw_i8(0), 0)};
+        tw_val moved = tw_intrinsic(g, "llvm.x86.vgf2p8affineqb.512", bytes, args, 3);
+        return tw_bitcast(g, moved, dword.ty);
+    }
+    tw_val moved = from >= to ? tw_lshr(g, dword, from - to) : tw_shl(g, dword, to - from);
+    int64_t mask = (int64_t)(((1 << count) - 1) << to) * 0x01010101;
+    return tw_and(g, moved, tw_const_int(g, moved.ty, mask));
+}
+
 /* The codes of four consecutive k, a byte each, from all planes. */
 static tw_val step_codes(tw_gemm *t, int v, int64_t k) {
     tw_ir *g = t->g;
@@ -149,9 +169,7 @@ static tw_val step_codes(tw_gemm *t, int v, int64_t k) {
             to = p->plane_shift[i];
         tw_val dword = tw_gemm_dwords(t, v, i, k);
         if (bits == 8) return dword;
-        tw_val moved = from >= to ? tw_lshr(g, dword, from - to) : tw_shl(g, dword, to - from);
-        int64_t mask = (int64_t)(((1 << bits) - 1) << to) * 0x01010101;
-        moved = tw_and(g, moved, tw_const_int(g, moved.ty, mask));
+        tw_val moved = move_bits(t, dword, from, to, bits);
         codes = i ? tw_or(g, codes, moved) : moved;
     }
     return codes;
@@ -350,21 +368,20 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
     tw_gemm_guess(target, problem, &loop, config);
 }
 
+static const char *reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+    if (c->bit_matrix && !tw_target_has(target, TW_EXTRA_GFNI))
+        return "bit_matrix needs the target's GFNI.";
+    if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)
+        return "bit_matrix unpacks codes, and those of 8 bits are not packed.";
+    return tw_gemm_reject(target, problem, c);
+}
+
 static int64_t chain(const tw_problem *problem) {
     return tw_groups(&problem->scheme, problem->K) *
                (problem->scheme.zero_mode == TW_ZERO_VALUE ? 2 : 1) +
            4;
 }
 
-const tw_template tw_template_int_gemm = {"cpu.int_gemm",
-                                          2,
-                                          &tw_layout_panel64,
-                                          tw_gemm_space,
-                                          TW_GEMM_AXES,
-                                          reject_problem,
-                                          tw_gemm_reject,
-                                          guess,
-                                          cost,
-                                          geometry,
-                                          chain,
-                                          emit};
+const tw_template tw_template_int_gemm = {
+    "cpu.int_gemm", 2,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
+    guess,          cost, geometry,           chain,         emit};

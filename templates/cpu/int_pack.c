@@ -81,8 +81,8 @@ static void range_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
     carried[2] = tw_binary(s->g, TW_IR_FMAX, carried[2], x);
 }
 
-/* 1.5 * 2^23 as bits: adding it to an f32 below 2^22 rounds that half to even and leaves the integer
- * in the low bits. */
+/* 1.5 * 2^23 as bits: adding it to an f32 below 2^22 rounds that half to even and leaves the
+ * integer in the low bits. */
 enum { MAGIC = 0x4b400000 };
 
 static tw_val round_to_bits(tw_ir *g, tw_val v) {

@@ -8,7 +8,7 @@
 #include "tests/base/cmocka_all.h"
 
 /* The flags that Linux lists for a CPU feature set, per row of target.def. */
-static const char *const needed_flags[TW_ISA_COUNT][9] = {
+static const char *const needed_flags[TW_ISA_COUNT][10] = {
     [TW_ISA_portable] = {NULL},
     [TW_ISA_avx2] = {"avx2", "fma", "f16c"},
     [TW_ISA_avxvnni] = {"avx2", "fma", "f16c", "avx_vnni"},
@@ -17,6 +17,8 @@ static const char *const needed_flags[TW_ISA_COUNT][9] = {
                            "avx512_vnni"},
     [TW_ISA_avx512bf16] = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512_vnni",
                            "avx512_bf16"},
+    [TW_ISA_avx512gfni] = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512_vnni",
+                           "avx512_bf16", "gfni"},
 };
 
 /* The first "flags" line of /proc/cpuinfo; false where there is none. */

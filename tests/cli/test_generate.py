@@ -8,7 +8,8 @@ import unittest
 
 import cli
 
-TARGETS = ('portable', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16')
+TARGETS = ('portable', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16',
+           'avx512gfni')
 
 
 class Listings(cli.Cli):

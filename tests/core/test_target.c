@@ -18,6 +18,9 @@ static void test_rows(void **state) {
     assert_string_equal(tw_isas[TW_ISA_avx512vnni].name, "avx512vnni");
     assert_int_equal(tw_isas[TW_ISA_avx512vnni].dot, TW_DOT_DPBUSD);
     assert_int_equal(tw_isas[TW_ISA_portable].dot, TW_DOT_GENERIC);
+    tw_target bf16 = {.isa = TW_ISA_avx512bf16}, gfni = {.isa = TW_ISA_avx512gfni};
+    assert_true(tw_target_has(&bf16, TW_EXTRA_BF16) && tw_target_has(&gfni, TW_EXTRA_BF16));
+    assert_true(!tw_target_has(&bf16, TW_EXTRA_GFNI) && tw_target_has(&gfni, TW_EXTRA_GFNI));
 }
 
 static void test_unknown(void **state) {

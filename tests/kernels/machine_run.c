@@ -238,6 +238,18 @@ static void look_up(const uint64_t *table, const uint64_t *index, uint64_t *d, s
     for (size_t i = 0; i < lanes; i++) d[i] = table[index[i] % lanes];
 }
 
+/* vgf2p8affineqb without a constant: bit i of a byte is the parity of what byte 7 - i of its eight
+ * bytes' matrix chooses of it. */
+static void multiply_bits(const uint64_t *x, const uint64_t *matrix, uint64_t *d, size_t lanes) {
+    for (size_t k = 0; k < lanes; k++) {
+        d[k] = 0;
+        for (size_t i = 0; i < 8; i++) {
+            uint64_t chosen = x[k] & matrix[k / 8 * 8 + 7 - i];
+            d[k] |= (uint64_t)(__builtin_popcountll(chosen) & 1) << i;
+        }
+    }
+}
+
 /* vdpbf16ps takes subnormal numbers for zero, and gives zero for them. */
 static float flushed(float f) { return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f; }
 
@@ -272,6 +284,10 @@ static const struct {
 
 static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
     size_t at = 0, lanes = op->ty.lanes;
+    if (!strcmp(op->name, "llvm.x86.vgf2p8affineqb.512")) {
+        multiply_bits(v[op->arg[0]], v[op->arg[1]], d, lanes);
+        return true;
+    }
     while (at < TW_COUNT(instructions) && strcmp(instructions[at].name, op->name) != 0) at++;
     if (at == TW_COUNT(instructions) || op->sub != instructions[at].operands) return false;
     /* The last two operands as the lanes that the instruction sees, whatever they are here. */

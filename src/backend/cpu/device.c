@@ -25,6 +25,11 @@ static bool runs_avx512(void) {
            __builtin_cpu_supports("avx512cd");
 }
 
+static bool runs_bf16(void) {
+    return runs_avx512() && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512bf16");
+}
+
 bool tw_cpu_can_run(tw_isa isa) {
     __builtin_cpu_init();
     switch (isa) {
@@ -33,9 +38,8 @@ bool tw_cpu_can_run(tw_isa isa) {
     case TW_ISA_avxvnni: return runs_avx2() && __builtin_cpu_supports("avxvnni");
     case TW_ISA_avx512: return runs_avx512();
     case TW_ISA_avx512vnni: return runs_avx512() && __builtin_cpu_supports("avx512vnni");
-    case TW_ISA_avx512bf16:
-        return runs_avx512() && __builtin_cpu_supports("avx512vnni") &&
-               __builtin_cpu_supports("avx512bf16");
+    case TW_ISA_avx512bf16: return runs_bf16();
+    case TW_ISA_avx512gfni: return runs_bf16() && __builtin_cpu_supports("gfni");
     case TW_ISA_COUNT: break;
     }
     return false;
