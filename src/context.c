@@ -44,11 +44,13 @@ static tw_status open_parts(tw_context *c, const tw_options *o, const tw_context
     TW_TRY(setup->foreign ? tw_cpu_describe(device, threads, &c->target)
                           : tw_cpu_detect(device, threads, &c->target));
     TW_TRY(tw_threads_create(&o->parallel, c->target.threads, &c->threads));
-    return tw_cache_open(o->cache_path, setup->access, &c->log, &c->cache);
+    TW_TRY(tw_cache_open(o->cache_path, setup->access, &c->log, &c->cache));
+    return tw_cache_open_system(o->cache_system_path, c->cache, &c->log, &c->system_cache);
 }
 
 static void context_free(tw_context *c) {
     tw_cache_close(c->cache);
+    tw_cache_close(c->system_cache);
     tw_threads_destroy(c->threads);
     tw_flights_free(&c->plans);
     tw_flights_free(&c->kernels);
@@ -58,13 +60,19 @@ static void context_free(tw_context *c) {
     tw_free(&allocator, c, sizeof *c);
 }
 
+static void add_cache(const tw_cache *cache, const char *word, tw_str *out) {
+    const char *path = tw_cache_path(cache);
+    tw_str_add(out, ", %s %s%s", word, *path ? path : "none",
+               tw_cache_problem(cache) ? " (not in use)" : "");
+}
+
 static void log_context(const tw_context *c) {
     if (!tw_log_wants(&c->log, TW_LOG_INFO)) return;
     tw_str text = {0};
     tw_device_text(&c->target, &text);
-    const char *path = tw_cache_path(c->cache);
-    tw_log_line(&c->log, TW_LOG_INFO, "context: %s, cache %s%s", tw_str_text(&text),
-                *path ? path : "none", tw_cache_problem(c->cache) ? " (not in use)" : "");
+    add_cache(c->cache, "cache", &text);
+    if (*tw_cache_path(c->system_cache)) add_cache(c->system_cache, "system cache", &text);
+    tw_log_line(&c->log, TW_LOG_INFO, "context: %s", tw_str_text(&text));
     tw_str_free(&text);
 }
 

@@ -221,13 +221,14 @@ typedef struct tw_options {
                              * forward() that is large enough starts */
     tw_log log;             /* zeroed: warnings and errors to stderr, more with TW_DEBUG */
     tw_allocator allocator; /* zeroed: the C library's */
+    /* A cache that is only read, where cache_path's file has nothing; it is never written, so
+     * whoever installs it replaces the whole file.  NULL: $TW_CACHE_SYSTEM, else
+     * /usr/share/tilewright/cache.db where there is one; "": none */
+    const char *cache_system_path;
 } tw_options;
 #define TW_OPTIONS_INIT                                                                            \
-    {                                                                                              \
-        sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL}, {  \
-            NULL, NULL, NULL                                                                       \
-        }                                                                                          \
-    }
+    {sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL},       \
+     {NULL, NULL, NULL}, NULL}
 
 /* options may be NULL for defaults.  A cache that cannot be used costs one warning, never the
  * context.
