@@ -8,7 +8,7 @@
 #include "src/base/options.h"
 #include "src/base/status.h"
 #include "src/check.h"
-#include "src/plan.h"
+#include "src/contest.h"
 
 uint32_t tw_version(void) {
     return TW_VERSION_MAJOR << 16 | TW_VERSION_MINOR << 8 | TW_VERSION_PATCH;
@@ -33,6 +33,7 @@ static tw_status check_options(const tw_options *o) {
 }
 
 static void destroy_plan(void *user, void *value) { tw_plan_destroy(user, value); }
+static void destroy_contest(void *user, void *value) { tw_contest_destroy(user, value); }
 static void destroy_code(void *user, void *value) { tw_code_destroy(user, value); }
 
 /* The parts that can fail, in an order in which tw_context_destroy can take back any beginning. */
@@ -54,6 +55,7 @@ static void context_free(tw_context *c) {
     tw_threads_destroy(c->threads);
     tw_flights_free(&c->plans);
     tw_flights_free(&c->kernels);
+    tw_flights_free(&c->contests);
     tw_registry_free(&c->registry);
     tw_scratch_free(&c->scratch);
     tw_allocator allocator = c->allocator;
@@ -91,6 +93,7 @@ tw_status tw_context_open(const tw_options *options, const tw_context_setup *set
     tw_logger_init(&c->log, &o.log);
     tw_flights_init(&c->plans, &c->allocator, destroy_plan, c);
     tw_flights_init(&c->kernels, &c->allocator, destroy_code, c);
+    tw_flights_init(&c->contests, &c->allocator, destroy_contest, c);
     tw_registry_init(&c->registry, &c->allocator);
     tw_scratch_init(&c->scratch, &c->allocator);
     tw_status status = open_parts(c, &o, setup);

@@ -43,6 +43,7 @@ struct tw_context {
     tw_cache *cache;           /* the user's: asked first, and the only one that is written */
     tw_cache *system_cache;    /* read-only: asked where the user's has nothing of use */
     tw_flights plans, kernels; /* by problem; by binary key */
+    tw_flights contests;       /* by key, and whether it may measure */
     tw_registry registry;
     tw_scratch scratch;
     tw_counters counters;
