@@ -24,6 +24,11 @@ extern const tw_tune_env tw_tune_env_real;
 tw_status tw_tune_in(const tw_tune_env *env, const tw_tune_request *request,
                      const tw_tune_hooks *hooks, tw_tune_result *out);
 
+/* As tw_tune_rival. */
+tw_status tw_tune_rival_in(const tw_tune_env *env, const tw_tune_request *request,
+                           const tw_tune_hooks *hooks, const tw_template *tmpl,
+                           const tw_config *config, tw_rival *rival, tw_rival_result *out);
+
 static inline int64_t tw_env_now(const tw_tune_env *env) { return env->now(env->user); }
 
 #endif

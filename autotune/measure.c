@@ -19,7 +19,7 @@ static const double INDIFFERENCE = 0.01;
 /* ---- series ---- */
 
 tw_status tw_series_start(tw_workload *w, const tw_candidate *candidate, tw_series *out) {
-    TW_TRY(tw_workload_pack(w, candidate->tmpl->layout, &out->packed));
+    TW_TRY(tw_workload_pack(w, tw_candidate_layout(candidate), &out->packed));
     TW_TRY(tw_workload_reserve(w, candidate));
     TW_TRY(tw_workload_fill_timing(w));
     out->candidate = candidate;

@@ -4,6 +4,7 @@
 #define TW_AUTOTUNE_MEASURE_H
 
 #include "src/backend/backend.h"
+#include "src/core/reference.h"
 #include "templates/template.h"
 
 /* Deterministic data of one problem: canonical weights, x, y, bias, and packed copies of the
@@ -20,11 +21,22 @@ tw_status tw_workload_create(const tw_problem *problem, const tw_layout *layout,
                              const tw_target *target, tw_weights_state state, tw_workload **out);
 void tw_workload_destroy(tw_workload *workload);
 
-/* A compiled config, loaded. */
+/* What computes the problem but is no kernel of ours. */
+typedef struct tw_rival {
+    /* As tw_reference_linear, on the calling thread. */
+    tw_status (*run)(void *user, const tw_problem *problem, const tw_canonical *w, const void *x,
+                     int64_t x_stride, void *y, int64_t y_stride, int64_t M);
+    void *user;
+    tw_status failure; /* the first of run(), with its sentence */
+    char why[320];
+} tw_rival;
+
+/* A compiled config, loaded; or a rival, and then nothing else is set. */
 typedef struct tw_candidate {
     const tw_template *tmpl;
     tw_kernel kernel;
     tw_image *image;
+    tw_rival *rival;
 } tw_candidate;
 /* Errors: FORMAT, MEMORY, UNSUPPORTED, as tw_image_load. */
 tw_status tw_candidate_load(const tw_template *tmpl, const tw_problem *problem,

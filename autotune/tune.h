@@ -3,7 +3,7 @@
 #ifndef TW_AUTOTUNE_TUNE_H
 #define TW_AUTOTUNE_TUNE_H
 
-#include "src/backend/backend.h"
+#include "autotune/measure.h"
 #include "src/base/log.h"
 #include "templates/template.h"
 
@@ -60,6 +60,21 @@ typedef struct tw_tune_result {
  * Errors: UNSUPPORTED when no template takes the problem, VERIFY when every config that was timed
  * failed, MEMORY. */
 tw_status tw_tune(const tw_tune_request *request, const tw_tune_hooks *hooks, tw_tune_result *out);
+
+/* How something that is no kernel of ours does beside the tuned one. */
+typedef struct tw_rival_result {
+    bool faster; /* and right; only what is clearly faster is looked at that closely */
+    double median_ns, spread_ns, error;
+    double kernel_ns; /* the tuned kernel, timed beside it */
+} tw_rival_result;
+
+/* Times a rival and a tuned kernel in turn, on the same data, within request->budget_s, and where
+ * the rival is faster by more than 1 % verifies it as kernels are.  Of the hooks `build` is called.
+ * Errors: VERIFY when it is faster, but wrong; what its run() failed with; what building the kernel
+ * fails with; MEMORY. */
+tw_status tw_tune_rival(const tw_tune_request *request, const tw_tune_hooks *hooks,
+                        const tw_template *tmpl, const tw_config *config, tw_rival *rival,
+                        tw_rival_result *out);
 
 /* The guess: the accepting template with the least estimated cost, with its guessed config.
  * why (may be NULL) collects a line "kernel: reason" for each other template.

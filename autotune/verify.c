@@ -81,7 +81,7 @@ static tw_status fill_probes(check *c) {
 static void launch(check *c) {
     tw_workload *w = c->w;
     memset(w->y, POISON, (size_t)((c->rows + 1) * y_stride(c) * tw_y_size(w)));
-    memset(w->scratch, POISON, w->scratch_bytes);
+    if (w->scratch) memset(w->scratch, POISON, w->scratch_bytes);
     tw_workload_launch(w, c->threads, c->candidate, c->packed, c->rows, x_stride(c), y_stride(c));
 }
 
@@ -113,8 +113,8 @@ static bool compared(const check *c, int64_t m) {
 
 static tw_status compare(const check *c, int64_t m, const tw_oracle *oracle) {
     const tw_problem *p = &c->w->problem;
-    return tw_compare_row(p, c->candidate->tmpl->chain(p), oracle->expected, oracle->magnitude,
-                          y_row(c, m), p->N, &c->nmse[m]);
+    return tw_compare_row(p, tw_candidate_chain(c->candidate, p), oracle->expected,
+                          oracle->magnitude, y_row(c, m), p->N, &c->nmse[m]);
 }
 
 static void compare_task(void *arg, size_t i) {
@@ -268,7 +268,7 @@ tw_status tw_verify(tw_workload *w, tw_threads *threads, const tw_candidate *can
         .probes = all ? tw_max(M, TW_PROBES) : tw_min(rows, TW_PROBES),
         .all = all,
     };
-    TW_TRY(tw_workload_pack(w, candidate->tmpl->layout, &c.packed));
+    TW_TRY(tw_workload_pack(w, tw_candidate_layout(candidate), &c.packed));
     TW_TRY(tw_workload_reserve(w, candidate));
     c.nmse = malloc((size_t)M * sizeof *c.nmse);
     if (!c.nmse) return tw_fail(TW_MEMORY, "verify: %lld rows, out of memory", (long long)M);

@@ -1,6 +1,7 @@
 /* Data, packed copies, buffers and the oracle's answers of one problem. */
 #include "autotune/workload.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,6 +112,21 @@ void tw_workload_destroy(tw_workload *w) {
 
 /* ---- weights, x, scratch ---- */
 
+/* A copy of the canonical tensors is weight, scales, zeros, each from a multiple of 64 bytes. */
+static size_t scales_at(const tw_data *d) {
+    return (size_t)tw_round_up((int64_t)d->weight_bytes, 64);
+}
+static size_t zeros_at(const tw_data *d) {
+    return scales_at(d) + (size_t)tw_round_up((int64_t)d->scale_bytes, 64);
+}
+static size_t canonical_bytes(const tw_data *d) { return zeros_at(d) + d->zero_bytes; }
+
+static void copy_canonical(const tw_data *d, char *copy) {
+    memcpy(copy, d->weight, d->weight_bytes);
+    if (d->scales) memcpy(copy + scales_at(d), d->scales, d->scale_bytes);
+    if (d->zeros) memcpy(copy + zeros_at(d), d->zeros, d->zero_bytes);
+}
+
 tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **out) {
     for (int i = 0; i < w->layouts; i++)
         if (w->packed[i].layout == layout) {
@@ -118,18 +134,21 @@ tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **
             return TW_OK;
         }
     if (w->layouts == TW_MAX_LAYOUTS)
-        return tw_fail(TW_INTERNAL, "layout: %s, a workload holds %d layouts at most", layout->name,
-                       TW_MAX_LAYOUTS);
-    const char *why = layout->reject(&w->problem);
+        return tw_fail(TW_INTERNAL, "layout: %s, a workload holds %d layouts at most",
+                       layout ? layout->name : "canonical", TW_MAX_LAYOUTS);
+    const char *why = layout ? layout->reject(&w->problem) : NULL;
     if (why) return tw_fail(TW_UNSUPPORTED, "layout: %s, %s", layout->name, why);
 
-    size_t bytes = layout->bytes(&w->problem);
+    size_t bytes = layout ? layout->bytes(&w->problem) : canonical_bytes(&w->data);
     tw_packed p = {layout, NULL, (size_t)tw_round_up((int64_t)bytes, 64), 0, 0};
     p.count = tw_max(tw_ceil_div(w->cold_bytes, tw_max((int64_t)p.stride, 1)), 1);
     p.copies = reserve(p.stride * (size_t)p.count);
     if (!p.copies) return no_memory(p.stride * (size_t)p.count);
     tw_canonical canonical = tw_data_canonical(&w->data);
-    layout->pack(&w->problem, &canonical, p.copies);
+    if (layout)
+        layout->pack(&w->problem, &canonical, p.copies);
+    else
+        copy_canonical(&w->data, p.copies);
     for (int64_t i = 1; i < p.count; i++)
         memcpy(p.copies + p.stride * (size_t)i, p.copies, p.stride);
     w->packed[w->layouts] = p;
@@ -138,6 +157,7 @@ tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **
 }
 
 tw_status tw_workload_reserve(tw_workload *w, const tw_candidate *candidate) {
+    if (candidate->rival) return TW_OK; /* brings its own */
     size_t bytes = tw_launch_scratch(&candidate->kernel, w->problem.M);
     if (w->scratch && bytes <= w->scratch_bytes) return TW_OK;
     release(w->scratch, w->scratch_bytes);
@@ -167,18 +187,37 @@ tw_status tw_workload_fill_timing(tw_workload *w) {
     return TW_OK;
 }
 
+static void run_rival(tw_workload *w, tw_rival *rival, const char *copy, int64_t M,
+                      int64_t x_stride, int64_t y_stride) {
+    const tw_data *d = &w->data;
+    tw_canonical canonical = {.weight = copy,
+                              .scales = d->scales ? copy + scales_at(d) : NULL,
+                              .zeros = d->zeros ? copy + zeros_at(d) : NULL,
+                              .bias = d->bias};
+    tw_status status =
+        rival->run(rival->user, &w->problem, &canonical, w->x, x_stride, w->y, y_stride, M);
+    if (status == TW_OK || rival->failure != TW_OK) return;
+    rival->failure = status;
+    snprintf(rival->why, sizeof rival->why, "%s", tw_error_message());
+}
+
 void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate *candidate,
                         tw_packed *packed, int64_t M, int64_t x_stride, int64_t y_stride) {
+    char *weights = packed->copies + packed->stride * (size_t)packed->next;
+    packed->next = (packed->next + 1) % packed->count;
+    if (candidate->rival) {
+        run_rival(w, candidate->rival, weights, M, x_stride, y_stride);
+        return;
+    }
     tw_kernel_args args = {
         .x = w->x,
         .x_stride = x_stride * tw_x_size(w),
-        .w = packed->copies + packed->stride * (size_t)packed->next,
+        .w = weights,
         .bias = w->bias,
         .y = w->y,
         .y_stride = y_stride * tw_y_size(w),
         .M = M,
     };
-    packed->next = (packed->next + 1) % packed->count;
     tw_launch(&candidate->kernel, threads, &args, w->scratch);
 }
 

@@ -15,7 +15,7 @@ enum {
 
 /* The weights in one layout, as many times as it takes to be cold. */
 typedef struct tw_packed {
-    const tw_layout *layout;
+    const tw_layout *layout; /* NULL: the canonical tensors, each from a multiple of 64 bytes */
     char *copies;
     size_t stride; /* bytes from one copy to the next */
     int64_t count, next;
@@ -50,8 +50,16 @@ tw_status tw_workload_create_in(const tw_tune_env *env, const tw_problem *proble
                                 const tw_layout *layout, const tw_target *target,
                                 tw_weights_state state, tw_workload **out);
 
-/* The weights in a layout, packed on first use.  Errors: MEMORY. */
+/* The weights in a layout (NULL: canonical), packed on first use.  Errors: MEMORY. */
 tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **out);
+/* What a candidate reads. */
+static inline const tw_layout *tw_candidate_layout(const tw_candidate *candidate) {
+    return candidate->rival ? NULL : candidate->tmpl->layout;
+}
+/* L of docs/numerics.md; of a rival, whose way of adding nobody knows, the longest there can be. */
+static inline int64_t tw_candidate_chain(const tw_candidate *candidate, const tw_problem *problem) {
+    return candidate->rival ? problem->K : candidate->tmpl->chain(problem);
+}
 /* Scratch for a candidate's launches.  Errors: MEMORY. */
 tw_status tw_workload_reserve(tw_workload *w, const tw_candidate *candidate);
 /* Contiguous random x, for timing. */

@@ -2,6 +2,9 @@
  * text, digests and blobs and knows nothing of kernels; nothing outside this folder sees sqlite3.h.
  * This file: the whole interface.
  *
+ * Two layers: a file of the user's, which is read and written, and below it perhaps a system file,
+ * which is only read.  A tw_cache is one file; src/ asks one after the other.
+ *
  * Four tables, meant to be read in the sqlite3 shell (schema.c): device, choice, trial, binary.
  *
  * Trust    A binary is machine code, so a file that another user could have written is refused:
@@ -33,6 +36,13 @@ typedef enum tw_cache_access {
  * warning.  Errors: MEMORY; and CACHE, except with TW_CACHE_USE. */
 tw_status tw_cache_open(const char *path, tw_cache_access access, const tw_logger *log,
                         tw_cache **out);
+/* The read-only file below the user's, for look-ups that miss there: a tw_cache of its own.  It
+ * writes, makes and locks nothing, so that it works from a read-only folder and leaves nothing
+ * beside the file; hence who changes the file replaces it as a whole (rename).  path NULL:
+ * $TW_CACHE_SYSTEM, whose default may be missing; "", or the very file that `user` is (may be
+ * NULL): no file.  The rule of trust is the same.  A problem costs one warning.  Errors: MEMORY. */
+tw_status tw_cache_open_system(const char *path, const tw_cache *user, const tw_logger *log,
+                               tw_cache **out);
 /* NULL is allowed. */
 void tw_cache_close(tw_cache *cache);
 

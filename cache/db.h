@@ -49,6 +49,13 @@ tw_status tw_cache_resolve(const char *path, bool create, tw_str *out, bool *exi
 /* Opens cache->path and leaves db, writable set; on failure db is NULL.  existed: there was a
  * file. */
 tw_status tw_db_open(tw_cache *cache, bool existed);
+/* As it stands, for reading, without a lock and without a file made beside it. */
+tw_status tw_db_open_fixed(tw_cache *cache);
+
+/* A tw_cache without a file; NULL: the error MEMORY. */
+tw_cache *tw_cache_create(tw_cache_access access, const tw_logger *log);
+/* Notes what is wrong with the file, the latest error, and warns; the file is bypassed. */
+tw_status tw_cache_bypass(tw_cache *cache);
 
 /* ---- db.c: all of these with the mutex held ---- */
 

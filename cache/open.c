@@ -179,16 +179,27 @@ tw_status tw_db_open(tw_cache *cache, bool existed) {
     return status;
 }
 
+tw_status tw_db_open_fixed(tw_cache *cache) {
+    bool empty, wal;
+    int rc;
+    TW_TRY(open_immutable(cache));
+    tw_status status = look(cache, &empty, &wal);
+    if (status == TW_OK)
+        status = empty ? refuse(cache, "is empty") : start(cache, false, true, &rc);
+    if (status != TW_OK) close_db(cache);
+    return status;
+}
+
+tw_status tw_cache_bypass(tw_cache *cache) {
+    tw_str_add(&cache->problem, "%s", tw_error_message());
+    tw_log_line(&cache->log, TW_LOG_WARN, "%s; going on without it", tw_str_text(&cache->problem));
+    return tw_str_ok(&cache->problem);
+}
+
 /* A missing or unusable file is settled here for good: one warning, or the error. */
 static tw_status settle(tw_cache *cache, tw_status status) {
     if (status == TW_MEMORY) return status;
-    if (status != TW_OK) {
-        if (cache->access != TW_CACHE_USE) return status;
-        tw_str_add(&cache->problem, "%s", tw_error_message());
-        tw_log_line(&cache->log, TW_LOG_WARN, "%s; going on without it",
-                    tw_str_text(&cache->problem));
-        return tw_str_ok(&cache->problem);
-    }
+    if (status != TW_OK) return cache->access == TW_CACHE_USE ? tw_cache_bypass(cache) : status;
     if (cache->writable || cache->access == TW_CACHE_READ || !cache->db) return TW_OK;
     if (cache->access == TW_CACHE_WRITE) return refuse(cache, "is read-only");
     tw_str_add(&cache->problem, "cache: %s: is read-only", tw_str_text(&cache->path));
@@ -197,19 +208,25 @@ static tw_status settle(tw_cache *cache, tw_status status) {
     return tw_str_ok(&cache->problem);
 }
 
-tw_status tw_cache_open(const char *path, tw_cache_access access, const tw_logger *log,
-                        tw_cache **out) {
+tw_cache *tw_cache_create(tw_cache_access access, const tw_logger *log) {
     tw_cache *cache = calloc(1, sizeof *cache);
     if (!cache || pthread_mutex_init(&cache->mutex, NULL)) {
         free(cache);
-        return tw_fail(TW_MEMORY, "out of memory while opening the cache");
+        tw_fail(TW_MEMORY, "out of memory while opening the cache");
+        return NULL;
     }
     cache->access = access;
     if (log)
         cache->log = *log;
     else
         tw_logger_init(&cache->log, NULL);
+    return cache;
+}
 
+tw_status tw_cache_open(const char *path, tw_cache_access access, const tw_logger *log,
+                        tw_cache **out) {
+    tw_cache *cache = tw_cache_create(access, log);
+    if (!cache) return TW_MEMORY;
     bool existed = false;
     tw_status status = TW_OK;
     if (!path || *path) {

@@ -1,5 +1,6 @@
-/* What a bucket of a linear runs: a registered implementation above priority 0, a kernel of
- * ours, a registered implementation at 0 or below, the reference. */
+/* What a bucket of a linear runs: a registered implementation above priority 0; the faster of a
+ * kernel of ours and an implementation at 0; where we have no kernel, an implementation at 0 or
+ * below; the reference. */
 #include <math.h>
 #include <stdint.h>
 
@@ -15,7 +16,12 @@ typedef struct bind_call {
     tw_impl *impl;
     tw_plan *plan;
     bool owned; /* the plan's reference is this call's */
+    tw_impl *rival;
+    tw_contest *contest; /* its reference is this call's, until publish() takes it over */
 } bind_call;
+
+/* Of a bucket's budget, for comparing the tuned kernel with an implementation. */
+static const double CONTEST_SHARE = 0.2;
 
 /* The plan that this bucket had before, unless it is a guess and now is the time to tune. */
 static tw_plan *known_plan(tw_linear *l, int bucket, tw_mode mode) {
@@ -27,26 +33,28 @@ static tw_plan *known_plan(tw_linear *l, int bucket, tw_mode mode) {
     return plan && tw_mode_tunes(mode) && plan->decision.origin == TW_ORIGIN_GUESS ? NULL : plan;
 }
 
-static tw_binding *find_binding(tw_linear *l, int bucket, const tw_impl *impl,
-                                const tw_plan *plan) {
-    tw_binding *b = l->all;
-    while (b && (b->bucket != bucket || b->impl != impl || b->plan != plan)) b = b->next;
-    return b;
+static bool same_answer(const tw_binding *b, const bind_call *call) {
+    return b->impl == call->impl && b->plan == call->plan && b->rival == call->rival &&
+           b->contest == call->contest;
 }
 
-/* Makes the answer what the bucket runs; a new binding takes the plan's reference over. */
+/* Makes the answer what the bucket runs; a new binding takes the references over. */
 static tw_status publish(bind_call *call, unsigned generation, tw_binding **out) {
     tw_linear *l = call->linear;
     int bucket = tw_bucket_index(call->problem.M);
     pthread_mutex_lock(&l->lock);
-    tw_binding *b = find_binding(l, bucket, call->impl, call->plan);
+    tw_binding *b = l->all;
+    while (b && (b->bucket != bucket || !same_answer(b, call))) b = b->next;
     if (!b && (b = tw_alloc(&l->context->allocator, sizeof *b))) {
         *b = (tw_binding){.next = l->all,
                           .bucket = bucket,
                           .impl = call->impl,
                           .plan = call->plan,
-                          .owns_plan = call->owned};
+                          .owns_plan = call->owned,
+                          .rival = call->rival,
+                          .contest = call->contest};
         call->owned = false;
+        call->contest = NULL;
         l->all = b;
     }
     if (b) {
@@ -71,21 +79,32 @@ static tw_status choose_plan(bind_call *b) {
     tw_plan_request request = {.problem = &b->problem,
                                .mode = b->mode,
                                .layout = b->linear->layout,
-                               .budget_s = b->budget_s};
+                               .budget_s = b->budget_s * (b->rival ? 1 - CONTEST_SHARE : 1)};
     TW_TRY(tw_plan_make(b->linear->context, &request, &b->plan));
     b->owned = true;
     return TW_OK;
 }
 
-static tw_status choose(bind_call *b) {
+static tw_status choose_registered(bind_call *b, int32_t least, int32_t most, tw_impl **out) {
     tw_context *c = b->linear->context;
-    bool oracle = b->mode == TW_MODE_REFERENCE;
-    if (!oracle)
-        TW_TRY(tw_registry_choose(&c->registry, &b->problem, &c->target, 1, INT32_MAX, &b->impl));
+    if (b->mode == TW_MODE_REFERENCE) return TW_OK;
+    return tw_registry_choose(&c->registry, &b->problem, &c->target, least, most, out);
+}
+
+static tw_status choose(bind_call *b) {
+    TW_TRY(choose_registered(b, 1, INT32_MAX, &b->impl));
     if (b->impl) return TW_OK;
+    TW_TRY(choose_registered(b, 0, 0, &b->rival));
     TW_TRY(choose_plan(b));
-    if (b->plan->decision.tmpl || oracle) return TW_OK;
-    TW_TRY(tw_registry_choose(&c->registry, &b->problem, &c->target, INT32_MIN, 0, &b->impl));
+    if (b->plan->decision.tmpl && b->rival) {
+        TW_TRY(tw_contest_hold(b->linear->context, b->plan, b->rival, b->mode,
+                               b->budget_s * CONTEST_SHARE, &b->contest));
+        if (b->contest->won) b->impl = b->rival;
+    }
+    if (b->plan->decision.tmpl || b->mode == TW_MODE_REFERENCE) return TW_OK;
+    b->impl = b->rival;
+    b->rival = NULL;
+    if (!b->impl) TW_TRY(choose_registered(b, INT32_MIN, -1, &b->impl));
     if (!b->impl) warn_reference(b->linear, b->plan);
     return TW_OK;
 }
@@ -101,6 +120,7 @@ tw_status tw_linear_bind(tw_linear *linear, int bucket, tw_mode mode, double bud
     tw_status status = choose(&b);
     if (status == TW_OK) status = publish(&b, generation, out);
     if (b.owned) tw_plan_release(linear->context, b.plan);
+    tw_contest_release(linear->context, b.contest);
     return status;
 }
 
@@ -129,7 +149,9 @@ static tw_status check_rows_of(const int64_t *M, int32_t count, int32_t max_conc
 /* Whether prepare() would have to tune a bucket, as far as can be told without asking. */
 static bool undecided(tw_linear *l, int bucket, tw_mode mode) {
     tw_binding *b = tw_linear_bound(l, bucket);
-    return !b || (tw_mode_tunes(mode) && b->plan && b->plan->decision.origin == TW_ORIGIN_GUESS);
+    if (!b || !tw_mode_tunes(mode)) return !b;
+    return (b->plan && b->plan->decision.origin == TW_ORIGIN_GUESS) ||
+           (b->contest && !b->contest->decided);
 }
 
 tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,

@@ -19,9 +19,15 @@ static tw_status build_key(build *b) {
                          &b->context->target, tw_cpu_compiler(), &b->key);
 }
 
+/* The user's file wins. */
+static bool get_binary(build *b, tw_str *out) {
+    return tw_cache_get_binary(b->context->cache, &b->key, out) ||
+           tw_cache_get_binary(b->context->system_cache, &b->key, out);
+}
+
 static bool object_from_cache(build *b, tw_str *out) {
     size_t before = out->size;
-    if (!tw_cache_get_binary(b->context->cache, &b->key, out)) return false;
+    if (!get_binary(b, out)) return false;
     tw_count(&b->context->counters.binary_hits);
     tw_log_line(&b->context->log, TW_LOG_DEBUG, "binary from the cache: %zu bytes, %s",
                 out->size - before, tw_str_text(&b->key.text));
@@ -56,7 +62,7 @@ bool tw_object_cached(tw_context *context, const tw_template *tmpl, const tw_pro
     build b = {context, TW_MODE_CACHED_ONLY, tmpl, problem, config, {{0}, {0}}};
     tw_str object = {0};
     if (build_key(&b) != TW_OK) return false;
-    bool hit = tw_cache_get_binary(context->cache, &b.key, &object);
+    bool hit = get_binary(&b, &object);
     tw_str_free(&object);
     tw_key_free(&b.key);
     return hit;

@@ -9,7 +9,7 @@
 tw_status tw_code_load(tw_context *context, tw_mode mode, const tw_template *tmpl,
                        const tw_problem *problem, const tw_config *config, tw_code **out);
 
-/* Whether the binary cache has the machine code of a config. */
+/* Whether one of the caches has the machine code of a config. */
 bool tw_object_cached(tw_context *context, const tw_template *tmpl, const tw_problem *problem,
                       const tw_config *config);
 

@@ -8,7 +8,7 @@
 #include "src/base/options.h"
 #include "src/base/status.h"
 #include "src/check.h"
-#include "src/plan.h"
+#include "src/contest.h"
 
 uint32_t tw_version(void) {
     return TW_VERSION_MAJOR << 16 | TW_VERSION_MINOR << 8 | TW_VERSION_PATCH;
@@ -33,6 +33,7 @@ static tw_status check_options(const tw_options *o) {
 }
 
 static void destroy_plan(void *user, void *value) { tw_plan_destroy(user, value); }
+static void destroy_contest(void *user, void *value) { tw_contest_destroy(user, value); }
 static void destroy_code(void *user, void *value) { tw_code_destroy(user, value); }
 
 /* The parts that can fail, in an order in which tw_context_destroy can take back any beginning. */
@@ -44,27 +45,36 @@ static tw_status open_parts(tw_context *c, const tw_options *o, const tw_context
     TW_TRY(setup->foreign ? tw_cpu_describe(device, threads, &c->target)
                           : tw_cpu_detect(device, threads, &c->target));
     TW_TRY(tw_threads_create(&o->parallel, c->target.threads, &c->threads));
-    return tw_cache_open(o->cache_path, setup->access, &c->log, &c->cache);
+    TW_TRY(tw_cache_open(o->cache_path, setup->access, &c->log, &c->cache));
+    return tw_cache_open_system(o->cache_system_path, c->cache, &c->log, &c->system_cache);
 }
 
 static void context_free(tw_context *c) {
     tw_cache_close(c->cache);
+    tw_cache_close(c->system_cache);
     tw_threads_destroy(c->threads);
     tw_flights_free(&c->plans);
     tw_flights_free(&c->kernels);
+    tw_flights_free(&c->contests);
     tw_registry_free(&c->registry);
     tw_scratch_free(&c->scratch);
     tw_allocator allocator = c->allocator;
     tw_free(&allocator, c, sizeof *c);
 }
 
+static void add_cache(const tw_cache *cache, const char *word, tw_str *out) {
+    const char *path = tw_cache_path(cache);
+    tw_str_add(out, ", %s %s%s", word, *path ? path : "none",
+               tw_cache_problem(cache) ? " (not in use)" : "");
+}
+
 static void log_context(const tw_context *c) {
     if (!tw_log_wants(&c->log, TW_LOG_INFO)) return;
     tw_str text = {0};
     tw_device_text(&c->target, &text);
-    const char *path = tw_cache_path(c->cache);
-    tw_log_line(&c->log, TW_LOG_INFO, "context: %s, cache %s%s", tw_str_text(&text),
-                *path ? path : "none", tw_cache_problem(c->cache) ? " (not in use)" : "");
+    add_cache(c->cache, "cache", &text);
+    if (*tw_cache_path(c->system_cache)) add_cache(c->system_cache, "system cache", &text);
+    tw_log_line(&c->log, TW_LOG_INFO, "context: %s", tw_str_text(&text));
     tw_str_free(&text);
 }
 
@@ -83,6 +93,7 @@ tw_status tw_context_open(const tw_options *options, const tw_context_setup *set
     tw_logger_init(&c->log, &o.log);
     tw_flights_init(&c->plans, &c->allocator, destroy_plan, c);
     tw_flights_init(&c->kernels, &c->allocator, destroy_code, c);
+    tw_flights_init(&c->contests, &c->allocator, destroy_contest, c);
     tw_registry_init(&c->registry, &c->allocator);
     tw_scratch_init(&c->scratch, &c->allocator);
     tw_status status = open_parts(c, &o, setup);

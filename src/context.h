@@ -38,10 +38,12 @@ struct tw_context {
     tw_target target;
     bool foreign; /* the target may not run here: plans are built, never loaded */
     tw_mode mode;
-    double budget_s;     /* of one prepare() */
-    tw_threads *threads; /* NULL: the calling thread alone */
-    tw_cache *cache;
+    double budget_s;           /* of one prepare() */
+    tw_threads *threads;       /* NULL: the calling thread alone */
+    tw_cache *cache;           /* the user's: asked first, and the only one that is written */
+    tw_cache *system_cache;    /* read-only: asked where the user's has nothing of use */
     tw_flights plans, kernels; /* by problem; by binary key */
+    tw_flights contests;       /* by key, and whether it may measure */
     tw_registry registry;
     tw_scratch scratch;
     tw_counters counters;

@@ -21,6 +21,7 @@ tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out) {
     snprintf(info.origin, sizeof info.origin, "%s", tw_origin_text(origin));
     if (b->impl) {
         snprintf(info.kernel, sizeof info.kernel, "%s", b->impl->name);
+        if (b->contest) info.median_ns = b->contest->median_ns;
         return tw_struct_write("out", &info, sizeof info, out);
     }
     const tw_decision *d = &b->plan->decision;
@@ -64,13 +65,29 @@ static tw_status dump_key(const dump_call *d) {
                         &key, d->out);
 }
 
+/* How an implementation of priority 0 did beside a kernel of ours. */
+static void add_contest(const tw_binding *b, tw_str *out) {
+    const tw_contest *c = b->contest;
+    if (c->won) {
+        tw_str_add(out, "measured %.3f us, spread %.3f us, error %.2e; faster than %s\n",
+                   c->median_ns / 1e3, c->spread_ns / 1e3, c->error, b->plan->decision.tmpl->name);
+        return;
+    }
+    tw_str_add(out, "beside   %s version %u: ", b->rival->row.name, b->rival->row.version);
+    if (c->median_ns > 0) tw_str_add(out, "%.3f us, ", c->median_ns / 1e3);
+    tw_str_add(out, "%s\n", c->decided ? "not used" : "not measured yet");
+}
+
 static tw_status dump_explain(const dump_call *d) {
-    if (d->binding->impl) {
-        const tw_linear_impl *row = &d->binding->impl->row;
+    const tw_binding *b = d->binding;
+    if (b->impl) {
+        const tw_linear_impl *row = &b->impl->row;
         tw_str_add(d->out, "kernel   %s version %u, registered with priority %d\n", row->name,
                    row->version, row->priority);
+        if (b->contest) add_contest(b, d->out);
         return TW_OK;
     }
+    if (b->contest) add_contest(b, d->out);
     if (d->binding->plan->reason[0]) tw_str_add(d->out, "reason   %s\n", d->binding->plan->reason);
     tw_plan_request request = tw_plan_ask(d->linear->context, &d->problem);
     request.layout = d->linear->layout;

@@ -69,30 +69,14 @@ static tw_tensor normalized(const tw_tensor *t, const rows *r) {
     return out;
 }
 
-/* The host's code, between enter and leave; its failures get a sentence that names it. */
+/* The host's code, between enter and leave. */
 static tw_status run_impl(tw_linear *l, tw_impl *impl, const tw_tensor *x, const tw_tensor *y,
                           const rows *x_rows, const rows *y_rows) {
     const tw_tensors *tensors;
-    const tw_problem *p = &l->problem;
     TW_TRY(tw_linear_canonical(l, &tensors));
     tw_tensor dense_x = normalized(x, x_rows), dense_y = normalized(y, y_rows);
-    tw_tensor bias = TW_TENSOR_1D(l->bias, p->bias, p->N);
-    tw_linear_call call = {.struct_size = sizeof call,
-                           .M = x->shape[0],
-                           .N = p->N,
-                           .K = p->K,
-                           .scheme = &p->scheme,
-                           .x = &dense_x,
-                           .weight = &tensors->weight,
-                           .scales = tensors->scales.data ? &tensors->scales : NULL,
-                           .zeros = tensors->zeros.data ? &tensors->zeros : NULL,
-                           .bias = l->bias ? &bias : NULL,
-                           .y = &dense_y,
-                           .act = p->act};
-    tw_status status = impl->row.run(impl->row.user, &call);
-    if (status == TW_OK) return TW_OK;
-    return tw_fail(status, "implementation %s: run() returned %s", impl->name,
-                   tw_status_name(status));
+    tw_canonical w = tw_linear_view(l, tensors);
+    return tw_impl_run(impl, &l->problem, &w, &dense_x, &dense_y);
 }
 
 tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y) {

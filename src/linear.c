@@ -188,6 +188,7 @@ static void linear_free(tw_linear *l) {
     for (tw_binding *next, *b = l->all; b; b = next) {
         next = b->next;
         if (b->owns_plan) tw_plan_release(c, b->plan);
+        tw_contest_release(c, b->contest);
         tw_free(&c->allocator, b, sizeof *b);
     }
     tensors_destroy(c, atomic_load(&l->canonical));

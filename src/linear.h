@@ -2,8 +2,8 @@
 #ifndef TW_SRC_LINEAR_H
 #define TW_SRC_LINEAR_H
 
+#include "src/contest.h"
 #include "src/core/reference.h"
-#include "src/plan.h"
 
 /* What one bucket runs. Constant but for the generation, and kept until the linear goes: a
  * forward that has loaded it may still be using it. */
@@ -14,6 +14,8 @@ typedef struct tw_binding {
     tw_impl *impl;          /* registered: goes before the plan */
     tw_plan *plan;          /* NULL with an impl that won without one */
     bool owns_plan;
+    tw_contest *contest;  /* owned; NULL where no implementation of priority 0 takes the problem */
+    const tw_impl *rival; /* whom the contest is with */
 } tw_binding;
 
 /* Canonical tensors in memory of their own; data NULL: the layer has none. */

@@ -53,27 +53,29 @@ static const char *stale(const decide_call *d, const tw_choice *choice, tw_decis
     return why;
 }
 
-static bool decide_from_cache(const decide_call *d, tw_decision *out) {
+static bool usable_choice(const decide_call *d, tw_cache *cache, tw_decision *out) {
     tw_choice choice;
     tw_decision found = {.origin = TW_ORIGIN_CACHE};
-    tw_context *c = d->context;
-    if (!tw_cache_get_choice(c->cache, &d->key, &choice)) {
-        tw_count(&c->counters.choice_misses);
-        return false;
-    }
+    if (!tw_cache_get_choice(cache, &d->key, &choice)) return false;
     const char *why = stale(d, &choice, &found);
     if (why) {
-        tw_count(&c->counters.choice_misses);
-        tw_log_line(&c->log, TW_LOG_DEBUG, "choice of %s %s passed over: %s: %s", choice.kernel,
-                    choice.config, why, tw_str_text(&d->key.text));
+        tw_log_line(&d->context->log, TW_LOG_DEBUG, "choice of %s %s passed over: %s: %s",
+                    choice.kernel, choice.config, why, tw_str_text(&d->key.text));
         return false;
     }
-    tw_count(&c->counters.choice_hits);
     found.median_ns = choice.median_ns;
     found.spread_ns = choice.spread_ns;
     found.error = choice.error;
     *out = found;
     return true;
+}
+
+/* The user's file wins; one that an upgrade made stale is no reason to do without the system's. */
+static bool decide_from_cache(const decide_call *d, tw_decision *out) {
+    tw_context *c = d->context;
+    bool hit = usable_choice(d, c->cache, out) || usable_choice(d, c->system_cache, out);
+    tw_count(hit ? &c->counters.choice_hits : &c->counters.choice_misses);
+    return hit;
 }
 
 static tw_status decide_by_guess(const decide_call *d, tw_decision *out) {

@@ -3,20 +3,22 @@
 
 #include "cache/cache.h"
 #include "src/base/status.h"
+#include "src/plan.h"
 #include "templates/template.h"
 #include "tools/commands.h"
 #include "tools/out.h"
 
-static tw_status stats(tw_cache *cache, const cli_args *args) {
+static tw_status stats_of(tw_cache *cache, const tw_cache *system, const cli_args *args) {
     tw_cache_counts c;
     TW_TRY(tw_cache_stats(cache, &c));
     if (args->json) {
-        out_json(json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s}", "path",
+        out_json(json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:s}", "path",
                            tw_cache_path(cache), "schema", c.schema, "devices", c.devices,
                            "choices", c.choices, "undecided", c.undecided, "trials", c.trials,
                            "failed_trials", c.failed_trials, "binaries", c.binaries, "binary_bytes",
                            c.binary_bytes, "file_bytes", c.file_bytes, "free_bytes", c.free_bytes,
-                           "oldest", c.oldest, "newest", c.newest));
+                           "oldest", c.oldest, "newest", c.newest, "system",
+                           tw_cache_path(system)));
         return TW_OK;
     }
     out_line("%s (schema %d)", tw_cache_path(cache), c.schema);
@@ -33,7 +35,18 @@ static tw_status stats(tw_cache *cache, const cli_args *args) {
                   (long long)c.free_bytes >> 10);
     out_table_end(&table);
     if (*c.oldest) out_line("from %s to %s", c.oldest, c.newest);
+    if (*tw_cache_path(system))
+        out_line("below it %s, read-only%s", tw_cache_path(system),
+                 tw_cache_problem(system) ? ", which cannot be used" : "");
     return TW_OK;
+}
+
+static tw_status stats(tw_cache *cache, const cli_args *args) {
+    tw_cache *system;
+    TW_TRY(tw_cache_open_system(NULL, cache, NULL, &system));
+    tw_status status = stats_of(cache, system, args);
+    tw_cache_close(system);
+    return status;
 }
 
 /* ---- list ------------------------------------------------------------------------------------ */
@@ -102,9 +115,11 @@ static tw_status verify(tw_cache *cache, const cli_args *args) {
                    tw_cache_path(cache));
 }
 
-/* Rows of kernels that this build does not have are of use to nobody with it. */
+/* Rows of kernels that this build does not have are of use to nobody with it; but what hosts
+ * register is not known here. */
 static bool is_current(void *user, const char *kernel, uint32_t version) {
     (void)user;
+    if (strcmp(kernel, tw_origin_text(TW_ORIGIN_REGISTERED)) == 0) return true;
     const tw_template *t = tw_template_find(kernel);
     return t && t->version == version;
 }
@@ -168,7 +183,8 @@ const cli_command cmd_cache = {
              "list    the decided choices, or what the options name\n"
              "verify  every blob and key against its digest, then the database itself\n"
              "prune   rows of kernels that this version does not have, and what the options name\n"
-             "The file is $TW_CACHE, else tilewright/cache.db in $XDG_CACHE_HOME or $HOME/.cache.",
+             "The file is $TW_CACHE, else tilewright/cache.db in $XDG_CACHE_HOME or $HOME/.cache.\n"
+             "Layers find what it lacks in $TW_CACHE_SYSTEM, which no command changes.",
     .examples = "  tilewright cache stats\n"
                 "  tilewright cache list --trials --json\n"
                 "  tilewright cache prune --unused-days 90 --max-mb 64",

@@ -93,6 +93,24 @@ static void check_kernels(doctor *d) {
     tw_threads_destroy(threads);
 }
 
+/* Only where there is one: most machines have none, and need none. */
+static void check_system_cache(doctor *d, const tw_cache *user) {
+    char found[4400];
+    tw_cache *cache;
+    tw_cache_counts counts;
+    if (tw_cache_open_system(NULL, user, NULL, &cache) != TW_OK) return;
+    if (*tw_cache_path(cache) && tw_cache_stats(cache, &counts) == TW_OK) {
+        snprintf(found, sizeof found, "%s: %lld choices, %lld binaries, read-only",
+                 tw_cache_path(cache), (long long)counts.choices, (long long)counts.binaries);
+        tell(d, GOOD, "system", found, NULL);
+    } else if (*tw_cache_path(cache)) {
+        tell(d, BAD, "system",
+             tw_cache_problem(cache) ? tw_cache_problem(cache) : tw_error_message(),
+             "install the file anew, or set TW_CACHE_SYSTEM to another one, or to nothing");
+    }
+    tw_cache_close(cache);
+}
+
 static void check_cache(doctor *d) {
     char found[4400];
     tw_cache *cache;
@@ -101,6 +119,7 @@ static void check_cache(doctor *d) {
         tell(d, BAD, "cache", tw_error_message(),
              "name another file in TW_CACHE, or mend this one's place and permissions; until then "
              "layers run, but nothing is remembered");
+        check_system_cache(d, NULL);
         return;
     }
     if (tw_cache_stats(cache, &counts) == TW_OK) {
@@ -110,6 +129,7 @@ static void check_cache(doctor *d) {
     } else {
         tell(d, BAD, "cache", tw_error_message(), "tilewright cache verify tells more");
     }
+    check_system_cache(d, cache);
     tw_cache_close(cache);
 }
 

@@ -221,13 +221,14 @@ typedef struct tw_options {
                              * forward() that is large enough starts */
     tw_log log;             /* zeroed: warnings and errors to stderr, more with TW_DEBUG */
     tw_allocator allocator; /* zeroed: the C library's */
+    /* A cache that is only read, where cache_path's file has nothing; it is never written, so
+     * whoever installs it replaces the whole file.  NULL: $TW_CACHE_SYSTEM, else
+     * /usr/share/tilewright/cache.db where there is one; "": none */
+    const char *cache_system_path;
 } tw_options;
 #define TW_OPTIONS_INIT                                                                            \
-    {                                                                                              \
-        sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL}, {  \
-            NULL, NULL, NULL                                                                       \
-        }                                                                                          \
-    }
+    {sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL},       \
+     {NULL, NULL, NULL}, NULL}
 
 /* options may be NULL for defaults.  A cache that cannot be used costs one warning, never the
  * context.
@@ -370,14 +371,19 @@ typedef struct tw_linear_impl {
     size_t struct_size;
     const char *name; /* unique within the context; copied */
     uint32_t version;
-    /* The highest that accepts wins without measuring, the earlier among equals.  Above 0 goes
-     * before the built-in kernels; 0 and below is asked where no built-in kernel takes the problem.
+    /* The highest that accepts comes first, the earlier among equals.
+     *   above 0  goes before the built-in kernels, without measuring
+     *   0        joins the tuner: prepare() in the tuning modes times it beside the tuned kernel,
+     *            and it runs where it is faster and agrees with the reference.  That is remembered
+     *            under its name and version, and holds in the other modes, which measure nothing
+     *   below    is asked where no built-in kernel takes the problem, as 0 is then
      * Nothing registered is asked in TW_MODE_REFERENCE. */
     int32_t priority;
     /* Nonzero: takes this problem ("M=16,N=...", M being the bucket's size) on this target
      * ("avx2").  Called when a plan is made, on any thread, possibly several times. */
     int (*condition)(void *user, const char *problem, const char *target);
-    /* Called by forward() on its caller's thread, for several forwards at once. */
+    /* Called by forward() on its caller's thread, for several forwards at once; with priority 0 by
+     * prepare(), too, with generated tensors. */
     tw_status (*run)(void *user, const tw_linear_call *call);
     void *user;
 } tw_linear_impl;

@@ -12,7 +12,7 @@ const tw_option_row tw_option_rows[TW_OPT_COUNT] = {
 const char *tw_option_text(tw_option option) {
     const tw_option_row *row = &tw_option_rows[option];
     const char *value = getenv(row->name);
-    return value && *value ? value : row->def;
+    return value ? value : row->def;
 }
 
 int64_t tw_option_int(tw_option option) {

@@ -17,7 +17,7 @@ typedef struct tw_option_row {
 
 extern const tw_option_row tw_option_rows[TW_OPT_COUNT];
 
-/* The variable's value, or its default when unset or empty. */
+/* The variable's value, or its default when unset. */
 const char *tw_option_text(tw_option option);
 /* As an integer; text that is none counts as the default. */
 int64_t tw_option_int(tw_option option);

@@ -33,17 +33,33 @@ static tw_status finish(tw_str *text, tw_key *out) {
     return TW_OK;
 }
 
-tw_status tw_choice_key(const tw_problem *problem, int bucket, const tw_target *target,
-                        tw_key *out) {
+static tw_status add_choice(const tw_problem *problem, int bucket, const tw_target *target,
+                            tw_str *out) {
     if (bucket < 0 || bucket >= TW_BUCKETS)
         return tw_fail(TW_INTERNAL, "bucket: %d, must be from 0 to %d", bucket, TW_BUCKETS - 1);
-    tw_str text = {0};
     tw_problem rest = *problem;
     rest.M = 0;
-    tw_str_add(&text, "choice/%d | M<=%lld,", TW_KEY_VERSION, (long long)tw_bucket_rows(bucket));
-    tw_problem_text(&rest, &text);
-    tw_str_add(&text, " | ");
-    tw_device_text(target, &text);
+    tw_str_add(out, "choice/%d | M<=%lld,", TW_KEY_VERSION, (long long)tw_bucket_rows(bucket));
+    tw_problem_text(&rest, out);
+    tw_str_add(out, " | ");
+    tw_device_text(target, out);
+    return TW_OK;
+}
+
+tw_status tw_choice_key(const tw_problem *problem, int bucket, const tw_target *target,
+                        tw_key *out) {
+    tw_str text = {0};
+    TW_TRY(add_choice(problem, bucket, target, &text));
+    return finish(&text, out);
+}
+
+tw_status tw_impl_key(const tw_problem *problem, int bucket, const tw_target *target,
+                      const char *name, uint32_t version, tw_key *out) {
+    tw_str text = {0};
+    TW_TRY(add_choice(problem, bucket, target, &text));
+    tw_str_add(&text, " | impl=");
+    add_escaped(&text, name);
+    tw_str_add(&text, "/%u", version);
     return finish(&text, out);
 }
 

@@ -21,6 +21,10 @@ void tw_device_text(const tw_target *target, tw_str *out);
 /* A decision: problem by M bucket ("M<=512,N=..."), device. */
 tw_status tw_choice_key(const tw_problem *problem, int bucket, const tw_target *target,
                         tw_key *out);
+/* A decision between our kernel and a registered implementation: the one above, and the name and
+ * version of the implementation. */
+tw_status tw_impl_key(const tw_problem *problem, int bucket, const tw_target *target,
+                      const char *name, uint32_t version, tw_key *out);
 /* Machine code: problem without M, kernel and its version, config, instruction set, compiler.  Of
  * the target only the instruction set: an emitter may not read the device's other facts, so that
  * code moves between machines and thread counts (what depends on them is a guess's and a config's

@@ -192,10 +192,11 @@ static tw_status fake_load(void *user, const tw_template *tmpl, const tw_problem
     if (i == SLOTS) return tw_fail(TW_INTERNAL, "fake: more than %d kernels", SLOTS);
     tw_geometry geometry;
     tmpl->geometry(problem, &geometry);
-    *out = (tw_candidate){tmpl,
-                          {functions[i].pack, functions[i].matmul, *config, problem->N, problem->K,
-                           geometry.xq_stride, geometry.xmeta_stride},
-                          NULL};
+    *out = (tw_candidate){
+        .tmpl = tmpl,
+        .kernel = {functions[i].pack, functions[i].matmul, *config, problem->N, problem->K,
+                   geometry.xq_stride, geometry.xmeta_stride},
+    };
     return TW_OK;
 }
 

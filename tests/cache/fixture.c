@@ -154,6 +154,16 @@ tw_status put_trial(tw_cache *cache, int number, int i) {
     return status;
 }
 
+void fill_file(fixture *f, int rows) {
+    tw_cache *cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
+    for (int i = 0; i < rows; i++) {
+        assert_int_equal(put_choice(cache, i), TW_OK);
+        assert_int_equal(put_binary(cache, i, 5000), TW_OK);
+        assert_int_equal(put_trial(cache, i, 0), TW_OK);
+    }
+    tw_cache_close(cache);
+}
+
 typedef struct trial_count {
     int count;
     bool wrong;

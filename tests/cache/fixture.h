@@ -45,6 +45,8 @@ bool get_choice(tw_cache *cache, int i);
 tw_status put_binary(tw_cache *cache, int i, size_t size);
 bool get_binary(tw_cache *cache, int i, size_t size);
 tw_status put_trial(tw_cache *cache, int number, int i);
+/* Fills a good cache at f->path: a choice, a binary of 5000 bytes and a trial for each number. */
+void fill_file(fixture *f, int rows);
 /* Trials of choice number `number`, -1 unless the i-th of them is make_trial(i) for every i. */
 int count_trials(tw_cache *cache, int number);
 int64_t count_defects(tw_cache *cache); /* -1 when verify fails */

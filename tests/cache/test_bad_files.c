@@ -8,17 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Fills a good cache at f->path. */
-static void good_file(fixture *f, int rows) {
-    tw_cache *cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
-    for (int i = 0; i < rows; i++) {
-        assert_int_equal(put_choice(cache, i), TW_OK);
-        assert_int_equal(put_binary(cache, i, 5000), TW_OK);
-        assert_int_equal(put_trial(cache, i, 0), TW_OK);
-    }
-    tw_cache_close(cache);
-}
-
 static void make_directory(fixture *f) { assert_int_equal(mkdir(f->path, 0700), 0); }
 
 static void make_text(fixture *f) {
@@ -81,17 +70,17 @@ static void make_foreign_with_wal(fixture *f) {
 }
 
 static void make_newer(fixture *f) {
-    good_file(f, 1);
+    fill_file(f, 1);
     sql(f->path, "PRAGMA user_version = 2");
 }
 
 static void make_schema_0(fixture *f) {
-    good_file(f, 1);
+    fill_file(f, 1);
     sql(f->path, "PRAGMA user_version = 0");
 }
 
 static void make_bad_magic(fixture *f) {
-    good_file(f, 1);
+    fill_file(f, 1);
     overwrite(f->path, 0, "sqlite", 6);
 }
 
@@ -99,12 +88,12 @@ static void make_bad_magic(fixture *f) {
 static void make_bad_first_page(fixture *f) {
     char junk[3000];
     memset(junk, 0xa5, sizeof junk);
-    good_file(f, 1);
+    fill_file(f, 1);
     overwrite(f->path, 100, junk, sizeof junk);
 }
 
 static void make_cut_off(fixture *f) {
-    good_file(f, 30);
+    fill_file(f, 30);
     assert_int_equal(truncate(f->path, 4096), 0);
 }
 
@@ -129,18 +118,18 @@ static void make_folder_of_proc(fixture *f) {
 }
 
 static void make_group_writable(fixture *f) {
-    good_file(f, 1);
+    fill_file(f, 1);
     assert_int_equal(chmod(f->path, 0620), 0);
 }
 
 static void make_folder_writable(fixture *f) {
-    good_file(f, 1);
+    fill_file(f, 1);
     assert_int_equal(chmod(f->folder, 01777), 0);
 }
 
 static void make_log_writable(fixture *f) {
     char name[PATH_BYTES + 16];
-    good_file(f, 1);
+    fill_file(f, 1);
     snprintf(name, sizeof name, "%s-wal", f->path);
     write_file(name, "", 0);
     assert_int_equal(chmod(name, 0602), 0);
@@ -149,7 +138,7 @@ static void make_log_writable(fixture *f) {
 /* The cache is nobody else's, but anybody may put another folder in its folder's place. */
 static void make_ancestor_writable(fixture *f) {
     snprintf(f->path, sizeof f->path, "%.300s/a/b/c/cache.db", f->folder);
-    good_file(f, 1);
+    fill_file(f, 1);
     char name[PATH_BYTES + 16];
     snprintf(name, sizeof name, "%s/a", f->folder);
     assert_int_equal(chmod(name, 0777), 0);
@@ -157,13 +146,13 @@ static void make_ancestor_writable(fixture *f) {
 
 static void make_other_owner(fixture *f) {
     if (geteuid() != 0) skip(); /* only root can give a file away */
-    good_file(f, 1);
+    fill_file(f, 1);
     assert_int_equal(chown(f->path, NOBODY, NOBODY), 0);
 }
 
 static void make_folder_of_other_owner(fixture *f) {
     if (geteuid() != 0) skip();
-    good_file(f, 1);
+    fill_file(f, 1);
     assert_int_equal(chown(f->folder, NOBODY, NOBODY), 0);
 }
 
@@ -219,6 +208,21 @@ static void use(fixture *f, const struct bad_file *bad) {
     tw_cache_close(cache);
 }
 
+/* As the system file, which nothing is made for and whose log nobody may take in. */
+static void use_below(fixture *f, const struct bad_file *bad) {
+    static const char *const other[] = {"no such file", "a log that cannot be recovered"};
+    tw_cache *cache = NULL;
+    f->warnings = 0;
+    assert_int_equal(tw_cache_open_system(f->path, NULL, &f->log, &cache), TW_OK);
+    assert_false(get_choice(cache, 0));
+    assert_false(get_binary(cache, 0, 5000));
+    assert_int_equal(f->warnings, 1);
+    if (!strstr(f->warning, bad->says) && !strstr(f->warning, other[0]) &&
+        !strstr(f->warning, other[1]))
+        fail_msg("%s: %s", bad->name, f->warning);
+    tw_cache_close(cache);
+}
+
 /* Some damage shows on opening, some not before a row is wanted. */
 static void write_or_read(fixture *f, const struct bad_file *bad, tw_cache_access access) {
     tw_cache *cache = NULL;
@@ -242,6 +246,7 @@ static void bad_file(void **state) {
     bad->make(f);
     folder_digest(f->folder, before);
     use(f, bad);
+    use_below(f, bad);
     folder_digest(f->folder, after);
     assert_string_equal(before, after);
     write_or_read(f, bad, TW_CACHE_WRITE);
@@ -256,7 +261,7 @@ static void bad_file(void **state) {
 static void damage_met_on_the_way(void **state) {
     fixture *f = *state;
     char before[TW_DIGEST_TEXT], after[TW_DIGEST_TEXT];
-    good_file(f, 400);
+    fill_file(f, 400);
     overwrite_root(f->path, "tbl_name = 'binary' AND type = 'index'");
     folder_digest(f->folder, before);
 
@@ -303,7 +308,7 @@ static void creation_cut_off(void **state) {
     };
     fixture *f = *state;
     char name[PATH_BYTES + 16];
-    good_file(f, 3);
+    fill_file(f, 3);
     sql(f->path, "PRAGMA journal_mode = DELETE");
     snprintf(name, sizeof name, "%s-journal", f->path);
     write_file(name, header, sizeof header);
@@ -318,7 +323,7 @@ static void creation_cut_off(void **state) {
 /* A table that somebody dropped: an error each time, and no transaction is left open. */
 static void missing_table(void **state) {
     fixture *f = *state;
-    good_file(f, 3);
+    fill_file(f, 3);
     sql(f->path, "DROP TABLE trial; DROP TABLE choice");
     tw_cache *cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
     for (int i = 0; i < 2; i++) {

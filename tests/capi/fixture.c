@@ -32,6 +32,7 @@ int fixture_setup(void **state) {
     pthread_mutex_init(&f->lock, NULL);
     f->options = (tw_options)TW_OPTIONS_INIT;
     f->options.cache_path = f->cache;
+    f->options.cache_system_path = ""; /* nothing of this machine's */
     f->options.threads = 2;
     f->options.log = (tw_log){count_line, f};
     *state = f;

@@ -32,6 +32,7 @@ AT(tw_options, threads, 40);
 AT(tw_options, parallel, 48);
 AT(tw_options, log, 72);
 AT(tw_options, allocator, 88);
+AT(tw_options, cache_system_path, 112);
 AT(tw_device_info, name, 8);
 AT(tw_device_info, target, 72);
 AT(tw_device_info, threads, 104);

@@ -38,6 +38,21 @@ class Cache(cli.Cli):
         self.assertEqual(len(both), stats['devices'] + stats['binaries'])
         self.assertIn(choice['config'], self.run_cli('cache', 'list').stdout)
 
+    def test_stats_name_the_system_file(self):
+        self.fill()
+        system = self.env['TW_CACHE']
+        self.assertEqual(self.records('cache', 'stats')[0]['system'], '')
+        self.env.update(TW_CACHE=self.path('other.db'), TW_CACHE_SYSTEM=system)
+        # A choice that only the system file has is one: nothing is tuned, nothing is stored.
+        before = os.stat(system)
+        plan = self.run_cli('plan', 'cpu', 'M=1,' + cli.SMALL, '--threads', '1')
+        self.assertRegex(plan.stdout, 'origin +cache')
+        stats, = self.records('cache', 'stats')
+        self.assertEqual((stats['choices'], stats['system']), (0, system))
+        self.assertIn('below it ' + system, self.run_cli('cache', 'stats').stdout)
+        after = os.stat(system)
+        self.assertEqual((before.st_mtime_ns, before.st_size), (after.st_mtime_ns, after.st_size))
+
     def test_verify_finds_a_damaged_blob(self):
         self.fill()
         self.assertEqual(self.records('cache', 'verify')[-1]['defects'], 0)
@@ -54,6 +69,11 @@ class Cache(cli.Cli):
         self.fill()
         pruned, = self.records('cache', 'prune')
         self.assertEqual((pruned['choices'], pruned['trials']), (0, 0))
+        # What a host's own implementation won stays: whether that still exists is not known.
+        self.execute("insert into choice select null, 'd', 'k', device, 'registered', 1, 'mine', "
+                     "median_ns, spread_ns, error, created, used, library from choice")
+        self.assertEqual(self.records('cache', 'prune')[0]['choices'], 0)
+        self.execute("delete from choice where kernel = 'registered'")
         self.execute("update choice set kernel_version = kernel_version + 1")
         self.execute("update trial set kernel_version = kernel_version + 1")
         pruned, = self.records('cache', 'prune')

@@ -153,6 +153,18 @@ class Doctor(cli.Cli):
             self.assertNotEqual(record['verdict'], 'failed', record)
         self.assertIn(self.env['TW_CACHE'], checks['cache']['found'])
 
+    def test_system_cache(self):
+        self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--budget', '1s', '--threads', '1')
+        self.env['TW_CACHE_SYSTEM'] = self.env['TW_CACHE']
+        self.assertEqual([r for r in self.records('doctor') if r['check'] == 'system'], [])
+        self.env['TW_CACHE'] = self.path('other.db')
+        found, = [r for r in self.records('doctor') if r['check'] == 'system']
+        self.assertEqual(found['verdict'], 'ok')
+        self.assertIn(self.env['TW_CACHE_SYSTEM'] + ': 1 choices', found['found'])
+        self.env['TW_CACHE_SYSTEM'] = self.path('missing.db')
+        found, = [r for r in self.records('doctor', code=1) if r['check'] == 'system']
+        self.assertEqual(found['verdict'], 'failed')
+
     def test_says_what_to_do(self):
         self.env['TW_MODULE'] = self.path('nowhere.so')
         self.env['TW_CACHE'] = self.folder

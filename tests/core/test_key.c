@@ -199,6 +199,25 @@ static void test_binaries_move(void **state) {
     tw_key_free(&second);
 }
 
+/* Name and version set a decision about an implementation apart from others, and from the
+ * choice. */
+static void test_implementations(void **state) {
+    (void)state;
+    tw_problem p = parsed(problem_text);
+    tw_key choice, one, other;
+    assert_int_equal(tw_choice_key(&p, 4, &machine, &choice), TW_OK);
+    assert_int_equal(tw_impl_key(&p, 4, &machine, "my|own", 7, &one), TW_OK);
+    size_t length = strlen(choice.text.text);
+    assert_memory_equal(one.text.text, choice.text.text, length);
+    assert_string_equal(one.text.text + length, " | impl=my%7Cown/7");
+    assert_int_equal(tw_impl_key(&p, 4, &machine, "my|own", 8, &other), TW_OK);
+    assert_string_not_equal(one.digest, other.digest);
+    tw_key_free(&choice);
+    tw_key_free(&one);
+    tw_key_free(&other);
+    assert_int_equal(tw_impl_key(&p, TW_BUCKETS, &machine, "m", 1, &other), TW_INTERNAL);
+}
+
 static void test_no_such_bucket(void **state) {
     (void)state;
     tw_problem problem = parsed(problem_text);
@@ -227,7 +246,8 @@ int main(void) {
         cmocka_unit_test(test_choice_text),     cmocka_unit_test(test_binary_text),
         cmocka_unit_test(test_escapes),         cmocka_unit_test(test_choices_differ),
         cmocka_unit_test(test_binaries_differ), cmocka_unit_test(test_launch_fields_share_code),
-        cmocka_unit_test(test_binaries_move),   cmocka_unit_test(test_no_such_bucket),
+        cmocka_unit_test(test_binaries_move),   cmocka_unit_test(test_implementations),
+        cmocka_unit_test(test_no_such_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
