@@ -72,6 +72,16 @@ static const char *const problems[] = {
     "M=3,N=5,K=33,x=bf16,w=f16",
 };
 
+/* A budget that was over before the first sample: nothing is compared with nothing. */
+static void test_no_time(void **unused) {
+    (void)unused;
+    begin(problems[0], 30000000);
+    request.budget_s = 1e-6;
+    assert_int_equal(compete(), TW_OK);
+    assert_false(result.faster);
+    assert_true(result.median_ns > result.kernel_ns && result.kernel_ns > 0);
+}
+
 static void test_faster_and_right_wins(void **unused) {
     (void)unused;
     for (size_t i = 0; i < TW_COUNT(problems); i++) {
@@ -149,6 +159,7 @@ static void test_reads_other_weights_each_time(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_faster_and_right_wins),
+        cmocka_unit_test(test_no_time),
         cmocka_unit_test(test_slower_or_alike_loses),
         cmocka_unit_test(test_faster_but_wrong),
         cmocka_unit_test(test_run_fails),
