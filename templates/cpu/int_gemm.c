@@ -19,6 +19,7 @@ typedef struct int_gemm {
     tw_dot dot;
     int flush;            /* vpmaddubsw results that fit one i16 */
     bool words_hold_sums; /* zero and group sum fit i16: vpmaddwd multiplies them */
+    tw_val mask;          /* of one plane's codes in each byte, where a register is left for it */
 } int_gemm;
 
 static const tw_scheme *scheme(const tw_gemm *t) { return &t->problem->scheme; }
@@ -119,6 +120,16 @@ static tw_val zeros_of(tw_gemm *t, int v) {
     return constant ? tw_add(t->g, z, tw_const_int(t->g, z.ty, constant)) : z;
 }
 
+static void begin(tw_gemm *t) {
+    tw_ir *g = t->g;
+    int bits = t->panel.plane_bits[0];
+    if (t->panel.planes > 1 || bits == 8 || tw_target_isa(g->target)->vector_registers < 32) return;
+    tw_ty ty = tw_i32(t->lanes);
+    tw_val slot = tw_local(g, ty);
+    tw_store(g, tw_const_int(g, ty, (int64_t)((1 << bits) - 1) * 0x01010101), slot, t->lanes * 4);
+    ((int_gemm *)t)->mask = tw_load(g, ty, slot, t->lanes * 4);
+}
+
 static void init(tw_gemm *t, tw_val *acc) {
     int_gemm *self = (int_gemm *)t;
     tw_ty ty = tw_i32(t->lanes);
@@ -155,6 +166,8 @@ static tw_val move_bits(tw_gemm *t, tw_val dword, int from, int to, int count) {
         return tw_bitcast(g, moved, dword.ty);
     }
     tw_val moved = from >= to ? tw_lshr(g, dword, from - to) : tw_shl(g, dword, to - from);
+    const int_gemm *self = (const int_gemm *)t;
+    if (self->mask.p) return tw_and(g, moved, self->mask);
     int64_t mask = (int64_t)(((1 << count) - 1) << to) * 0x01010101;
     return tw_and(g, moved, tw_const_int(g, moved.ty, mask));
 }
@@ -290,7 +303,7 @@ static int flush_of(const tw_problem *problem, const tw_config *config) {
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {NULL, init, steps, fold, finish};
+    static const tw_gemm_ops ops = {begin, init, steps, fold, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);
