@@ -68,8 +68,7 @@ static tw_status remember(const contest_call *c, const tw_contest *contest) {
                         .median_ns = d->median_ns,
                         .spread_ns = d->spread_ns,
                         .error = d->error};
-    tw_str device = {0}, config = {0};
-    tw_device_text(&c->context->target, &device);
+    tw_str config = {0};
     if (contest->won) {
         choice.kernel_version = c->impl->row.version;
         choice.median_ns = contest->median_ns;
@@ -81,11 +80,8 @@ static tw_status remember(const contest_call *c, const tw_contest *contest) {
     }
     snprintf(choice.kernel, sizeof choice.kernel, "%s", contest->won ? winner() : d->tmpl->name);
     snprintf(choice.config, sizeof choice.config, "%s", tw_str_text(&config));
-    tw_status status = tw_str_ok(&device);
-    if (status == TW_OK) status = tw_str_ok(&config);
-    if (status == TW_OK)
-        status = tw_cache_put_choice(c->context->cache, &c->key, tw_str_text(&device), &choice);
-    tw_str_free(&device);
+    tw_status status = tw_str_ok(&config);
+    if (status == TW_OK) status = tw_choice_store(c->context, &c->key, &choice);
     tw_str_free(&config);
     return status;
 }

@@ -171,21 +171,27 @@ static int report_progress(void *user, int done, int total) {
     return d->request->progress ? d->request->progress(d->request->user, done, total) : 0;
 }
 
+tw_status tw_choice_store(tw_context *context, const tw_key *key, const tw_choice *choice) {
+    tw_str device = {0};
+    tw_device_text(&context->target, &device);
+    tw_status status = tw_str_ok(&device);
+    if (status == TW_OK)
+        status = tw_cache_put_choice(context->cache, key, tw_str_text(&device), choice);
+    tw_str_free(&device);
+    return status;
+}
+
 static tw_status store_choice(const decide_call *d, const tw_decision *decision) {
-    tw_str device = {0}, config = {0};
+    tw_str config = {0};
     tw_choice choice = {.kernel_version = decision->tmpl->version,
                         .median_ns = decision->median_ns,
                         .spread_ns = decision->spread_ns,
                         .error = decision->error};
-    tw_device_text(&d->context->target, &device);
     tw_config_text(&decision->config, &config);
     snprintf(choice.kernel, sizeof choice.kernel, "%s", decision->tmpl->name);
     snprintf(choice.config, sizeof choice.config, "%s", tw_str_text(&config));
-    tw_status status = tw_str_ok(&device);
-    if (status == TW_OK) status = tw_str_ok(&config);
-    if (status == TW_OK)
-        status = tw_cache_put_choice(d->context->cache, &d->key, tw_str_text(&device), &choice);
-    tw_str_free(&device);
+    tw_status status = tw_str_ok(&config);
+    if (status == TW_OK) status = tw_choice_store(d->context, &d->key, &choice);
     tw_str_free(&config);
     return status;
 }

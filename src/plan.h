@@ -63,6 +63,10 @@ tw_plan_request tw_plan_ask(const tw_context *context, const tw_problem *problem
  * forced one does not; whatever tw_tune fails with. */
 tw_status tw_plan_decide(tw_context *context, const tw_plan_request *request, tw_decision *out);
 
+/* Remembers a decision of this device under a key, in the user's cache.
+ * Errors: as tw_cache_put_choice. */
+tw_status tw_choice_store(tw_context *context, const tw_key *key, const tw_choice *choice);
+
 /* Machine code of one config: from the binary cache, else compiled and stored there.
  * Errors: MISS (CACHED_ONLY), UNSUPPORTED (no compiler here, or the config is rejected),
  * COMPILE. */

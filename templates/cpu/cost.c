@@ -113,5 +113,6 @@ const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, c
     if (c->block_n < c->micro_n || c->block_n % c->micro_n)
         return "block_n must be a multiple of micro_n.";
     if (c->prefetch < 0) return "prefetch must not be negative.";
+    if (c->bit_matrix) return "bit_matrix unpacks codes for integer products only.";
     return NULL;
 }

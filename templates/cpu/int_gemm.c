@@ -382,11 +382,14 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
 }
 
 static const char *reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+    tw_config rest = *c;
+    rest.bit_matrix = 0;
+    if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
     if (c->bit_matrix && !tw_target_has(target, TW_EXTRA_GFNI))
         return "bit_matrix needs the target's GFNI.";
     if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)
         return "bit_matrix unpacks codes, and those of 8 bits are not packed.";
-    return tw_gemm_reject(target, problem, c);
+    return tw_gemm_reject(target, problem, &rest);
 }
 
 static int64_t chain(const tw_problem *problem) {

@@ -105,6 +105,14 @@ class Usage(cli.Cli):
         self.fails(2, 'needs --kernel', 'bench', 'cpu', problem, '--config', 'mm4')
         self.fails(2, '--config: ', 'bench', 'cpu', problem, '--kernel', 'cpu.int_gemm', '--config',
                    'zz4')
+        # A tunable that the target, the kernel or its own range has no place for.
+        for device, a, kernel, config, why in (
+                ('avx2', 'i8', 'int', 'gf1', "bit_matrix needs the target's GFNI"),
+                ('avx512gfni', 'i8', 'int', 'gf2', 'bit_matrix must be 0 or 1'),
+                ('avx512gfni', 'none', 'dq', 'gf1', 'bit_matrix unpacks codes for integer')):
+            self.fails(1, why, 'dump', f'cpu:{device}', f'M=8,N=64,K=64,w=u4,g=32,s=f16,a={a}',
+                       '--kernel', f'cpu.{kernel}_gemm', '--config',
+                       f'mm4 mn16 bm8 bn64 {config}', '--asm')
         self.fails(2, 'expected one of --source', 'dump', 'cpu', problem)
         self.fails(2, 'expected one of --source', 'dump', 'cpu', problem, '--ir', '--asm')
 
