@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""clang-tidy over the C files that the build compiles, but only over those that have changed since
-they last passed: what passed is remembered by a hash of the file, of all headers of ours that it
-includes, of its compile command and of .clang-tidy.
+"""clang-tidy over the C and C++ files that the build compiles, but only over those that have
+changed since they last passed: what passed is remembered by a hash of the file, of all headers of
+ours that it includes, of its compile command and of .clang-tidy.
 
 usage: check_tidy.py BUILD [--all]     BUILD holds compile_commands.json and receives the memory
 """
@@ -27,7 +27,8 @@ def units(build):
     for entry in commands:
         absolute = os.path.normpath(os.path.join(entry['directory'], entry['file']))
         path = os.path.relpath(absolute, ROOT).replace(os.sep, '/')
-        if path.endswith('.c') and path.startswith(tuple(f + '/' for f in source_tree.FOLDERS)):
+        ours = path.startswith(tuple(f + '/' for f in source_tree.FOLDERS))
+        if ours and path.endswith(('.c', '.cpp')):
             found.setdefault(path, entry['command'])
     return found
 

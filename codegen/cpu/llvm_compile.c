@@ -11,36 +11,55 @@
 #include <string.h>
 
 #include "codegen/cpu/llvm_ir.h"
+#include "codegen/cpu/llvm_passes.h"
 #include "codegen/cpu/module.h"
 #include "tw_build.h"
 
-/* These passes cost a third of the time and cannot improve code that is scheduled by its emitter:
- * the machine scheduler even hoists broadcasts and spills them. */
+/* These passes cost a third of the time together and cannot improve code that is scheduled by its
+ * emitter: the machine scheduler even hoists broadcasts and spills them. */
 static void start_llvm(void) {
     LLVMInitializeNativeTarget();
     LLVMInitializeNativeAsmPrinter();
     static const char *const arguments[] = {"tilewright",
-                                            "-disable-lsr",
-                                            "-enable-misched=0",
+                                            "-disable-branch-fold",
                                             "-disable-cgp",
-                                            "-disable-machine-licm",
-                                            "-disable-post-ra",
-                                            "-x86-machine-combiner=0",
+                                            "-disable-constant-hoisting",
+                                            "-disable-copyprop",
+                                            "-disable-early-ifcvt",
+                                            "-disable-early-taildup",
+                                            "-disable-expand-reductions",
+                                            "-disable-lsr",
                                             "-disable-machine-cse",
                                             "-disable-machine-dce",
-                                            "-disable-copyprop",
-                                            "-disable-constant-hoisting",
-                                            "-disable-x86-domain-reassignment"};
+                                            "-disable-machine-licm",
+                                            "-disable-machine-sink",
+                                            "-disable-mergeicmps",
+                                            "-disable-partial-libcall-inlining",
+                                            "-disable-post-ra",
+                                            "-disable-postra-machine-licm",
+                                            "-disable-postra-machine-sink",
+                                            "-disable-ssc",
+                                            "-disable-tail-duplicate",
+                                            "-disable-x86-domain-reassignment",
+                                            "-disable-x86-lea-opt",
+                                            "-enable-misched=0",
+                                            "-enable-shrink-wrap=0",
+                                            "-fixup-byte-word-insts=0",
+                                            "-x86-cmov-converter=0",
+                                            "-x86-disable-avoid-SFB",
+                                            "-x86-machine-combiner=0"};
     LLVMParseCommandLineOptions((int)TW_COUNT(arguments), arguments, "");
 }
 
-/* Machines between two compiles, with all that LLVM worked out of a target's features: a tenth of a
- * small kernel's compile.  A machine serves one compile at a time; there are never more of a target
- * than were in use at once, and they stay until the process ends, as the module does. */
+/* Machines between two compiles, with all that LLVM worked out of a target's features and the passes
+ * to run for it: a fifth of a small kernel's compile.  A machine serves one compile at a time; there
+ * are never more of a target than were in use at once, and they stay until the process ends, as the
+ * module does. */
 typedef struct machine {
     struct machine *next;
     const tw_isa_info *isa;
     LLVMTargetMachineRef machine;
+    tw_llvm_passes *assembly, *object; /* made when first asked for */
 } machine;
 
 static struct {
@@ -106,8 +125,7 @@ static tw_status print_ir(tw_llvm *l, tw_module_result *out) {
     return status;
 }
 
-static tw_status generate(tw_llvm *l, LLVMTargetMachineRef machine, tw_code_kind kind,
-                          tw_module_result *out) {
+static tw_status generate(tw_llvm *l, machine *m, tw_code_kind kind, tw_module_result *out) {
     char *error = NULL;
     if (LLVMVerifyModule(l->module, LLVMReturnStatusAction, &error)) {
         snprintf(out->message, sizeof out->message, "%s", error);
@@ -116,16 +134,17 @@ static tw_status generate(tw_llvm *l, LLVMTargetMachineRef machine, tw_code_kind
     }
     LLVMDisposeMessage(error);
     if (kind == TW_CODE_IR) return print_ir(l, out);
-    LLVMCodeGenFileType file = kind == TW_CODE_ASM ? LLVMAssemblyFile : LLVMObjectFile;
-    LLVMMemoryBufferRef buffer;
-    if (LLVMTargetMachineEmitToMemoryBuffer(machine, l->module, file, &error, &buffer)) {
-        snprintf(out->message, sizeof out->message, "%s", error);
-        LLVMDisposeMessage(error);
+    tw_llvm_passes **passes = kind == TW_CODE_ASM ? &m->assembly : &m->object;
+    if (!*passes)
+        *passes = tw_llvm_passes_create(m->machine,
+                                        kind == TW_CODE_ASM ? LLVMAssemblyFile : LLVMObjectFile);
+    if (!*passes) {
+        snprintf(out->message, sizeof out->message, "%s has no passes to a file", m->isa->llvm_cpu);
         return TW_COMPILE;
     }
-    tw_status status = give(out, LLVMGetBufferStart(buffer), LLVMGetBufferSize(buffer));
-    LLVMDisposeMemoryBuffer(buffer);
-    return status;
+    size_t size;
+    const char *bytes = tw_llvm_passes_run(*passes, l->module, &size);
+    return give(out, bytes, size);
 }
 
 static tw_status compile(const tw_target *target, const tw_isa_info *isa, tw_emit_fn *emit,
@@ -151,7 +170,7 @@ static tw_status compile(const tw_target *target, const tw_isa_info *isa, tw_emi
                  l.unknown_intrinsic);
         status = TW_COMPILE;
     }
-    if (status == TW_OK) status = generate(&l, m->machine, kind, out);
+    if (status == TW_OK) status = generate(&l, m, kind, out);
     LLVMDisposeModule(l.module);
     LLVMContextDispose(l.context);
     give_machine(m);

@@ -78,11 +78,11 @@ tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
 static tw_val load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset, bool first) {
     tw_ir *g = t->g;
     int64_t bytes = tw_ty_bits(ty) / 8;
-    tw_val at = tw_at(g, t->codes, offset + v * bytes);
+    int64_t at = offset + v * bytes;
     /* One prefetch a cache line, however many vectors it holds. */
     if (first && t->config->prefetch && v * bytes % 64 == 0)
-        tw_prefetch(g, tw_at(g, at, (int64_t)t->config->prefetch * 64));
-    return tw_load(g, ty, at, (int)bytes);
+        tw_prefetch(g, tw_at(g, t->codes, at + (int64_t)t->config->prefetch * 64));
+    return tw_load(g, ty, tw_at(g, t->codes, at), (int)bytes);
 }
 
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
@@ -292,7 +292,7 @@ void tw_gemm_emit(tw_gemm *t) {
     t->y_stride = FIELD(t, a[0], tw_i64(), y_stride);
     if (t->problem->bias) t->bias = FIELD(t, a[0], tw_ptr(), bias);
     t->m1 = a[2];
-    t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
+    if (t->rows > 1 || !t->carried) t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
     if (t->ops->begin) t->ops->begin(t);
     tw_loop over_n, over_m;
     tw_loop_begin(g, &over_n, a[3], a[4], t->config->micro_n, NULL, 0);
