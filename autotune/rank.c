@@ -1,6 +1,7 @@
 /* Sorting by the templates' cost models, and picking from the sorted space. */
 #include "autotune/rank.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -55,10 +56,10 @@ static int agreement(tw_config a, tw_config b) {
     return count;
 }
 
-/* The free point with the least dearness; -1 when none is left, or none of templates that have
- * their share. */
+/* The free point with the least dearness, of templates that have fewer than `share` picked; -1 when
+ * there is none. */
 static int least(const tw_space *space, const bool *taken, const double *dear, const int *picked,
-                 int count, bool shares) {
+                 int count, int share) {
     int best = -1;
     double best_score = INFINITY;
     for (int i = 0; i < space->count; i++) {
@@ -66,8 +67,8 @@ static int least(const tw_space *space, const bool *taken, const double *dear, c
         double score = isnan(p->cost) ? INFINITY : p->cost * dear[i];
         if (taken[i] || (best >= 0 && score >= best_score)) continue;
         int own = 0;
-        for (int j = 0; shares && j < count; j++) own += space->points[picked[j]].tmpl == p->tmpl;
-        if (shares && own >= OWN_SHARE) continue;
+        for (int j = 0; j < count; j++) own += space->points[picked[j]].tmpl == p->tmpl;
+        if (own >= share) continue;
         best = i;
         best_score = score;
     }
@@ -80,11 +81,13 @@ tw_status tw_rank_pick(const tw_space *space, bool *taken, int room, int *out, i
         return tw_fail(TW_MEMORY, "search space: %d configs do not fit memory", space->count);
     for (int i = 0; i < space->count; i++) dear[i] = 1;
     int count = 0;
-    for (bool shares = true; count < room;) {
-        int id = least(space, taken, dear, out, count, shares);
-        if (id < 0 && !shares) break;
+    /* One of each template before a second of any: models are furthest off between templates, and
+     * of slow kernels a wave may have time for few. */
+    for (int share = 1; count < room;) {
+        int id = least(space, taken, dear, out, count, share);
+        if (id < 0 && share > OWN_SHARE) break;
         if (id < 0) {
-            shares = false;
+            share = share < OWN_SHARE ? share + 1 : INT_MAX;
             continue;
         }
         taken[id] = true;

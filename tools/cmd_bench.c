@@ -42,32 +42,43 @@ static double median(double *values, int count) {
     return (values[(count - 1) / 2] + values[count / 2]) / 2;
 }
 
-/* Limits, then the kernel, again and again: what drifts drifts for both.  A limit is the best of
- * its rounds, a time the median of the rounds' medians. */
+typedef struct limits {
+    double gops, gbps;
+} limits;
+
+static tw_status measure_limits(bench *b, const tw_problem *problem, const tw_packed *packed,
+                                limits *out) {
+    TW_TRY(tw_limits_gops(b->limits, problem, &out->gops));
+    return tw_limits_gbps(b->limits, packed->stride, packed->count, &out->gbps);
+}
+
+/* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  A round's limit is the better
+ * of those just before and just after it, a round's time its median; what is reported of each is the
+ * median over the rounds. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
-    double medians[MAX_ROUNDS], p90s[MAX_ROUNDS], gops;
+    double medians[MAX_ROUNDS], p90s[MAX_ROUNDS], gops[MAX_ROUNDS], gbps[MAX_ROUNDS];
     const tw_problem *p = &row->item->problem;
-    for (int i = 0; i < b->rounds; i++) {
+    const tw_packed *packed = &workload->packed[0];
+    limits before, after;
+    row->cold = packed->count > 1 || workload->cold_bytes;
+    TW_TRY(measure_limits(b, p, packed, &before));
+    for (int i = 0; i < b->rounds; i++, before = after) {
         tw_timing timing;
-        double gbps;
-        const tw_packed *packed = &workload->packed[0];
-        row->cold = packed->count > 1 || workload->cold_bytes;
-        TW_TRY(tw_limits_gops(b->limits, p, &gops));
-        row->limit_gops = better(row->limit_gops, gops);
-        TW_TRY(tw_limits_gbps(b->limits, packed->stride, packed->count, &gbps));
-        row->limit_gbps = better(row->limit_gbps, gbps);
         TW_TRY(tw_measure(workload, b->context->threads, candidate, 1, tw_now_ns() + ROUND_NS,
                           &timing));
+        TW_TRY(measure_limits(b, p, packed, &after));
         medians[i] = timing.median_ns;
         p90s[i] = timing.p90_ns;
+        gops[i] = better(before.gops, after.gops);
+        gbps[i] = better(before.gbps, after.gbps);
         if (!i || timing.min_ns < row->timing.min_ns) row->timing.min_ns = timing.min_ns;
         row->timing.samples += timing.samples;
     }
     row->timing.median_ns = median(medians, b->rounds);
     row->timing.p90_ns = median(p90s, b->rounds);
-    TW_TRY(tw_limits_gops(b->limits, p, &gops));
-    row->limit_gops = better(row->limit_gops, gops);
+    row->limit_gops = median(gops, b->rounds);
+    row->limit_gbps = median(gbps, b->rounds);
     row->share = tw_limits_floor_ns(p, row->limit_gops, row->limit_gbps) / row->timing.median_ns;
     return TW_OK;
 }

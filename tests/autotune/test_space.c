@@ -126,7 +126,8 @@ static void test_pick_gives_each_template_a_share(void **state) {
     int ids[128], count = 0, rest = 0;
     assert_int_equal(tw_rank_pick(&s, taken, 6, ids, &count), TW_OK);
     assert_int_equal(count, 6);
-    assert_int_equal(ids[0], 0); /* the best by the model comes first */
+    assert_int_equal(ids[0], 0); /* the best by the model comes first, then the other's best */
+    assert_ptr_not_equal(s.points[ids[0]].tmpl, s.points[ids[1]].tmpl);
     int of_b = 0;
     for (int i = 0; i < count; i++) {
         assert_true(taken[ids[i]]);
