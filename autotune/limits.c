@@ -336,30 +336,42 @@ typedef struct read_job {
     const char *buffer;
     char *operands;
     double *ns;
-    int64_t bytes, copies; /* bytes: of one thread's part of one copy */
-    size_t stride;         /* from copy to copy */
+    int64_t bytes, repeats; /* of one thread's part of one copy */
+    size_t stride;          /* from copy to copy */
 } read_job;
 
 static void read_task(void *arg, size_t i) {
     const read_job *job = arg;
     const char *begin = job->buffer + i * (size_t)job->bytes;
     int64_t start = tw_now_ns();
-    for (int64_t c = 0; c < job->copies; c++)
-        job->run(begin + (size_t)c * job->stride, job->bytes, job->operands + i * OPERANDS_BYTES);
+    for (int64_t r = 0; r < job->repeats; r++)
+        job->run(begin, job->bytes, job->operands + i * OPERANDS_BYTES);
     job->ns[i] = (double)tw_max(1, tw_now_ns() - start);
 }
 
-/* The best of a few passes of one reader. */
-static double read_rate(tw_limits *l, const read_job *job, int passes) {
-    double best = 0;
-    for (int pass = 0; pass < passes; pass++) {
-        double rate = 0;
-        tw_threads_run(l->threads, read_task, (void *)job, (size_t)l->count);
-        for (int t = 0; t < l->count; t++)
-            rate += (double)job->bytes * (double)job->copies / l->ns[t];
-        best = rate > best ? rate : best;
-    }
-    return best;
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* What one reader reads in the median of its passes over each copy: the statistic of a kernel's
+ * time, since the best of many passes says how quiet one moment was. */
+static double read_rate(tw_limits *l, const read_job *job, int64_t copies, int passes) {
+    enum { MOST = 512 };
+    double rates[MOST];
+    int count = 0;
+    for (int pass = 0; pass < passes; pass++)
+        for (int64_t c = 0; c < copies && count < MOST; c++) {
+            read_job copy = *job;
+            copy.buffer += (size_t)c * job->stride;
+            tw_threads_run(l->threads, read_task, &copy, (size_t)l->count);
+            double rate = 0;
+            for (int t = 0; t < l->count; t++)
+                rate += (double)job->bytes * (double)job->repeats / l->ns[t];
+            rates[count++] = rate;
+        }
+    qsort(rates, (size_t)count, sizeof *rates, ascending);
+    return (rates[(count - 1) / 2] + rates[count / 2]) / 2;
 }
 
 static tw_status reserve(tw_limits *l, size_t bytes) {
@@ -374,25 +386,30 @@ static tw_status reserve(tw_limits *l, size_t bytes) {
     return TW_OK;
 }
 
-tw_status tw_limits_gbps(tw_limits *l, size_t bytes, int64_t copies, double *gbps) {
+tw_status tw_limits_gbps(tw_limits *l, const void *pieces, size_t bytes, int64_t copies,
+                         double *gbps) {
     enum { FEW = 2, MANY = 5, LONG_BYTES = 8 << 20, WINDOW_BYTES = 4 << 20 };
-    int64_t part = tw_round_up(tw_ceil_div((int64_t)bytes, l->count), READ_STEP);
-    size_t whole = (size_t)part * (size_t)l->count;
     TW_TRY(compile(l, emit_readers, NULL, &l->reads));
-    TW_TRY(reserve(l, whole * (size_t)copies));
-    read_job job = {.buffer = l->buffer,
+    int64_t part = (int64_t)bytes / l->count / READ_STEP * READ_STEP;
+    read_job job = {.buffer = pieces,
                     .operands = l->operands,
                     .ns = l->ns,
                     .bytes = part,
-                    .copies = copies,
-                    .stride = whole};
+                    .repeats = 1,
+                    .stride = bytes};
+    /* What is nobody's, or shorter than readers can divide. */
+    if (!pieces || !part) {
+        job.bytes = part = tw_round_up(tw_ceil_div((int64_t)bytes, l->count), READ_STEP);
+        job.stride = (size_t)part * (size_t)l->count;
+        TW_TRY(reserve(l, job.stride * (size_t)copies));
+        job.buffer = l->buffer;
+    }
     /* Hot: the same again and again, until the clock can tell. */
-    if (copies == 1) job.stride = 0;
-    if (copies == 1) job.copies = tw_ceil_div(WINDOW_BYTES, part);
+    if (copies == 1) job.repeats = tw_ceil_div(WINDOW_BYTES, part);
     double best = 0;
     for (size_t r = 0; r < TW_COUNT(readers); r++) {
         *(void **)&job.run = tw_image_symbol(l->reads, readers[r].name);
-        double rate = read_rate(l, &job, part * job.copies > LONG_BYTES ? FEW : MANY);
+        double rate = read_rate(l, &job, copies, part * copies > LONG_BYTES ? FEW : MANY);
         best = rate > best ? rate : best;
     }
     *gbps = best;

@@ -49,12 +49,12 @@ typedef struct limits {
 static tw_status measure_limits(bench *b, const tw_problem *problem, const tw_packed *packed,
                                 limits *out) {
     TW_TRY(tw_limits_gops(b->limits, problem, &out->gops));
-    return tw_limits_gbps(b->limits, packed->stride, packed->count, &out->gbps);
+    return tw_limits_gbps(b->limits, packed->copies, packed->stride, packed->count, &out->gbps);
 }
 
-/* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  A round's limit is the better
- * of those just before and just after it, a round's time its median; what is reported of each is the
- * median over the rounds. */
+/* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  A round's limit is the
+ * better of those just before and just after it, a round's time its median; what is reported of each
+ * is the median over the rounds. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
     double medians[MAX_ROUNDS], p90s[MAX_ROUNDS], gops[MAX_ROUNDS], gbps[MAX_ROUNDS];

@@ -151,10 +151,10 @@ static int64_t cold_bytes(const tw_context *context, const tw_problem *problem) 
 
 static tw_status read_limit(tuning *t, const tw_problem *problem, double *gbps) {
     int64_t cold = cold_bytes(t->context, problem), bytes = tw_problem_weight_bytes(problem);
-    if (!cold) return tw_limits_gbps(t->limits, (size_t)bytes, 1, gbps);
+    if (!cold) return tw_limits_gbps(t->limits, NULL, (size_t)bytes, 1, gbps);
     /* From memory it is the same for every size: the best of the run counts. */
     double now;
-    TW_TRY(tw_limits_gbps(t->limits, (size_t)tw_max(cold, bytes), 1, &now));
+    TW_TRY(tw_limits_gbps(t->limits, NULL, (size_t)tw_max(cold, bytes), 1, &now));
     t->cold_gbps = now > t->cold_gbps ? now : t->cold_gbps;
     *gbps = t->cold_gbps;
     return TW_OK;
