@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "autotune/statistics.h"
 #include "codegen/cpu/compile.h"
 #include "src/base/alloc.h"
 #include "src/base/clock.h"
@@ -336,42 +337,38 @@ typedef struct read_job {
     const char *buffer;
     char *operands;
     double *ns;
-    int64_t bytes, repeats; /* of one thread's part of one copy */
-    size_t stride;          /* from copy to copy */
+    int64_t bytes, copies; /* bytes: of one thread's part of one copy */
+    size_t stride;         /* from copy to copy */
 } read_job;
 
 static void read_task(void *arg, size_t i) {
     const read_job *job = arg;
     const char *begin = job->buffer + i * (size_t)job->bytes;
     int64_t start = tw_now_ns();
-    for (int64_t r = 0; r < job->repeats; r++)
-        job->run(begin, job->bytes, job->operands + i * OPERANDS_BYTES);
+    for (int64_t c = 0; c < job->copies; c++)
+        job->run(begin + (size_t)c * job->stride, job->bytes, job->operands + i * OPERANDS_BYTES);
     job->ns[i] = (double)tw_max(1, tw_now_ns() - start);
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* What one reader reads in the median of its passes over each copy: the statistic of a kernel's
- * time, since the best of many passes says how quiet one moment was. */
-static double read_rate(tw_limits *l, const read_job *job, int64_t copies, int passes) {
-    enum { MOST = 512 };
-    double rates[MOST];
+/* What one reader reads in the median of its passes, each over all copies in up to PARTS runs of
+ * them: the statistic of a kernel's time, since the best of many says how quiet one moment was. */
+static double read_rate(tw_limits *l, const read_job *all, int passes) {
+    enum { PARTS = 16, MOST_PASSES = 8 };
+    double rates[PARTS * MOST_PASSES];
+    int64_t run = tw_ceil_div(all->copies, PARTS);
     int count = 0;
     for (int pass = 0; pass < passes; pass++)
-        for (int64_t c = 0; c < copies && count < MOST; c++) {
-            read_job copy = *job;
-            copy.buffer += (size_t)c * job->stride;
-            tw_threads_run(l->threads, read_task, &copy, (size_t)l->count);
+        for (int64_t c = 0; c < all->copies; c += run) {
+            read_job job = *all;
+            job.buffer += (size_t)c * all->stride;
+            job.copies = tw_min(run, all->copies - c);
+            tw_threads_run(l->threads, read_task, &job, (size_t)l->count);
             double rate = 0;
             for (int t = 0; t < l->count; t++)
-                rate += (double)job->bytes * (double)job->repeats / l->ns[t];
+                rate += (double)job.bytes * (double)job.copies / l->ns[t];
             rates[count++] = rate;
         }
-    qsort(rates, (size_t)count, sizeof *rates, ascending);
-    return (rates[(count - 1) / 2] + rates[count / 2]) / 2;
+    return tw_median(rates, count);
 }
 
 static tw_status reserve(tw_limits *l, size_t bytes) {
@@ -388,14 +385,14 @@ static tw_status reserve(tw_limits *l, size_t bytes) {
 
 tw_status tw_limits_gbps(tw_limits *l, const void *pieces, size_t bytes, int64_t copies,
                          double *gbps) {
-    enum { FEW = 2, MANY = 5, LONG_BYTES = 8 << 20, WINDOW_BYTES = 4 << 20 };
+    enum { FEW = 2, MANY = 5, LONG_BYTES = 8 << 20, WINDOW_BYTES = 32 << 20 };
     TW_TRY(compile(l, emit_readers, NULL, &l->reads));
     int64_t part = (int64_t)bytes / l->count / READ_STEP * READ_STEP;
     read_job job = {.buffer = pieces,
                     .operands = l->operands,
                     .ns = l->ns,
                     .bytes = part,
-                    .repeats = 1,
+                    .copies = copies,
                     .stride = bytes};
     /* What is nobody's, or shorter than readers can divide. */
     if (!pieces || !part) {
@@ -405,11 +402,12 @@ tw_status tw_limits_gbps(tw_limits *l, const void *pieces, size_t bytes, int64_t
         job.buffer = l->buffer;
     }
     /* Hot: the same again and again, until the clock can tell. */
-    if (copies == 1) job.repeats = tw_ceil_div(WINDOW_BYTES, part);
+    if (copies == 1) job.stride = 0;
+    if (copies == 1) job.copies = tw_ceil_div(WINDOW_BYTES, part);
     double best = 0;
     for (size_t r = 0; r < TW_COUNT(readers); r++) {
         *(void **)&job.run = tw_image_symbol(l->reads, readers[r].name);
-        double rate = read_rate(l, &job, copies, part * copies > LONG_BYTES ? FEW : MANY);
+        double rate = read_rate(l, &job, part * job.copies > LONG_BYTES ? FEW : MANY);
         best = rate > best ? rate : best;
     }
     *gbps = best;

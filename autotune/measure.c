@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "autotune/series.h"
+#include "autotune/statistics.h"
 #include "src/base/status.h"
 
 /* A sample lasts at least so long, or reading the clock is a part of it. */
@@ -66,30 +67,17 @@ static bool sample_round(tw_workload *w, tw_threads *threads, tw_series *series,
 
 /* ---- statistics ---- */
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Of sorted values, between the two nearest. */
-static double quantile(const double *sorted, int count, double q) {
-    double at = q * (count - 1);
-    int i = (int)at;
-    double next = sorted[i + 1 < count ? i + 1 : i];
-    return sorted[i] + (at - i) * (next - sorted[i]);
-}
-
 tw_timing tw_series_timing(const tw_series *series) {
     double sorted[TW_MAX_SAMPLES];
     int n = series->count;
     if (!n) return (tw_timing){0};
     memcpy(sorted, series->ns, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
+    tw_sort(sorted, n);
     return (tw_timing){
-        .median_ns = quantile(sorted, n, 0.5),
+        .median_ns = tw_quantile(sorted, n, 0.5),
         .min_ns = sorted[0],
-        .p90_ns = quantile(sorted, n, 0.9),
-        .spread_ns = (quantile(sorted, n, 0.75) - quantile(sorted, n, 0.25)) / 2,
+        .p90_ns = tw_quantile(sorted, n, 0.9),
+        .spread_ns = (tw_quantile(sorted, n, 0.75) - tw_quantile(sorted, n, 0.25)) / 2,
         .samples = n,
     };
 }
@@ -97,8 +85,8 @@ tw_timing tw_series_timing(const tw_series *series) {
 double tw_series_level(const tw_series *series) {
     double sorted[TW_MAX_SAMPLES];
     memcpy(sorted, series->ns, (size_t)series->count * sizeof *sorted);
-    qsort(sorted, (size_t)series->count, sizeof *sorted, ascending);
-    return quantile(sorted, series->count, 0.25);
+    tw_sort(sorted, series->count);
+    return tw_quantile(sorted, series->count, 0.25);
 }
 
 double tw_timing_interval(const tw_timing *timing) {

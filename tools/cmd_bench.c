@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "autotune/limits.h"
+#include "autotune/statistics.h"
 #include "autotune/workload.h"
 #include "src/base/clock.h"
 #include "tools/commands.h"
@@ -32,16 +33,6 @@ typedef struct bench_row {
 
 static double better(double a, double b) { return a > b ? a : b; }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, ascending);
-    return (values[(count - 1) / 2] + values[count / 2]) / 2;
-}
-
 typedef struct limits {
     double gops, gbps;
 } limits;
@@ -53,8 +44,8 @@ static tw_status measure_limits(bench *b, const tw_problem *problem, const tw_pa
 }
 
 /* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  A round's limit is the
- * better of those just before and just after it, a round's time its median; what is reported of each
- * is the median over the rounds. */
+ * better of those just before and just after it, a round's time its median; what is reported of
+ * each is the median over the rounds. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
     double medians[MAX_ROUNDS], p90s[MAX_ROUNDS], gops[MAX_ROUNDS], gbps[MAX_ROUNDS];
@@ -75,10 +66,10 @@ static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candid
         if (!i || timing.min_ns < row->timing.min_ns) row->timing.min_ns = timing.min_ns;
         row->timing.samples += timing.samples;
     }
-    row->timing.median_ns = median(medians, b->rounds);
-    row->timing.p90_ns = median(p90s, b->rounds);
-    row->limit_gops = median(gops, b->rounds);
-    row->limit_gbps = median(gbps, b->rounds);
+    row->timing.median_ns = tw_median(medians, b->rounds);
+    row->timing.p90_ns = tw_median(p90s, b->rounds);
+    row->limit_gops = tw_median(gops, b->rounds);
+    row->limit_gbps = tw_median(gbps, b->rounds);
     row->share = tw_limits_floor_ns(p, row->limit_gops, row->limit_gbps) / row->timing.median_ns;
     return TW_OK;
 }

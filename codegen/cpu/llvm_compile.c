@@ -51,10 +51,10 @@ static void start_llvm(void) {
     LLVMParseCommandLineOptions((int)TW_COUNT(arguments), arguments, "");
 }
 
-/* Machines between two compiles, with all that LLVM worked out of a target's features and the passes
- * to run for it: a fifth of a small kernel's compile.  A machine serves one compile at a time; there
- * are never more of a target than were in use at once, and they stay until the process ends, as the
- * module does. */
+/* Machines between two compiles, with all that LLVM worked out of a target's features and the
+ * passes to run for it: a fifth of a small kernel's compile.  A machine serves one compile at a
+ * time; there are never more of a target than were in use at once, and they stay until the process
+ * ends, as the module does. */
 typedef struct machine {
     struct machine *next;
     const tw_isa_info *isa;

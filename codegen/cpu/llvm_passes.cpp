@@ -1,6 +1,6 @@
 /* The one part that LLVM's C interface cannot do: it builds the passes anew for each module, which
- * is a tenth of a small kernel's compile.  That passes may be run again is LLVM's own promise: llc's
- * -compile-twice holds the second output against the first. */
+ * is a tenth of a small kernel's compile.  That passes may be run again is LLVM's own promise:
+ * llc's -compile-twice holds the second output against the first. */
 #include "codegen/cpu/llvm_passes.h"
 
 #include <llvm/ADT/SmallVector.h>
