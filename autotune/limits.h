@@ -32,9 +32,9 @@ const char *tw_limits_class(const tw_limits *limits, const tw_problem *problem);
 
 /* The rate at which the threads together read `copies` pieces of `bytes` one after another, 10^9
  * bytes a second: the best of plain loads and several prefetch distances and numbers of streams,
- * each in its median.  copies 1 is hot.  The pieces, one after the other from a multiple of 64 bytes, are
- * those that the kernel reads, since the place in memory alone makes a tenth; NULL: any memory.
- * Errors: MEMORY, UNSUPPORTED, COMPILE. */
+ * each in its median.  copies 1 is hot.  The pieces, one after the other from a multiple of 64
+ * bytes, are those that the kernel reads, since the place in memory alone makes a tenth; NULL: any
+ * memory.  Errors: MEMORY, UNSUPPORTED, COMPILE. */
 tw_status tw_limits_gbps(tw_limits *limits, const void *pieces, size_t bytes, int64_t copies,
                          double *gbps);
 
