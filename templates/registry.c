@@ -50,8 +50,11 @@ static tw_status emit_template(tw_ir *g, const void *arg) {
 tw_status tw_template_compile(const tw_template *tmpl, const tw_problem *problem,
                               const tw_config *config, const tw_target *target, tw_code_kind kind,
                               tw_str *out) {
-    const char *why = tmpl->reject_problem(target, problem);
-    if (!why) why = tmpl->reject(target, problem, config);
+    /* Configs are of buckets: that of 4 rows also serves 3. */
+    tw_problem bucket = *problem;
+    if (bucket.M) bucket.M = tw_bucket_rows(tw_bucket_index(bucket.M));
+    const char *why = tmpl->reject_problem(target, &bucket);
+    if (!why) why = tmpl->reject(target, &bucket, config);
     tw_str text = {0}, banner = {0};
     tw_problem any_m = *problem;
     any_m.M = 0;

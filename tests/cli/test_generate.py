@@ -94,6 +94,12 @@ class Dump(cli.Cli):
                 again = self.run_cli(*[w.strip('"') for w in words], text=False).stdout
                 self.assertEqual(again, text)
 
+    def test_rows_between_two_buckets(self):
+        for rows in (3, 5, 6, 7, 9):
+            problem = f'M={rows},N=100,K=300,w=i8,a=i8'
+            self.assertIn(b'tw_matmul:', self.dump('cpu', problem, '--asm'))
+            self.assertEqual(len(self.bench('cpu', problem)), 1)
+
     def test_objects_are_the_same_every_time(self):
         args = ('cpu:avx512vnni', self.problem, '--object')
         self.assertEqual(self.dump(*args), self.dump(*args))
