@@ -2,7 +2,6 @@
  * No IR passes and codegen level Less: vectors and loops are explicit, so LLVM has little left to
  * find and 2-4 ms a kernel are enough.  Own context a compile, so compiles run in parallel. */
 #include <llvm-c/Analysis.h>
-#include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <pthread.h>
@@ -15,40 +14,9 @@
 #include "codegen/cpu/module.h"
 #include "tw_build.h"
 
-/* These passes cost a third of the time together and cannot improve code that is scheduled by its
- * emitter: the machine scheduler even hoists broadcasts and spills them. */
 static void start_llvm(void) {
     LLVMInitializeNativeTarget();
     LLVMInitializeNativeAsmPrinter();
-    static const char *const arguments[] = {"tilewright",
-                                            "-disable-branch-fold",
-                                            "-disable-cgp",
-                                            "-disable-constant-hoisting",
-                                            "-disable-copyprop",
-                                            "-disable-early-ifcvt",
-                                            "-disable-early-taildup",
-                                            "-disable-expand-reductions",
-                                            "-disable-lsr",
-                                            "-disable-machine-cse",
-                                            "-disable-machine-dce",
-                                            "-disable-machine-licm",
-                                            "-disable-machine-sink",
-                                            "-disable-mergeicmps",
-                                            "-disable-partial-libcall-inlining",
-                                            "-disable-post-ra",
-                                            "-disable-postra-machine-licm",
-                                            "-disable-postra-machine-sink",
-                                            "-disable-ssc",
-                                            "-disable-tail-duplicate",
-                                            "-disable-x86-domain-reassignment",
-                                            "-disable-x86-lea-opt",
-                                            "-enable-misched=0",
-                                            "-enable-shrink-wrap=0",
-                                            "-fixup-byte-word-insts=0",
-                                            "-x86-cmov-converter=0",
-                                            "-x86-disable-avoid-SFB",
-                                            "-x86-machine-combiner=0"};
-    LLVMParseCommandLineOptions((int)TW_COUNT(arguments), arguments, "");
 }
 
 /* Machines between two compiles, with all that LLVM worked out of a target's features and the
