@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
     tw_status status = tw_context_create(&options, &context);
     context_ns = now_ns() - main_ns;
     if (status == TW_OK) status = first_call(context, K, &make_ns, &first_ns);
-    if (status == TW_OK) status = first_call(context, K - 64, &make_ns, &second_ns);
+    if (status == TW_OK) status = first_call(context, K - 256, &make_ns, &second_ns);
     if (status != TW_OK)
         fprintf(stderr, "first_call: %s\n", tw_error_message());
     else

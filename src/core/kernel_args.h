@@ -4,7 +4,8 @@
  *   void tw_pack_x(const tw_kernel_args *, int64_t m0, int64_t m1);
  *       rows [m0, m1) of x into `xq` (and `xmeta`): converted or quantized, zero-padded along K;
  *   void tw_matmul(const tw_kernel_args *, int64_t m0, int64_t m1, int64_t n0, int64_t n1);
- *       y[m0..m1, n0..n1) from xq; m0 is a multiple of micro_m, n0 of micro_n. */
+ *       y[m0..m1, n0..n1) from xq; m0 is a multiple of micro_m, n0 of micro_n, and with streams n0
+ *       and n1 of micro_n of each. */
 #ifndef TW_CORE_KERNEL_ARGS_H
 #define TW_CORE_KERNEL_ARGS_H
 

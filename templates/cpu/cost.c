@@ -2,15 +2,21 @@
 #include "templates/cpu/cost.h"
 
 #include "src/core/dtype.h"
+#include "templates/cpu/gemm.h"
 #include "templates/layouts/panel64.h"
 
 enum { TILE_VECTORS = 64 };
+/* Most columns of a task of one stream, and least of one whose streams should be far apart. */
+enum { MOST_BLOCK = 512, LEAST_APART = 512, FAR_BLOCK = 4096 };
+/* Of so few rows the time is the weights', and so many bytes of them come from memory. */
+enum { COLD_ROWS = 8, COLD_BYTES = 4 << 20 };
 
 const tw_axis tw_gemm_space[TW_INT_AXES] = {
     {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 10, 12}, 9},
     {TW_TUNABLE_micro_n, {4, 8, 16, 32, 64}, 5},
     {TW_TUNABLE_block_m, {1, 2, 4, 8, 16, 32, 60, 64, 120, 128, 240, 256}, 12},
-    {TW_TUNABLE_block_n, {64, 128, 256, 512}, 4},
+    {TW_TUNABLE_block_n, {64, 128, 256, 512, 1024, 2048, 4096}, 7},
+    {TW_TUNABLE_streams, {0, 2, 4}, 3},
     {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
     {TW_TUNABLE_bit_matrix, {0, 1}, 2},
 };
@@ -35,10 +41,11 @@ static double tile_cycles(const tw_target *target, const tw_problem *problem, co
     step = larger(step, loop->latency);
     /* What does not fit is stored and loaded again in each step. */
     int live = c->micro_m > 1 ? nv : 1; /* vectors of weights: with one row each is used at once */
-    double missing = accumulators + live + loop->temporaries - registers;
+    double held = accumulators * (double)tw_max(1, c->streams);
+    double missing = held + live + loop->temporaries - registers;
     if (missing > 0) step += missing;
     double fold = (accumulators * loop->fold + nv * loop->fold_load) / width;
-    if (2 * accumulators > registers) fold += accumulators; /* totals in stack slots */
+    if (2 * held > registers) fold += accumulators; /* totals in stack slots */
     double k = (double)problem->K;
     double folds = k / (double)tw_min(loop->fold_k, tw_max(1, problem->K));
     return k / loop->step_k * step + folds * (fold + loop->latency * 3) + 8 * accumulators + 20;
@@ -50,12 +57,13 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
     double tiles = (double)(tw_ceil_div(rows, c->micro_m) * tw_ceil_div(problem->N, c->micro_n));
     double compute = tiles * tile_cycles(target, problem, c, loop) / 3; /* 3 GHz */
     /* Weights come once a block of rows, at some 12 bytes a nanosecond; short runs of a panel's
-     * rows cost, longer blocks of rows leave the L2 cache.  Prefetching weights that come from
-     * memory is worth a quarter on some processors and costs as much on others: no word on it, so
-     * that the tuner tries all distances. */
+     * rows cost, longer blocks of rows leave the L2 cache.  Two streams are worth 3 to 25 %.
+     * Prefetching is worth a quarter on some processors, and costs a third on others: no word on
+     * it, so that the tuner tries all distances. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
     double stream = passes * (double)tw_problem_weight_bytes(problem) / 12;
     if (c->micro_n < TW_PANEL_ROWS) stream *= 1.1;
+    if (c->streams) stream *= 0.9;
     if (rows > 64 && c->prefetch) compute *= 1.02;
     double block = (double)(c->block_m * problem->K) * 4;
     if (target->l2_bytes && block > (double)target->l2_bytes && c->block_m > c->micro_m)
@@ -79,7 +87,17 @@ static void set_blocks(const tw_target *target, const tw_problem *problem, tw_co
     int64_t wanted = tw_ceil_div(threads * (work > 1e7 ? 4 : 1), row_blocks);
     int64_t columns = tw_ceil_div(problem->N, wanted);
     c->block_n = (int32_t)tw_round_up(tw_min(columns, 256), c->micro_n);
-    c->prefetch = rows <= 8 ? 64 : 0;
+}
+
+/* Where weights come from memory, two streams, each a half of a thread's share: four gain more on
+ * some processors, but take twice as long to compile. */
+static void set_streams(const tw_target *target, const tw_problem *problem, tw_config *c) {
+    int64_t share = tw_ceil_div(problem->N, tw_max(1, target->threads));
+    tw_config wide = *c;
+    wide.streams = 2;
+    wide.block_n = (int32_t)tw_min(tw_round_up(share, (int64_t)2 * TW_PANEL_ROWS), FAR_BLOCK);
+    bool memory = problem->M <= COLD_ROWS && tw_problem_weight_bytes(problem) >= COLD_BYTES;
+    if (memory && !tw_gemm_reject(target, problem, &wide)) *c = wide;
 }
 
 void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_inner_loop *loop,
@@ -90,12 +108,29 @@ void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_
             tw_config c = {.micro_m = tw_gemm_space[0].values[i],
                            .micro_n = tw_gemm_space[1].values[j]};
             set_blocks(target, problem, &c);
+            set_streams(target, problem, &c);
             if (tw_gemm_reject(target, problem, &c)) continue;
             double cost = tw_gemm_cost(target, problem, &c, loop);
             if (best > 0 && cost >= best) continue;
             best = cost;
             *config = c;
         }
+}
+
+static const char *reject_streams(const tw_target *target, const tw_problem *problem,
+                                  const tw_config *c) {
+    if (c->streams != 2 && c->streams != TW_STREAMS) return "streams must be 2 or 4.";
+    if (c->micro_n != TW_PANEL_ROWS) return "streams are of whole panels: micro_n must be 64.";
+    if (problem->N % ((int64_t)c->streams * TW_PANEL_ROWS))
+        return "streams must divide the panels of N.";
+    if (c->block_n < LEAST_APART || c->block_n % (c->streams * TW_PANEL_ROWS))
+        return "block_n must be at least 512, and streams divide its panels.";
+    if (c->block_n >= 2 * tw_max(problem->N, LEAST_APART))
+        return "block_n exceeds the columns there are.";
+    int vectors = c->micro_m * c->micro_n / tw_target_lanes(target) * c->streams;
+    if (4 * vectors > 3 * tw_target_isa(target)->vector_registers)
+        return "the accumulators of all streams take more than three quarters of the registers.";
+    return NULL;
 }
 
 const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
@@ -112,6 +147,9 @@ const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, c
         return "block_m exceeds the rows there are.";
     if (c->block_n < c->micro_n || c->block_n % c->micro_n)
         return "block_n must be a multiple of micro_n.";
+    if (c->block_n > MOST_BLOCK && !c->streams) return "block_n above 512 is for streams.";
+    const char *why = c->streams ? reject_streams(target, problem, c) : NULL;
+    if (why) return why;
     if (c->prefetch < 0) return "prefetch must not be negative.";
     if (c->bit_matrix) return "bit_matrix unpacks codes for integer products only.";
     return NULL;

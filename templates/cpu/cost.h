@@ -21,7 +21,7 @@ typedef struct tw_inner_loop {
 } tw_inner_loop;
 
 /* Of integer products one axis more: how codes are unpacked. */
-enum { TW_GEMM_AXES = 5, TW_INT_AXES };
+enum { TW_GEMM_AXES = 6, TW_INT_AXES };
 extern const tw_axis tw_gemm_space[TW_INT_AXES];
 
 /* Estimated nanoseconds on one thread. */

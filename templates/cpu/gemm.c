@@ -19,7 +19,8 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     tw_panel_init(problem, &t->panel);
     t->lanes = tw_target_lanes(g->target);
     t->rows = config->micro_m;
-    t->nv = config->micro_n / t->lanes;
+    t->streams = (int)tw_max(config->streams, 1);
+    t->nv = config->micro_n / t->lanes * t->streams;
     t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
     t->fold_k = tw_min(fold_k, t->panel.unit_k);
     /* Totals stay in registers while they and the accumulators fit, beside the weights where a
@@ -47,7 +48,8 @@ static tw_val at_column(tw_gemm *t, tw_val row, int64_t size) {
 
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     int64_t size = tw_dtype_bits(dtype) / 8;
-    return tw_at(t->g, at_column(t, t->header, size), base + tw_gemm_vector_at(t, v, size));
+    tw_val row = at_column(t, t->header[tw_gemm_stream(t, v)], size);
+    return tw_at(t->g, row, base + tw_gemm_vector_at(t, v, size));
 }
 
 tw_val tw_gemm_scale(tw_gemm *t, int v) {
@@ -75,14 +77,20 @@ tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
                    tw_i32(t->lanes));
 }
 
+tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
+    return tw_at(t->g, t->codes[tw_gemm_stream(t, v)],
+                 offset + tw_gemm_vector_at(t, v, bytes / t->lanes));
+}
+
 static tw_val load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset, bool first) {
     tw_ir *g = t->g;
     int64_t bytes = tw_ty_bits(ty) / 8;
-    int64_t at = offset + v * bytes;
     /* One prefetch a cache line, however many vectors it holds. */
-    if (first && t->config->prefetch && v * bytes % 64 == 0)
-        tw_prefetch(g, tw_at(g, t->codes, at + (int64_t)t->config->prefetch * 64));
-    return tw_load(g, ty, tw_at(g, t->codes, at), (int)bytes);
+    if (first && t->config->prefetch && v * bytes % 64 == 0) {
+        int64_t ahead = (int64_t)t->config->prefetch * 64;
+        tw_prefetch(g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
+    }
+    return tw_load(g, ty, tw_gemm_codes_at(t, v, bytes, offset), (int)bytes);
 }
 
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
@@ -104,8 +112,14 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
 
 /* ---- the walk over K of one tile ---- */
 
+/* A place in the first stream's weights, and the same in the others. */
+static void in_streams(tw_gemm *t, tw_val first, tw_val *each) {
+    each[0] = first;
+    for (int s = 1; s < t->streams; s++) each[s] = tw_offset(t->g, first, t->apart_w[s]);
+}
+
 static void enter_body(tw_gemm *t, tw_val codes, tw_val x) {
-    t->codes = codes;
+    in_streams(t, codes, t->codes);
     t->x = x;
     for (int plane = 0; plane < TW_PANEL_PLANES; plane++)
         for (int v = 0; v < t->nv; v++) t->loaded[plane][v].offset = -1;
@@ -170,7 +184,7 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
     for (int64_t sub = 0; sub < p->unit_groups; sub++) {
         tw_val acc[TW_TILE];
         t->sub_group = (int)sub;
-        t->header = tw_at(g, unit, sub * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8);
+        in_streams(t, tw_at(g, unit, sub * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8), t->header);
         t->meta = tw_add(g, meta, tw_k64(g, sub * 4));
         enter_body(t, at_column(t, tw_at(g, unit, p->header_bytes), 4), x);
         t->ops->init(t, acc);
@@ -188,7 +202,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     int64_t column_bytes = t->panel.chunk_bytes / TW_PANEL_ROWS;
     if (t->panel.planes) column_bytes = 4;
     t->sub_group = 0;
-    t->header = unit;
+    in_streams(t, unit, t->header);
     tw_val codes = at_column(t, tw_at(g, unit, t->panel.header_bytes), column_bytes);
     int64_t fold_bodies = t->fold_k / t->body_k;
     tw_val acc[TW_TILE];
@@ -276,6 +290,20 @@ static void emit_tile(tw_gemm *t) {
     tw_gemm_store_tile(t);
 }
 
+/* Of columns [n0, n1), a multiple of streams of panels, each stream walks an equal part: where the
+ * first one's ends.  A core reads more from memory in several places that are megabytes apart. */
+static tw_val begin_streams(tw_gemm *t, tw_val n0, tw_val n1) {
+    tw_ir *g = t->g;
+    int shift = t->streams == 4 ? 2 : 1;
+    tw_val part = tw_lshr(g, tw_sub(g, n1, n0), shift), panels = tw_lshr(g, part, 6);
+    tw_val bytes = tw_mul(g, panels, tw_k64(g, t->panel.panel_stride));
+    for (int s = 1; s < t->streams; s++) {
+        t->apart_n[s] = tw_mul(g, part, tw_k64(g, s));
+        t->apart_w[s] = tw_mul(g, bytes, tw_k64(g, s));
+    }
+    return tw_add(g, n0, part);
+}
+
 #define FIELD(t, args, ty, field)                                                                  \
     tw_load((t)->g, ty, tw_at((t)->g, args, offsetof(tw_kernel_args, field)), 8)
 
@@ -295,7 +323,8 @@ void tw_gemm_emit(tw_gemm *t) {
     if (t->rows > 1 || !t->carried) t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
     if (t->ops->begin) t->ops->begin(t);
     tw_loop over_n, over_m;
-    tw_loop_begin(g, &over_n, a[3], a[4], t->config->micro_n, NULL, 0);
+    tw_val end = t->streams > 1 ? begin_streams(t, a[3], a[4]) : a[4];
+    tw_loop_begin(g, &over_n, a[3], end, t->config->micro_n, NULL, 0);
     t->n = over_n.i;
     t->column = tw_and(g, t->n, tw_k64(g, TW_PANEL_ROWS - 1));
     tw_val panel = tw_binary(g, TW_IR_LSHR, t->n, tw_k64(g, 6));

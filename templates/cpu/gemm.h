@@ -12,7 +12,7 @@
 #include "templates/layouts/panel64.h"
 #include "templates/template.h"
 
-enum { TW_TILE = 64 }; /* vectors of accumulators at most */
+enum { TW_TILE = 64, TW_STREAMS = 4 }; /* vectors of accumulators, and streams, at most */
 
 typedef struct tw_gemm tw_gemm;
 
@@ -38,24 +38,28 @@ struct tw_gemm {
     const tw_gemm_ops *ops;
     tw_panel panel;
     tw_geometry geometry;
-    int lanes, rows, nv; /* f32 lanes of a vector; micro_m; vectors in micro_n */
-    int carried;         /* totals that loops carry in registers: all of them or none */
-    bool holds;          /* a dword of codes stays in a register from its first step to its last */
-    int64_t x_bytes;     /* of packed x per k */
+    int lanes, rows; /* f32 lanes of a vector; micro_m */
+    int streams;     /* panels side by side */
+    int nv;          /* vectors in a row of the tile: those of the first stream, the next.. */
+    int carried;     /* totals that loops carry in registers: all of them or none */
+    bool holds;      /* a dword of codes stays in a register from its first step to its last */
+    int64_t x_bytes; /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
     tw_val w, xq, xmeta, y, bias, y_stride;
     tw_val m1;
     tw_val tile; /* stack slots of the totals, [rows][nv] vectors; none with one row */
     /* where the walk is */
-    tw_val m, n;                       /* the tile's first row and column */
-    tw_val column;                     /* within its panel */
+    tw_val m, n;   /* the tile's first row and column */
+    tw_val column; /* within its panel */
+    /* From the first stream to each: columns of y, bytes of w. */
+    tw_val apart_n[TW_STREAMS], apart_w[TW_STREAMS];
     tw_val panel_w, tile_x, tile_meta; /* pointers: panel, first row of packed x, its meta row */
-    tw_val header;                     /* scales of the group at hand */
+    tw_val header[TW_STREAMS];         /* scales of the group at hand, of each stream */
     int sub_group;                     /* which group of its unit that is */
-    tw_val meta;     /* byte offset of the fold's entry in the arrays of a meta row */
-    tw_val codes, x; /* pointers of the body at hand */
-    tw_val bodies;   /* of the fold at hand */
+    tw_val meta;                 /* byte offset of the fold's entry in the arrays of a meta row */
+    tw_val codes[TW_STREAMS], x; /* pointers of the body at hand */
+    tw_val bodies;               /* of the fold at hand */
     /* Of each plane and vector the dword that was loaded last, by its offset in the body. */
     struct {
         int64_t offset; /* -1: none yet */
@@ -63,9 +67,11 @@ struct tw_gemm {
     } loaded[TW_PANEL_PLANES][TW_TILE];
 };
 
-/* Bytes from the tile's first column to that of vector v, for elements of `size` bytes. */
+/* Of vector v of a row: its stream; and its bytes from the stream's first column, for elements of
+ * `size` bytes. */
+static inline int tw_gemm_stream(const tw_gemm *t, int v) { return v / (t->nv / t->streams); }
 static inline int64_t tw_gemm_vector_at(const tw_gemm *t, int v, int64_t size) {
-    return (int64_t)v * t->lanes * size;
+    return (int64_t)(v % (t->nv / t->streams)) * t->lanes * size;
 }
 
 /* Fills everything that does not depend on emitted values; body_want is rounded to what the layout
@@ -82,7 +88,9 @@ tw_val tw_gemm_scale(tw_gemm *t, int v);
 tw_val tw_gemm_value_zero(tw_gemm *t, int v);
 /* u8 zeros in i32 lanes. */
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
-/* Loads vector v of a row of weights, prefetching ahead: byte offset within the body. */
+/* Address of vector v of a row of weights, of `bytes` bytes: offset within the body. */
+tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset);
+/* Loads it, prefetching ahead. */
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
 /* The dwords that hold the codes of 4 consecutive k from k, relative to the body, in a plane:
  * loaded again for each of their steps where registers are short, prefetched once. */

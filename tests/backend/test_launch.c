@@ -64,11 +64,13 @@ static void fake_matmul(const tw_kernel_args *a, int64_t m0, int64_t m1, int64_t
     record *r = (record *)(uintptr_t)a->w;
     const tw_config *c = &r->kernel.config;
     expect(r, m0 >= 0 && m0 < m1 && m1 <= a->M && n0 >= 0 && n0 < n1 && n1 <= r->kernel.N);
-    expect(r, m0 % c->micro_m == 0 && n0 % c->micro_n == 0);
+    int64_t tile = (int64_t)c->micro_n * tw_max(c->streams, 1);
+    expect(r, m0 % c->micro_m == 0 && n0 % tile == 0);
+    if (r->kernel.N % tile == 0) expect(r, n1 % tile == 0);
     expect(r,
            (const void *)a->bias == (const void *)r && a->M <= tw_launch_chunk(&r->kernel, r->M));
     if (c->block_m) expect(r, m1 - m0 <= tw_round_up(c->block_m, c->micro_m));
-    if (c->block_n) expect(r, n1 - n0 <= tw_round_up(c->block_n, c->micro_n));
+    if (c->block_n) expect(r, n1 - n0 <= tw_round_up(c->block_n, tile));
     check_padding(r, a);
     check_order(r, n0);
     atomic_fetch_add(&r->tiles, 1);
@@ -151,8 +153,10 @@ static const tw_config configs[] = {
     {.micro_m = 6, .micro_n = 32, .block_m = 16, .block_n = 40}, /* blocks in whole tiles */
     {.micro_m = 8, .micro_n = 32, .block_m = 1024, .block_n = 4096},
     {.micro_m = 5, .micro_n = 16}, /* no blocks */
+    {.micro_m = 1, .micro_n = 8, .block_m = 1, .block_n = 64, .streams = 4},
 };
 static const int64_t rows[] = {0, 1, 2, 3, 8, 17, 511, 512, 513, 520, 1024, 1300};
+static const int64_t columns[] = {1, 51, 64, 101, 151, 192, 201, 320};
 
 static void test_tiles(void **state) {
     (void)state;
@@ -160,8 +164,8 @@ static void test_tiles(void **state) {
     assert_int_equal(tw_threads_create(NULL, 2, &pool), TW_OK);
     for (size_t c = 0; c < TW_COUNT(configs); c++)
         for (size_t m = 0; m < TW_COUNT(rows); m++)
-            for (int64_t N = 1; N <= 201; N += 50) {
-                record r = record_of(configs[c], N, 1 << 12);
+            for (size_t n = 0; n < TW_COUNT(columns); n++) {
+                record r = record_of(configs[c], columns[n], 1 << 12);
                 launch(&r, rows[m] % 2 ? pool : NULL, rows[m]);
             }
     tw_threads_destroy(pool);
@@ -241,9 +245,9 @@ static void test_balance(void **state) {
     tw_threads *threads;
     assert_int_equal(tw_threads_create(&(tw_parallel){host_run, &h, HOST_THREADS}, 0, &threads),
                      TW_OK);
-    static const int64_t columns[] = {64, 256, 576, 1000, 1536, 4096, 8192};
-    for (size_t i = 0; i < TW_COUNT(columns); i++) {
-        int64_t N = columns[i];
+    static const int64_t widths[] = {64, 256, 576, 1000, 1536, 4096, 8192};
+    for (size_t i = 0; i < TW_COUNT(widths); i++) {
+        int64_t N = widths[i];
         tw_config config = {.micro_m = 1, .micro_n = 64, .block_m = 64, .block_n = 512};
         record r = record_of(config, N, 1 << 14);
         r.kernel.pack_x = fake_pack;

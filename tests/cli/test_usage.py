@@ -113,6 +113,16 @@ class Usage(cli.Cli):
             self.fails(1, why, 'dump', f'cpu:{device}', f'M=8,N=64,K=64,w=u4,g=32,s=f16,a={a}',
                        '--kernel', f'cpu.{kernel}_gemm', '--config',
                        f'mm4 mn16 bm8 bn64 {config}', '--asm')
+        for shape, config, why in (
+                ('N=256', 'mm1 mn64 bm1 bn512 st3', 'streams must be 2 or 4'),
+                ('N=256', 'mm1 mn32 bm1 bn512 st2', 'micro_n must be 64'),
+                ('N=192', 'mm1 mn64 bm1 bn512 st2', 'streams must divide the panels of N'),
+                ('N=256', 'mm1 mn64 bm1 bn256 st2', 'block_n must be at least 512'),
+                ('N=256', 'mm1 mn64 bm1 bn1024 st2', 'block_n exceeds the columns'),
+                ('N=256', 'mm4 mn64 bm4 bn512 st2', 'more than three quarters of the registers'),
+                ('N=256', 'mm1 mn64 bm1 bn1024', 'block_n above 512 is for streams')):
+            self.fails(1, why, 'dump', 'cpu:avx512vnni', f'M=4,{shape},K=64,w=u4,g=32,s=f16,a=i8',
+                       '--kernel', 'cpu.int_gemm', '--config', config, '--asm')
         self.fails(2, 'expected one of --source', 'dump', 'cpu', problem)
         self.fails(2, 'expected one of --source', 'dump', 'cpu', problem, '--ir', '--asm')
 

@@ -29,9 +29,11 @@ static const tw_act acts[] = {TW_ACT_NONE, TW_ACT_RELU, TW_ACT_GELU, TW_ACT_GELU
 static const int64_t shapes[][2] = {{1, 1},    {1, 64},    {64, 1},    {7, 31},    {8, 32},
                                     {63, 33},  {64, 64},   {65, 96},   {100, 100}, {130, 130},
                                     {31, 256}, {64, 257},  {200, 300}, {33, 520},  {5, 777},
-                                    {3, 2100}, {128, 512}, {257, 40}};
-/* Rows that the config is chosen for; 0: any config of the space. */
-static const int64_t config_rows[] = {1, 4, 64, 0};
+                                    {3, 2100}, {128, 512}, {257, 40},  {1024, 33}};
+/* Rows that the config is chosen for; 0: any config of the space; STREAMS: any with streams, where
+ * the registers of the target allow one, of so many panels that they divide them. */
+enum { STREAMS = -1, STREAMS_N = 256 };
+static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS};
 
 static const int values[SAMPLE_FIELDS] = {
     [FIELD_WEIGHT] = TW_COUNT(weights),    [FIELD_GROUP] = TW_COUNT(groups),
@@ -53,6 +55,7 @@ bool sample_problem(const sample *s, tw_problem *out) {
                     .y = reals[at[FIELD_Y]],
                     .bias = biases[at[FIELD_BIAS]],
                     .act = acts[at[FIELD_ACT]]};
+    if (config_rows[at[FIELD_CONFIG]] == STREAMS) p.N = tw_round_up(p.N, STREAMS_N);
     p.scheme.weight = weights[at[FIELD_WEIGHT]];
     if (tw_dtype_is_int(p.scheme.weight)) {
         const int32_t *group = groups[at[FIELD_GROUP]];
@@ -87,7 +90,8 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
                    const tw_problem *problem, uint64_t seed, tw_config *out) {
     tw_problem p = *problem;
     p.M = config_rows[s->at[FIELD_CONFIG]];
-    if (p.M) {
+    bool streams = p.M == STREAMS;
+    if (p.M > 0) {
         tmpl->guess(target, &p, out);
         return !tmpl->reject(target, &p, out);
     }
@@ -96,6 +100,7 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     int64_t most = seed % 8 ? 12 : 64;
     for (int tries = 0; tries < 4000; tries++) {
         draw_config(tmpl, &seed, out);
+        if (streams && tries < 3000 && !out->streams) continue;
         if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;
     }

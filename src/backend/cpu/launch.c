@@ -19,6 +19,11 @@ static int64_t unit_rows(const tw_config *c) {
     return c->block_m ? tw_round_up(c->block_m, micro) : tw_round_up(CHUNK_ROWS, micro);
 }
 
+/* What a task's columns are a multiple of: a register tile of each stream. */
+static int64_t tile_columns(const tw_config *c) {
+    return (int64_t)tw_max(c->micro_n, 1) * tw_max(c->streams, 1);
+}
+
 /* The most rows of a chunk, for any M. */
 static int64_t chunk_limit(const tw_config *c) {
     int64_t unit = unit_rows(c);
@@ -106,7 +111,7 @@ static int64_t grid(const matmul_job *job) {
 /* Halves block_n where that ends the slowest thread's share earlier: with few rows the columns are
  * all there is to split, and a last round that half of the threads sit out costs a full one. */
 static void balance(matmul_job *job, int32_t threads) {
-    int64_t micro = tw_max(job->kernel->config.micro_n, 1), best = job->columns;
+    int64_t micro = tile_columns(&job->kernel->config), best = job->columns;
     double least = 0;
     for (int64_t columns = best;; columns = tw_round_up(columns / 2, micro)) {
         job->columns = columns;
@@ -124,7 +129,7 @@ static void balance(matmul_job *job, int32_t threads) {
 
 static void matmul(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args) {
     const tw_config *c = &kernel->config;
-    int64_t micro_n = tw_max(c->micro_n, 1), whole = tw_round_up(kernel->N, micro_n);
+    int64_t micro_n = tile_columns(c), whole = tw_round_up(kernel->N, micro_n);
     matmul_job job = {kernel, args, tw_min(unit_rows(c), args->M), whole, 0};
     if (c->block_n) job.columns = tw_min(tw_round_up(c->block_n, micro_n), whole);
     job.tiles_m = tw_ceil_div(args->M, job.rows);
