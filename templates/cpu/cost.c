@@ -14,7 +14,7 @@ enum { COLD_ROWS = 8, COLD_BYTES = 4 << 20 };
 const tw_axis tw_gemm_space[TW_INT_AXES] = {
     {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 10, 12}, 9},
     {TW_TUNABLE_micro_n, {4, 8, 16, 32, 64}, 5},
-    {TW_TUNABLE_block_m, {1, 2, 4, 8, 16, 32, 60, 64, 120, 128, 240, 256}, 12},
+    {TW_TUNABLE_block_m, {1, 2, 4, 8, 12, 16, 32, 60, 64, 120, 128, 240, 256}, 13},
     {TW_TUNABLE_block_n, {64, 128, 256, 512, 1024, 2048, 4096}, 7},
     {TW_TUNABLE_streams, {0, 2, 4}, 3},
     {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
@@ -56,12 +56,16 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
     int64_t rows = tw_max(1, problem->M);
     double tiles = (double)(tw_ceil_div(rows, c->micro_m) * tw_ceil_div(problem->N, c->micro_n));
     double compute = tiles * tile_cycles(target, problem, c, loop) / 3; /* 3 GHz */
-    /* Weights come once a block of rows, at some 12 bytes a nanosecond; short runs of a panel's
-     * rows cost, longer blocks of rows leave the L2 cache.  Two streams are worth 3 to 25 %.
-     * Prefetching is worth a quarter on some processors, and costs a third on others: no word on
-     * it, so that the tuner tries all distances. */
+    /* Weights come once a block of rows: the first time at some 12 bytes a nanosecond, and again
+     * from the L2 cache where a task's fit it; short runs of a panel's rows cost, longer blocks of
+     * rows leave the L2 cache.  Two streams are worth 3 to 25 %.  Prefetching is worth a quarter on
+     * some processors, and costs a third on others: no word on it, so that the tuner tries all
+     * distances. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
-    double stream = passes * (double)tw_problem_weight_bytes(problem) / 12;
+    double bytes = (double)tw_problem_weight_bytes(problem);
+    double share = bytes * (double)c->block_n / (double)problem->N;
+    double stream =
+        bytes / 12 + (passes - 1) * bytes / (2 * share <= (double)target->l2_bytes ? 40 : 12);
     if (c->micro_n < TW_PANEL_ROWS) stream *= 1.1;
     if (c->streams) stream *= 0.9;
     if (rows > 64 && c->prefetch) compute *= 1.02;

@@ -379,6 +379,9 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
     tw_inner_loop loop;
     inner_loop(target, problem, &loop);
     tw_gemm_guess(target, problem, &loop, config);
+    /* One row is bound by memory, not by the units: then the shorter code, sooner compiled. */
+    config->bit_matrix = config->micro_m == 1 && tw_dtype_bits(problem->scheme.weight) < 8 &&
+                         tw_target_has(target, TW_EXTRA_GFNI);
 }
 
 static const char *reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
