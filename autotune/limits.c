@@ -141,34 +141,36 @@ static void emit_probe(tw_ir *g, const probe *p) {
 }
 
 /* ---- read probes: void NAME(ptr begin, i64 bytes, ptr sink) -------------------------------------
- * A loop over `streams` equal parts, 64 bytes of each a step, prefetching so many bytes ahead. */
+ * A loop over `streams` equal parts, `lines` of each a step, prefetching so many bytes ahead. */
 
 typedef struct reader {
     const char *name;
-    int streams, ahead; /* ahead 0: the hardware's prefetcher alone */
+    int streams, lines, ahead; /* ahead 0: the hardware's prefetcher alone */
 } reader;
 
 static const reader readers[] = {
-    {"read1", 1, 0},       {"read1_1k", 1, 1024}, {"read1_2k", 1, 2048}, {"read1_4k", 1, 4096},
-    {"read1_8k", 1, 8192}, {"read4", 4, 0},       {"read4_1k", 4, 1024}, {"read4_4k", 4, 4096},
+    {"read1", 1, 4, 0},       {"read1_1k", 1, 4, 1024}, {"read1_2k", 1, 4, 2048},
+    {"read1_4k", 1, 4, 4096}, {"read1_8k", 1, 4, 8192}, {"read2", 2, 4, 0},
+    {"read2_4k", 2, 4, 4096}, {"read4", 4, 1, 0},       {"read4_1k", 4, 1, 1024},
+    {"read4_4k", 4, 1, 4096},
 };
 /* A part is a multiple of this, so that every reader can divide it. */
 enum { READ_STEP = 1024 };
 
 static void emit_reader(tw_ir *g, const reader *r) {
-    int bytes = tw_target_isa(g->target)->vector_bytes, lines = r->streams == 1 ? 4 : 1;
+    int bytes = tw_target_isa(g->target)->vector_bytes;
     tw_ty params[] = {tw_ptr(), tw_i64(), tw_ptr()}, vector = tw_i32(bytes / 4);
     tw_val args[3], acc[8];
     tw_function_begin(g, r->name, params, args, 3);
-    int shift = r->streams == 4 ? 2 : 0, count = 4;
+    int shift = r->streams / 2, count = 4; /* of 1, 2, 4 streams */
     tw_val part = tw_lshr(g, args[1], shift);
     for (int i = 0; i < count; i++) acc[i] = tw_const_int(g, vector, 0);
     tw_loop loop;
-    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), part, LINE * lines, acc, count);
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), part, LINE * r->lines, acc, count);
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
     tw_val at = tw_offset(g, args[0], loop.i);
     for (int s = 0, next = 0; s < r->streams; s++, at = tw_offset(g, at, part))
-        for (int line = 0; line < lines; line++) {
+        for (int line = 0; line < r->lines; line++) {
             if (r->ahead) tw_prefetch(g, tw_at(g, at, r->ahead + LINE * line));
             for (int v = 0; v < 64; v += bytes, next = (next + 1) % count) {
                 tw_val loaded = tw_load(g, vector, tw_at(g, at, LINE * line + v), bytes);

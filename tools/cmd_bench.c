@@ -44,11 +44,12 @@ static tw_status measure_limits(bench *b, const tw_problem *problem, const tw_pa
 }
 
 /* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  A round's limit is the
- * better of those just before and just after it, a round's time its median; what is reported of
- * each is the median over the rounds. */
+ * better of those just before and just after it, a round's time its median, its share the one over
+ * the other; what is reported of each is the median over the rounds. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
     double medians[MAX_ROUNDS], p90s[MAX_ROUNDS], gops[MAX_ROUNDS], gbps[MAX_ROUNDS];
+    double shares[MAX_ROUNDS];
     const tw_problem *p = &row->item->problem;
     const tw_packed *packed = &workload->packed[0];
     limits before, after;
@@ -63,6 +64,7 @@ static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candid
         p90s[i] = timing.p90_ns;
         gops[i] = better(before.gops, after.gops);
         gbps[i] = better(before.gbps, after.gbps);
+        shares[i] = tw_limits_floor_ns(p, gops[i], gbps[i]) / timing.median_ns;
         if (!i || timing.min_ns < row->timing.min_ns) row->timing.min_ns = timing.min_ns;
         row->timing.samples += timing.samples;
     }
@@ -70,7 +72,7 @@ static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candid
     row->timing.p90_ns = tw_median(p90s, b->rounds);
     row->limit_gops = tw_median(gops, b->rounds);
     row->limit_gbps = tw_median(gbps, b->rounds);
-    row->share = tw_limits_floor_ns(p, row->limit_gops, row->limit_gbps) / row->timing.median_ns;
+    row->share = tw_median(shares, b->rounds);
     return TW_OK;
 }
 
