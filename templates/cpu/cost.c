@@ -12,9 +12,9 @@ enum { MOST_BLOCK = 512, LEAST_APART = 512, FAR_BLOCK = 4096 };
 enum { COLD_ROWS = 8, COLD_BYTES = 4 << 20 };
 
 const tw_axis tw_gemm_space[TW_INT_AXES] = {
-    {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 10, 12}, 9},
+    {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 10, 12, 24}, 10},
     {TW_TUNABLE_micro_n, {4, 8, 16, 32, 64}, 5},
-    {TW_TUNABLE_block_m, {1, 2, 4, 8, 12, 16, 32, 60, 64, 120, 128, 240, 256}, 13},
+    {TW_TUNABLE_block_m, {1, 2, 4, 8, 12, 16, 24, 32, 60, 64, 120, 128, 240, 256}, 14},
     {TW_TUNABLE_block_n, {64, 128, 256, 512, 1024, 2048, 4096}, 7},
     {TW_TUNABLE_streams, {0, 2, 4}, 3},
     {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
@@ -35,7 +35,8 @@ static double tile_cycles(const tw_target *target, const tw_problem *problem, co
     double accumulators = c->micro_m * nv, width = vector_width(target);
     /* A broadcast is a load, and on some cores half a vector instruction. */
     double broadcasts = c->micro_m * loop->x_loads;
-    double vectors = accumulators * loop->product + nv * loop->unpack + 0.5 * broadcasts;
+    double extra = loop->embeds && nv == 1 ? 0 : 0.5 * broadcasts;
+    double vectors = accumulators * loop->product + nv * loop->unpack + extra;
     double step = larger(accumulators * loop->multiply / 2, vectors / width);
     step = larger(step, (broadcasts + nv) / 2); /* two loads a cycle */
     step = larger(step, loop->latency);

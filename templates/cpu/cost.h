@@ -13,6 +13,7 @@ typedef struct tw_inner_loop {
     double multiply;  /* of these, on the multipliers, of which cores have two */
     double unpack;    /* per vector of weights */
     int x_loads;      /* broadcast loads per row of x */
+    bool embeds;      /* a product that alone uses a broadcast takes it from memory, for nothing */
     double latency;   /* cycles from one step of an accumulator to its next */
     int temporaries;  /* registers beside accumulators and weights */
     double fold;      /* per accumulator at a fold's end */

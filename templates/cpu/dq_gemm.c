@@ -70,6 +70,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     if (tw_scheme_plain(&problem->scheme)) unpack = bits == 32 ? 0 : 1;
     bool fused = target->isa != TW_ISA_portable;
     *loop = (tw_inner_loop){.x_loads = 1,
+                            .embeds = wide,
                             .step_k = 1,
                             .product = fused ? 1 : 2,
                             .multiply = 1,
