@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "autotune/limits.h"
-#include "autotune/statistics.h"
 #include "autotune/workload.h"
 #include "src/base/clock.h"
 #include "tools/commands.h"
@@ -43,36 +42,57 @@ static tw_status measure_limits(bench *b, const tw_problem *problem, const tw_pa
     return tw_limits_gbps(b->limits, packed->copies, packed->stride, packed->count, &out->gbps);
 }
 
-/* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  A round's limit is the
- * better of those just before and just after it, a round's time its median, its share the one over
- * the other; what is reported of each is the median over the rounds. */
+typedef struct round {
+    tw_timing timing;
+    limits limits;
+    double share;
+} round;
+
+static int by_share(const void *left, const void *right) {
+    double a = ((const round *)left)->share, b = ((const round *)right)->share;
+    return (a > b) - (a < b);
+}
+
+/* One round; *last is what the limits were before it, and then after it.  Its limits are the better
+ * of both. */
+static tw_status measure_round(bench *b, tw_workload *workload, const tw_candidate *candidate,
+                               limits *last, round *out) {
+    const tw_problem *p = &workload->problem;
+    limits after;
+    TW_TRY(tw_measure(workload, b->context->threads, candidate, 1, tw_now_ns() + ROUND_NS,
+                      &out->timing));
+    TW_TRY(measure_limits(b, p, &workload->packed[0], &after));
+    out->limits = (limits){better(last->gops, after.gops), better(last->gbps, after.gbps)};
+    out->share = tw_limits_floor_ns(p, out->limits.gops, out->limits.gbps) / out->timing.median_ns;
+    *last = after;
+    return TW_OK;
+}
+
+/* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  What is reported is the
+ * round with the median share: a time and the limits of the same moment. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
-    double medians[MAX_ROUNDS], p90s[MAX_ROUNDS], gops[MAX_ROUNDS], gbps[MAX_ROUNDS];
-    double shares[MAX_ROUNDS];
-    const tw_problem *p = &row->item->problem;
+    round rounds[MAX_ROUNDS];
+    limits last;
     const tw_packed *packed = &workload->packed[0];
-    limits before, after;
     row->cold = packed->count > 1 || workload->cold_bytes;
-    TW_TRY(measure_limits(b, p, packed, &before));
-    for (int i = 0; i < b->rounds; i++, before = after) {
-        tw_timing timing;
-        TW_TRY(tw_measure(workload, b->context->threads, candidate, 1, tw_now_ns() + ROUND_NS,
-                          &timing));
-        TW_TRY(measure_limits(b, p, packed, &after));
-        medians[i] = timing.median_ns;
-        p90s[i] = timing.p90_ns;
-        gops[i] = better(before.gops, after.gops);
-        gbps[i] = better(before.gbps, after.gbps);
-        shares[i] = tw_limits_floor_ns(p, gops[i], gbps[i]) / timing.median_ns;
-        if (!i || timing.min_ns < row->timing.min_ns) row->timing.min_ns = timing.min_ns;
-        row->timing.samples += timing.samples;
+    TW_TRY(measure_limits(b, &row->item->problem, packed, &last));
+    for (int i = 0; i < b->rounds; i++)
+        TW_TRY(measure_round(b, workload, candidate, &last, &rounds[i]));
+    double least = rounds[0].timing.min_ns;
+    int samples = 0;
+    for (int i = 0; i < b->rounds; i++) {
+        if (rounds[i].timing.min_ns < least) least = rounds[i].timing.min_ns;
+        samples += rounds[i].timing.samples;
     }
-    row->timing.median_ns = tw_median(medians, b->rounds);
-    row->timing.p90_ns = tw_median(p90s, b->rounds);
-    row->limit_gops = tw_median(gops, b->rounds);
-    row->limit_gbps = tw_median(gbps, b->rounds);
-    row->share = tw_median(shares, b->rounds);
+    qsort(rounds, (size_t)b->rounds, sizeof *rounds, by_share);
+    const round *middle = &rounds[(b->rounds - 1) / 2];
+    row->timing = middle->timing;
+    row->timing.min_ns = least;
+    row->timing.samples = samples;
+    row->limit_gops = middle->limits.gops;
+    row->limit_gbps = middle->limits.gbps;
+    row->share = middle->share;
     return TW_OK;
 }
 
