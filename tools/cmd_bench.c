@@ -1,4 +1,5 @@
 /* tilewright bench: how fast a plan runs, as a share of what this machine can do at this moment. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "autotune/limits.h"
@@ -42,21 +43,21 @@ static tw_status measure_limits(bench *b, const tw_problem *problem, const tw_pa
     return tw_limits_gbps(b->limits, packed->copies, packed->stride, packed->count, &out->gbps);
 }
 
-typedef struct round {
+typedef struct bench_round {
     tw_timing timing;
     limits limits;
     double share;
-} round;
+} bench_round;
 
 static int by_share(const void *left, const void *right) {
-    double a = ((const round *)left)->share, b = ((const round *)right)->share;
+    double a = ((const bench_round *)left)->share, b = ((const bench_round *)right)->share;
     return (a > b) - (a < b);
 }
 
 /* One round; *last is what the limits were before it, and then after it.  Its limits are the better
  * of both. */
 static tw_status measure_round(bench *b, tw_workload *workload, const tw_candidate *candidate,
-                               limits *last, round *out) {
+                               limits *last, bench_round *out) {
     const tw_problem *p = &workload->problem;
     limits after;
     TW_TRY(tw_measure(workload, b->context->threads, candidate, 1, tw_now_ns() + ROUND_NS,
@@ -72,21 +73,21 @@ static tw_status measure_round(bench *b, tw_workload *workload, const tw_candida
  * round with the median share: a time and the limits of the same moment. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
-    round rounds[MAX_ROUNDS];
+    bench_round rounds[MAX_ROUNDS];
     limits last;
     const tw_packed *packed = &workload->packed[0];
     row->cold = packed->count > 1 || workload->cold_bytes;
     TW_TRY(measure_limits(b, &row->item->problem, packed, &last));
     for (int i = 0; i < b->rounds; i++)
         TW_TRY(measure_round(b, workload, candidate, &last, &rounds[i]));
-    double least = rounds[0].timing.min_ns;
+    double least = INFINITY;
     int samples = 0;
     for (int i = 0; i < b->rounds; i++) {
-        if (rounds[i].timing.min_ns < least) least = rounds[i].timing.min_ns;
+        least = fmin(least, rounds[i].timing.min_ns);
         samples += rounds[i].timing.samples;
     }
     qsort(rounds, (size_t)b->rounds, sizeof *rounds, by_share);
-    const round *middle = &rounds[(b->rounds - 1) / 2];
+    const bench_round *middle = &rounds[(b->rounds - 1) / 2];
     row->timing = middle->timing;
     row->timing.min_ns = least;
     row->timing.samples = samples;
