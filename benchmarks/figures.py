@@ -86,7 +86,8 @@ def scaling(problem, rate, limit, *extra):
             raise Missing('one CPU only')
         one, two = (bench.measure(problem, 'cpu', n, *extra) for n in (1, 2))
         # A share above 1 is a limit that was disturbed.
-        value = 100 * two['fraction_of_limit'] / min(1, one['fraction_of_limit'])
+        first, second = (min(1, r['fraction_of_limit']) for r in (one, two))
+        value = 100 * second / first
         return value, f'{two[rate] / one[rate]:.2f}x of {two[limit] / one[limit]:.2f}x'
     return run
 

@@ -25,7 +25,7 @@ typedef struct bench {
 typedef struct bench_row {
     const input_item *item;
     tw_decision decision;
-    tw_timing timing; /* over the rounds */
+    tw_timing timing; /* of the round reported; least and samples of all */
     double nmse, limit_gops, limit_gbps, share;
     bool cold;
     const char *wrong; /* what verification said; NULL when it agrees */
@@ -70,7 +70,7 @@ static tw_status measure_round(bench *b, tw_workload *workload, const tw_candida
 }
 
 /* Limits, kernel, limits, kernel, limits: what drifts drifts for both.  What is reported is the
- * round with the median share: a time and the limits of the same moment. */
+ * round with the median share (of two the lower): a time and the limits of the same moment. */
 static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candidate *candidate,
                                 bench_row *row) {
     bench_round rounds[MAX_ROUNDS];

@@ -95,9 +95,9 @@ static tw_status print_ir(tw_llvm *l, tw_module_result *out) {
 
 static tw_status generate(tw_llvm *l, machine *m, tw_code_kind kind, tw_module_result *out) {
     char *error = NULL;
-    /* What people look at; for what runs it is 2 % of the compile, and the kernel suite looks at
-     * each of its kernels. */
-    if (kind != TW_CODE_OBJECT && LLVMVerifyModule(l->module, LLVMReturnStatusAction, &error)) {
+    /* What people look at, and in sanitizer builds all: it is 2 % of a compile. */
+    if ((TW_SELF_CHECKS || kind != TW_CODE_OBJECT) &&
+        LLVMVerifyModule(l->module, LLVMReturnStatusAction, &error)) {
         snprintf(out->message, sizeof out->message, "%s", error);
         LLVMDisposeMessage(error);
         return TW_COMPILE;

@@ -11,8 +11,11 @@
 #include <llvm/Pass.h>
 #include <llvm/PassInfo.h>
 #include <llvm/Support/CBindingWrapping.h>
+#include <llvm/Support/ErrorHandling.h>
 #include <llvm/Support/raw_ostream.h>
 #include <llvm/Target/TargetMachine.h>
+
+#include <iterator>
 
 namespace {
 
@@ -46,11 +49,24 @@ class needed_passes : public llvm::legacy::PassManager {
   public:
     void add(llvm::Pass *pass) override {
         const llvm::PassInfo *info = llvm::Pass::lookupPassInfo(pass->getPassID());
-        if (info && llvm::is_contained(left_out, info->getPassArgument()))
-            delete pass;
-        else
+        const auto *name =
+            info ? llvm::find(left_out, info->getPassArgument()) : std::end(left_out);
+        if (name == std::end(left_out)) {
             llvm::legacy::PassManager::add(pass);
+            return;
+        }
+        met[name - left_out] = true;
+        delete pass;
     }
+    /* A name in the list by which nothing was left out; NULL when each was met. */
+    const char *unmet() const {
+        for (size_t i = 0; i < std::size(left_out); i++)
+            if (!met[i]) return left_out[i].data();
+        return nullptr;
+    }
+
+  private:
+    bool met[std::size(left_out)] = {};
 };
 
 } // namespace
@@ -66,7 +82,10 @@ tw_llvm_passes *tw_llvm_passes_create(LLVMTargetMachineRef machine, LLVMCodeGenF
     auto kind = file == LLVMAssemblyFile ? llvm::CodeGenFileType::AssemblyFile
                                          : llvm::CodeGenFileType::ObjectFile;
     auto *passes = new tw_llvm_passes;
-    if (!target->addPassesToEmitFile(passes->manager, passes->out, nullptr, kind)) return passes;
+    bool failed = target->addPassesToEmitFile(passes->manager, passes->out, nullptr, kind);
+    if (TW_SELF_CHECKS && !failed && passes->manager.unmet())
+        llvm::report_fatal_error(llvm::Twine("no such pass: ") + passes->manager.unmet());
+    if (!failed) return passes;
     delete passes;
     return nullptr;
 }

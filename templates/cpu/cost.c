@@ -6,7 +6,8 @@
 #include "templates/layouts/panel64.h"
 
 enum { TILE_VECTORS = 64 };
-/* Most columns of a task of one stream, and least of one whose streams should be far apart. */
+/* Most columns of a task of one stream, and least of one whose streams should be far apart (a
+ * launch still halves them where that keeps more threads busy). */
 enum { MOST_BLOCK = 512, LEAST_APART = 512, FAR_BLOCK = 4096 };
 /* Of so few rows the time is the weights', and so many bytes of them come from memory. */
 enum { COLD_ROWS = 8, COLD_BYTES = 4 << 20 };
@@ -59,9 +60,9 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
     double compute = tiles * tile_cycles(target, problem, c, loop) / 3; /* 3 GHz */
     /* Weights come once a block of rows: the first time at some 12 bytes a nanosecond, and again
      * from the L2 cache where a task's fit it; short runs of a panel's rows cost, longer blocks of
-     * rows leave the L2 cache.  Two streams are worth 3 to 25 %.  Prefetching is worth a quarter on
-     * some processors, and costs a third on others: no word on it, so that the tuner tries all
-     * distances. */
+     * rows leave the L2 cache.  Streams are worth 3 to 50 % there.  Prefetching is worth a
+     * quarter on some processors, and costs a third on others: no word on it, so that the tuner
+     * tries all distances. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
     double bytes = (double)tw_problem_weight_bytes(problem);
     double share = bytes * (double)c->block_n / (double)problem->N;

@@ -31,7 +31,7 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
 /* The tile of least cost, with blocks that keep all threads busy. */
 void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_inner_loop *loop,
                    tw_config *config);
-/* Rules of tile, blocks and prefetch that hold for every kernel over panel64. */
+/* Rules of tile, blocks, streams and prefetch that hold for every kernel over panel64. */
 const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem,
                            const tw_config *config);
 

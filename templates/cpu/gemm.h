@@ -1,7 +1,7 @@
 /* templates/cpu: what the matmul templates over panel64 share: the walk over a tile's K, the store
  * of a tile, activations, conversions.  A template supplies the inner step and the end of a group.
  *
- *   for n in [n0, n1) by micro_n
+ *   for n in [n0, n1) by micro_n (of the first stream's part; the others go along)
  *     for m in [m0, m1) by micro_m
  *       for each unit of the panel (a group of K), for each fold of the unit
  *         acc = init(); for each body of the fold: acc = steps(acc); total = fold(acc, total)

@@ -58,17 +58,18 @@ class Cli(unittest.TestCase):
             self.assertIsInstance(record, dict)
         return found
 
-    def run_bench(self, *args):
+    def run_bench(self, *args, rounds=1):
         """bench by one thread.  On a busy machine a limit may come out too low, which it says."""
-        command = self.command('bench', *args, '--threads', '1', '--repeat', '1')
+        command = self.command('bench', *args, '--threads', '1', '--repeat', str(rounds))
         done = subprocess.run(command, env=self.env, text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, check=False, timeout=300)
         good = done.returncode == 0 or (done.returncode == 1 and WRONG in done.stderr)
         self.assertTrue(good, f'{command}\n{done.stdout}\n{done.stderr}')
         return done
 
-    def bench(self, *args):
-        return [json.loads(line) for line in self.run_bench(*args, '--json').stdout.splitlines()]
+    def bench(self, *args, rounds=1):
+        done = self.run_bench(*args, '--json', rounds=rounds)
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def fails(self, code, sentence, *args):
         """It exits with `code` and one sentence that holds `sentence`; stdout stays empty."""

@@ -72,15 +72,10 @@ static tw_status compile(compiled *c, runner how) {
                             .xq_stride = geometry.xq_stride,
                             .xmeta_stride = geometry.xmeta_stride};
     if (how == RUN_MACHINE) return record_kernel(c);
-    tw_str ir = {0}, object = {0};
-    /* LLVM verifies the IR where it is to be printed. */
+    tw_str object = {0};
     tw_status status =
-        tw_template_compile(c->tmpl, &c->problem, &c->config, &c->target, TW_CODE_IR, &ir);
-    if (status == TW_OK)
-        status = tw_template_compile(c->tmpl, &c->problem, &c->config, &c->target, TW_CODE_OBJECT,
-                                     &object);
+        tw_template_compile(c->tmpl, &c->problem, &c->config, &c->target, TW_CODE_OBJECT, &object);
     if (status == TW_OK) status = link_kernel(c, &object);
-    tw_str_free(&ir);
     tw_str_free(&object);
     return status;
 }

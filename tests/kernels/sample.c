@@ -98,9 +98,10 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     /* Large tiles take long to compile: one in eight. */
     p.M = 256;
     int64_t most = seed % 8 ? 12 : 64;
-    for (int tries = 0; tries < 4000; tries++) {
+    streams = streams && tw_target_isa(target)->vector_registers == 32;
+    for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
-        if (streams && tries < 3000 && !out->streams) continue;
+        if (streams && !out->streams) continue;
         if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;
     }

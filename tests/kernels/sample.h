@@ -44,7 +44,8 @@ void samples_free(samples *s);
 
 /* false for combinations that are no problem (the fields' own rules). */
 bool sample_problem(const sample *s, tw_problem *out);
-/* A legal config for a kernel of this sample: a guess for few or many rows, or any of the space. */
+/* A legal config for a kernel of this sample: a guess for few or many rows, any of the space, or
+ * any with streams, on targets whose registers allow them. */
 bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *target,
                    const tw_problem *problem, uint64_t seed, tw_config *out);
 /* Pairs of values that are possible together and do not occur. */

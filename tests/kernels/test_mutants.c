@@ -31,6 +31,15 @@ static void compile_guess(compiled *c, const tw_problem *p, tw_isa isa, int64_t 
         fail_msg("%s", tw_error_message());
 }
 
+static void compile_forced(compiled *c, const tw_problem *p, tw_isa isa, const char *text) {
+    tw_target target = target_of(isa);
+    tw_config config;
+    if (tw_config_parse(text, &config) != TW_OK ||
+        compiled_init(c, tw_template_find("cpu.int_gemm"), p, &config, &target, RUN_MACHINE) !=
+            TW_OK)
+        fail_msg("%s: %s", text, tw_error_message());
+}
+
 /* ---- views ---- */
 
 typedef struct mutant {
@@ -405,15 +414,18 @@ static void test_operations(void **state) {
     static const struct {
         const char *problem;
         tw_isa isa;
+        const char *config; /* of cpu.int_gemm; NULL: the guess */
     } rows[] = {
-        {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f16", TW_ISA_avx2},
-        {"M=8,N=87,K=94,w=i5,g=32,s=f16,a=i8g32,y=bf16,act=silu", TW_ISA_avx512vnni},
-        {"M=8,N=87,K=94,x=bf16,w=u8,g=16,s=f16,z=value,a=i8z,y=f16", TW_ISA_avx2},
-        {"M=8,N=87,K=94,w=u2,g=64,s=f16,z=code,a=i8", TW_ISA_portable},
-        {"M=8,N=87,K=94,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu", TW_ISA_avx2},
-        {"M=8,N=87,K=94,x=f16,w=u3,g=64,s=bf16,z=value,y=bf16", TW_ISA_avx512},
-        {"M=8,N=87,K=94,x=bf16,w=i4,g=32,s=f16,y=bf16", TW_ISA_avx512bf16},
-        {"M=8,N=87,K=94,x=f16,w=bf16", TW_ISA_portable},
+        {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f16", TW_ISA_avx2, NULL},
+        {"M=8,N=87,K=94,w=i5,g=32,s=f16,a=i8g32,y=bf16,act=silu", TW_ISA_avx512vnni, NULL},
+        {"M=8,N=87,K=94,x=bf16,w=u8,g=16,s=f16,z=value,a=i8z,y=f16", TW_ISA_avx2, NULL},
+        {"M=8,N=87,K=94,w=u2,g=64,s=f16,z=code,a=i8", TW_ISA_portable, NULL},
+        {"M=8,N=87,K=94,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu", TW_ISA_avx2, NULL},
+        {"M=8,N=87,K=94,x=f16,w=u3,g=64,s=bf16,z=value,y=bf16", TW_ISA_avx512, NULL},
+        {"M=8,N=87,K=94,x=bf16,w=i4,g=32,s=f16,y=bf16", TW_ISA_avx512bf16, NULL},
+        {"M=8,N=87,K=94,x=f16,w=bf16", TW_ISA_portable, NULL},
+        {"M=8,N=128,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f32", TW_ISA_avx512vnni,
+         "mm3 mn64 bm6 bn512 st2"},
     };
     score all = {0, 0};
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
@@ -422,7 +434,10 @@ static void test_operations(void **state) {
         compiled c;
         score s = {0, 0};
         judges_init(&j, &p);
-        compile_guess(&c, &p, rows[i].isa, p.M, RUN_MACHINE);
+        if (rows[i].config)
+            compile_forced(&c, &p, rows[i].isa, rows[i].config);
+        else
+            compile_guess(&c, &p, rows[i].isa, p.M, RUN_MACHINE);
         assert_false(notice(&j, &c));
         c.machine->most_steps = 4 * c.machine->steps + 1000;
         if (print_survivors) fprintf(stderr, "%s\n", rows[i].problem);

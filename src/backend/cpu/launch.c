@@ -111,9 +111,9 @@ static int64_t grid(const matmul_job *job) {
 /* Halves block_n where that ends the slowest thread's share earlier: with few rows the columns are
  * all there is to split, and a last round that half of the threads sit out costs a full one. */
 static void balance(matmul_job *job, int32_t threads) {
-    int64_t micro = tile_columns(&job->kernel->config), best = job->columns;
+    int64_t tile = tile_columns(&job->kernel->config), best = job->columns;
     double least = 0;
-    for (int64_t columns = best;; columns = tw_round_up(columns / 2, micro)) {
+    for (int64_t columns = best;; columns = tw_round_up(columns / 2, tile)) {
         job->columns = columns;
         int64_t rounds = tw_ceil_div(grid(job), threads);
         double macs = (double)columns * (double)job->rows * (double)job->kernel->K;
@@ -122,16 +122,16 @@ static void balance(matmul_job *job, int32_t threads) {
             least = time;
             best = columns;
         }
-        if (columns <= micro) break;
+        if (columns <= tile) break;
     }
     job->columns = best;
 }
 
 static void matmul(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args) {
     const tw_config *c = &kernel->config;
-    int64_t micro_n = tile_columns(c), whole = tw_round_up(kernel->N, micro_n);
+    int64_t tile = tile_columns(c), whole = tw_round_up(kernel->N, tile);
     matmul_job job = {kernel, args, tw_min(unit_rows(c), args->M), whole, 0};
-    if (c->block_n) job.columns = tw_min(tw_round_up(c->block_n, micro_n), whole);
+    if (c->block_n) job.columns = tw_min(tw_round_up(c->block_n, tile), whole);
     job.tiles_m = tw_ceil_div(args->M, job.rows);
     if (threads) balance(&job, tw_threads_count(threads));
     tw_threads_run(threads, matmul_task, &job, (size_t)grid(&job));
