@@ -95,15 +95,19 @@ static void set_blocks(const tw_target *target, const tw_problem *problem, tw_co
     c->block_n = (int32_t)tw_round_up(tw_min(columns, 256), c->micro_n);
 }
 
-/* Where weights come from memory, two streams, each a half of a thread's share: four gain more on
- * some processors, but take twice as long to compile. */
-static void set_streams(const tw_target *target, const tw_problem *problem, tw_config *c) {
+/* Where weights come from memory: two streams, each a half of a thread's share (four gain more on
+ * some processors, but take twice as long to compile); where registers are too few, prefetching,
+ * which costs only those a third that have more. */
+static void set_reading(const tw_target *target, const tw_problem *problem, tw_config *c) {
+    if (problem->M > COLD_ROWS || tw_problem_weight_bytes(problem) < COLD_BYTES) return;
     int64_t share = tw_ceil_div(problem->N, tw_max(1, target->threads));
     tw_config wide = *c;
     wide.streams = 2;
     wide.block_n = (int32_t)tw_min(tw_round_up(share, (int64_t)2 * TW_PANEL_ROWS), FAR_BLOCK);
-    bool memory = problem->M <= COLD_ROWS && tw_problem_weight_bytes(problem) >= COLD_BYTES;
-    if (memory && !tw_gemm_reject(target, problem, &wide)) *c = wide;
+    if (!tw_gemm_reject(target, problem, &wide))
+        *c = wide;
+    else if (tw_target_isa(target)->vector_bytes < 64)
+        c->prefetch = 64;
 }
 
 void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_inner_loop *loop,
@@ -114,7 +118,7 @@ void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_
             tw_config c = {.micro_m = tw_gemm_space[0].values[i],
                            .micro_n = tw_gemm_space[1].values[j]};
             set_blocks(target, problem, &c);
-            set_streams(target, problem, &c);
+            set_reading(target, problem, &c);
             if (tw_gemm_reject(target, problem, &c)) continue;
             double cost = tw_gemm_cost(target, problem, &c, loop);
             if (best > 0 && cost >= best) continue;
