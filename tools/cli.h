@@ -25,7 +25,7 @@ typedef struct cli_args {
     bool json, help;
 
     cli_sizes m;
-    const char *scheme, *kernel, *config, *out, *tensor, *cache;
+    const char *scheme, *kernel, *config, *out, *tensor, *cache, *fixtures;
     double budget_s;
     int64_t threads, repeat, unused_days, max_mb;
     int weights; /* place in "cold|hot", from 1 */

@@ -4,6 +4,7 @@
 #include "autotune/workload.h"
 #include "src/base/status.h"
 #include "tools/commands.h"
+#include "tools/fixtures.h"
 #include "tools/input.h"
 #include "tools/out.h"
 #include "tools/subject.h"
@@ -121,6 +122,16 @@ static int run(const cli_args *args) {
     verification v = {.args = args};
     tw_config config;
     input in;
+    if (args->fixtures) {
+        if (!args->word_count) return fixtures_verify(args->fixtures, args->json);
+        out_error("verify: \"%s\", --fixtures takes no device and no problem", args->words[0]);
+        return CLI_USAGE;
+    }
+    if (args->word_count < 2) {
+        out_error("verify: %s is missing (or --fixtures DIR)",
+                  args->word_count ? "MODEL|PROBLEM|@FILE" : "DEV");
+        return CLI_USAGE;
+    }
     int code = input_forced(args, &v.forced, &config);
     if (!code) code = input_open(args->words[1], args, INPUT_ROWS, &in);
     if (code) return code;
@@ -147,6 +158,8 @@ static const cli_option options[] = {
     CLI_ROW("--kernel", TEXT, kernel, "K", "this kernel alone"),
     CLI_ROW("--config", TEXT, config, "C", "at this config instead of the kernel's guess"),
     CLI_ROW("--full", FLAG, full, "", "all rows of M, not 8 of them, first and last included"),
+    CLI_ROW("--fixtures", TEXT, fixtures, "DIR",
+            "instead: recorded cases of other projects' quantization, every bit of them"),
     CLI_ROW_THREADS,
     CLI_ROW_JSON,
     CLI_ROW_HELP,
@@ -154,7 +167,7 @@ static const cli_option options[] = {
 
 const cli_command cmd_verify = {
     .name = "verify",
-    .words = "DEV MODEL|PROBLEM|@FILE",
+    .words = "[DEV] [MODEL|PROBLEM|@FILE]",
     .summary = "Every kernel that takes a problem, checked against the oracle",
     .about =
         "The oracle dequantizes in f32 and adds in double, on the same codes.  Data is generated "
@@ -164,7 +177,8 @@ const cli_command cmd_verify = {
         "nmse is the largest of a row.  Exit code 1 when any kernel disagrees.",
     .examples = "  tilewright verify cpu M=7,N=100,K=1000,w=u4,g=128,s=f16,z=code,a=i8\n"
                 "  tilewright verify cpu:avx2 model.gguf --m 1,33\n"
-                "  tilewright verify cpu M=512,N=576,K=576,w=i8,a=i8 --kernel cpu.int_gemm --full",
+                "  tilewright verify cpu M=512,N=576,K=576,w=i8,a=i8 --kernel cpu.int_gemm --full\n"
+                "  tilewright verify --fixtures tests/data/torchao",
     .options = options,
     .option_count = TW_COUNT(options),
     .run = run,

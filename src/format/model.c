@@ -122,6 +122,7 @@ void tw_model_close(tw_model *model) {
     free(model->files);
     free(model->tensors);
     free(model->linears);
+    free(model->metadata);
     free(model->strings);
     free(model->by_name);
     free(model);
@@ -142,6 +143,16 @@ int32_t tw_model_tensor_count(const tw_model *model) { return model->tensor_coun
 
 const tw_model_tensor *tw_model_tensor_at(const tw_model *model, int32_t index) {
     return index >= 0 && index < model->tensor_count ? &model->tensors[index].info : NULL;
+}
+
+const void *tw_model_data(const tw_model *model, int32_t index) {
+    return index >= 0 && index < model->tensor_count ? model->tensors[index].data : NULL;
+}
+
+int32_t tw_model_metadata_count(const tw_model *model) { return model->metadata_count; }
+
+const tw_model_text *tw_model_metadata_at(const tw_model *model, int32_t index) {
+    return index >= 0 && index < model->metadata_count ? &model->metadata[index] : NULL;
 }
 
 int32_t tw_model_find(const tw_model *model, const char *name) {

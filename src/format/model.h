@@ -67,6 +67,16 @@ int32_t tw_model_tensor_count(const tw_model *model);
 const tw_model_tensor *tw_model_tensor_at(const tw_model *model, int32_t index);
 /* -1 for a name that no tensor has. */
 int32_t tw_model_find(const tw_model *model, const char *name);
+/* The tensor's bytes as they lie in the file, in its own element type; NULL outside [0, count). */
+const void *tw_model_data(const tw_model *model, int32_t index);
+
+/* Texts that a safetensors file says of itself (__metadata__), in the file's order. */
+typedef struct tw_model_text {
+    const char *key, *value;
+} tw_model_text;
+int32_t tw_model_metadata_count(const tw_model *model);
+/* NULL outside [0, count). */
+const tw_model_text *tw_model_metadata_at(const tw_model *model, int32_t index);
 
 /* ---- linear layers -------------------------------------------------------------------------- */
 

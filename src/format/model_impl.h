@@ -66,10 +66,11 @@ struct tw_model {
     tw_model_file *files;
     tw_tensor_entry *tensors;
     tw_linear_entry *linears;
+    tw_model_text *metadata;
     char **strings;                  /* owned text behind the pointers above */
     const tw_tensor_entry **by_name; /* sorted, once all tensors are in */
     int32_t file_count, file_capacity, tensor_count, tensor_capacity, linear_count, linear_capacity,
-        string_count, string_capacity;
+        metadata_count, metadata_capacity, string_count, string_capacity;
 };
 
 /* ---- filling a model (model.c, files.c) ---- */

@@ -92,14 +92,23 @@ static tw_status read_record(const char *label, const char *key, const json_t *v
 }
 
 /* The format wants strings, and a file with anything else is no safetensors file. */
-static tw_status check_metadata(const char *label, json_t *metadata) {
+static tw_status take_metadata(tw_model *model, const char *label, json_t *metadata) {
     const char *key;
     json_t *value;
     if (!json_is_object(metadata))
         return tw_fail(TW_FORMAT, "%s: __metadata__: expected an object", label);
-    json_object_foreach(metadata, key, value) if (!json_is_string(value)) return tw_fail(
-        TW_FORMAT, "%s: __metadata__: '%s': expected a string", label,
-        tw_show(key, strlen(key)).text);
+    json_object_foreach(metadata, key, value) {
+        tw_model_text text;
+        if (!json_is_string(value))
+            return tw_fail(TW_FORMAT, "%s: __metadata__: '%s': expected a string", label,
+                           tw_show(key, strlen(key)).text);
+        TW_TRY(tw_grow(&model->metadata, model->metadata_count, &model->metadata_capacity,
+                       sizeof *model->metadata));
+        TW_TRY(tw_model_keep(model, key, strlen(key), &text.key));
+        TW_TRY(
+            tw_model_keep(model, json_string_value(value), json_string_length(value), &text.value));
+        model->metadata[model->metadata_count++] = text;
+    }
     return TW_OK;
 }
 
@@ -119,7 +128,7 @@ static tw_status place(tw_model *model, int32_t file, const uint8_t *data, uint6
     uint64_t at = 0;
     json_object_foreach(header, key, value) {
         if (!strcmp(key, "__metadata__"))
-            TW_TRY(check_metadata(label, value));
+            TW_TRY(take_metadata(model, label, value));
         else
             TW_TRY(read_record(label, key, value, &records[count++]));
     }

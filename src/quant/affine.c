@@ -1,0 +1,158 @@
+/* See affine.h.  torch computes f16 and bf16 operations in f32 and rounds each result. */
+#include "src/quant/affine.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "src/base/status.h"
+#include "src/core/dtype.h"
+#include "src/core/problem.h"
+
+/* What an operation whose result has this dtype gives. */
+static float rounded(tw_dtype dtype, float value) {
+    uint32_t bits;
+    if (dtype == TW_F32) return value;
+    tw_float_set(&bits, dtype, 0, value);
+    return tw_float_get(&bits, dtype, 0);
+}
+
+/* The dtype of an operation on two tensors. */
+static tw_dtype promoted(tw_dtype a, tw_dtype b) { return a == b ? a : TW_F32; }
+
+static float smallest_normal(tw_dtype dtype) { return dtype == TW_F16 ? 0x1p-14f : FLT_MIN; }
+
+static tw_status check(const tw_affine *a) {
+    if (a->N < 1 || a->N > TW_MAX_DIM || a->K < 1 || a->K > TW_MAX_DIM)
+        return tw_fail(TW_INVALID, "x: shape [%lld,%lld], both must be from 1 to %d",
+                       (long long)a->N, (long long)a->K, TW_MAX_DIM);
+    if (a->group_n < 1 || a->group_k < 1)
+        return tw_fail(TW_INVALID, "group: %lldx%lld, both must be at least 1",
+                       (long long)a->group_n, (long long)a->group_k);
+    if (!tw_dtype_is_real(a->x))
+        return tw_fail(TW_INVALID, "x: dtype %s, expected f32, f16 or bf16", tw_dtype_name(a->x));
+    if (!tw_dtype_is_real(a->scale))
+        return tw_fail(TW_INVALID, "scales: dtype %s, expected f32, f16 or bf16",
+                       tw_dtype_name(a->scale));
+    if (!tw_dtype_is_int(a->code))
+        return tw_fail(TW_INVALID, "codes: dtype %s, expected an integer dtype",
+                       tw_dtype_name(a->code));
+    if (a->qmin >= a->qmax || a->qmin < tw_dtype_min(a->code) || a->qmax > tw_dtype_max(a->code))
+        return tw_fail(TW_INVALID, "qmin, qmax: %d to %d, expected a range within %s's %d to %d",
+                       a->qmin, a->qmax, tw_dtype_name(a->code), tw_dtype_min(a->code),
+                       tw_dtype_max(a->code));
+    return TW_OK;
+}
+
+static int64_t groups_k(const tw_affine *a) { return tw_ceil_div(a->K, a->group_k); }
+
+/* The group of an element. */
+static int64_t group_of(const tw_affine *a, int64_t n, int64_t k) {
+    return n / a->group_n * groups_k(a) + k / a->group_k;
+}
+
+/* ---- scales and zeros ---- */
+
+static tw_status find_range(const tw_affine *a, const void *x, int64_t n0, int64_t k0, float *min,
+                            float *max) {
+    *min = *max = 0;
+    for (int64_t n = n0; n < tw_min(a->N, n0 + a->group_n); n++)
+        for (int64_t k = k0; k < tw_min(a->K, k0 + a->group_k); k++) {
+            float v = tw_float_get(x, a->x, n * a->K + k);
+            if (!isfinite(v))
+                return tw_fail(TW_INVALID, "x: %g at [%lld,%lld], must be finite", (double)v,
+                               (long long)n, (long long)k);
+            *min = fminf(*min, v);
+            *max = fmaxf(*max, v);
+        }
+    return TW_OK;
+}
+
+static float choose_scale(const tw_affine *a, tw_mapping mapping, float min, float max) {
+    float codes = (float)(a->qmax - a->qmin);
+    switch (mapping) {
+    case TW_MAPPING_SYMMETRIC: return rounded(a->x, fmaxf(-min, max) / (codes / 2));
+    case TW_MAPPING_SYMMETRIC_NO_CLIP: {
+        float below = rounded(a->x, min / (float)a->qmin);
+        float above = rounded(a->x, max / (float)a->qmax);
+        return below > above ? below : above;
+    }
+    default: return rounded(a->x, rounded(a->x, max - min) / codes);
+    }
+}
+
+static int32_t choose_zero(const tw_affine *a, tw_mapping mapping, float min, float scale) {
+    if (mapping != TW_MAPPING_ASYMMETRIC) return (a->qmax + a->qmin + 1) / 2;
+    float steps = rintf(rounded(a->x, min / scale));
+    float zero = rounded(a->x, (float)a->qmin - steps);
+    return (int32_t)fminf(fmaxf(zero, (float)a->qmin), (float)a->qmax);
+}
+
+tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, double eps, const void *x,
+                           void *scales, int32_t *zeros) {
+    TW_TRY(check(a));
+    if (mapping == TW_MAPPING_SYMMETRIC_NO_CLIP && (!a->qmin || !a->qmax))
+        return tw_fail(TW_INVALID, "qmin, qmax: %d to %d, without clipping neither may be 0",
+                       a->qmin, a->qmax);
+    float least = eps > 0 ? rounded(a->x, (float)eps) : smallest_normal(a->x);
+    for (int64_t n = 0, at = 0; n < a->N; n += a->group_n)
+        for (int64_t k = 0; k < a->K; k += a->group_k, at++) {
+            float min, max;
+            TW_TRY(find_range(a, x, n, k, &min, &max));
+            float scale = fmaxf(choose_scale(a, mapping, min, max), least);
+            zeros[at] = choose_zero(a, mapping, min, scale);
+            tw_float_set(scales, a->scale, at, scale);
+        }
+    return TW_OK;
+}
+
+/* ---- codes ---- */
+
+static int32_t code_of(const tw_affine *a, float x, float scale, int32_t zero) {
+    tw_dtype both = promoted(a->x, a->scale);
+    float steps = 0;
+    if (scale != 0) steps = rintf(rounded(both, x * rounded(a->scale, 1.0f / scale)));
+    float code = rounded(both, steps + (float)zero);
+    if (isnan(code)) return 0; /* 0 times the infinite reciprocal of a tiny f16 scale */
+    return (int32_t)fminf(fmaxf(code, (float)a->qmin), (float)a->qmax);
+}
+
+static uint8_t *row_of(const tw_affine *a, void *codes, int64_t n) {
+    return (uint8_t *)codes + n * (int64_t)tw_dtype_row_bytes(a->code, a->K);
+}
+
+tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scales,
+                             const int32_t *zeros, void *codes) {
+    TW_TRY(check(a));
+    memset(codes, 0, (size_t)a->N * tw_dtype_row_bytes(a->code, a->K));
+    for (int64_t n = 0; n < a->N; n++)
+        for (int64_t k = 0; k < a->K; k++) {
+            int64_t group = group_of(a, n, k);
+            float v = tw_float_get(x, a->x, n * a->K + k);
+            if (isnan(v))
+                return tw_fail(TW_INVALID, "x: %g at [%lld,%lld], must be a number", (double)v,
+                               (long long)n, (long long)k);
+            tw_code_set(
+                row_of(a, codes, n), a->code, k,
+                code_of(a, v, tw_float_get(scales, a->scale, group), zeros ? zeros[group] : 0));
+        }
+    return TW_OK;
+}
+
+tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void *scales,
+                               const int32_t *zeros, void *x) {
+    TW_TRY(check(a));
+    tw_dtype both = promoted(a->x, a->scale);
+    for (int64_t n = 0; n < a->N; n++)
+        for (int64_t k = 0; k < a->K; k++) {
+            int64_t group = group_of(a, n, k);
+            const uint8_t *row =
+                (const uint8_t *)codes + n * (int64_t)tw_dtype_row_bytes(a->code, a->K);
+            float code = rounded(a->x, (float)tw_code_get(row, a->code, k));
+            float zero = rounded(a->x, zeros ? (float)zeros[group] : 0);
+            float v =
+                rounded(both, rounded(a->x, code - zero) * tw_float_get(scales, a->scale, group));
+            tw_float_set(x, a->x, n * a->K + k, v);
+        }
+    return TW_OK;
+}

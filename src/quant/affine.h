@@ -1,0 +1,44 @@
+/* Affine quantization primitives, bit for bit torchao's (0.18): q = round(x / s) + zero, per group.
+ * Formulas: torchao/quantization/quant_primitives.py.  Every operation is rounded in the dtype in
+ * which torch computes it, so the dtypes of x and of the scales are part of the result. */
+#ifndef TW_QUANT_AFFINE_H
+#define TW_QUANT_AFFINE_H
+
+#include "src/base/base.h"
+
+typedef enum tw_mapping {
+    TW_MAPPING_SYMMETRIC,         /* s = max(-min, max) / ((qmax - qmin) / 2) */
+    TW_MAPPING_SYMMETRIC_NO_CLIP, /* s = max(min / qmin, max / qmax): no code is clamped */
+    TW_MAPPING_ASYMMETRIC,        /* s = (max - min) / (qmax - qmin) */
+} tw_mapping;
+
+/* What the three functions below share.  x is [N,K], rows one after another; codes are canonical
+ * rows of N; scales and zeros are [ceil(N / group_n), ceil(K / group_k)], the last group of a row
+ * or column may be short. */
+typedef struct tw_affine {
+    int64_t N, K;
+    int64_t group_n, group_k; /* extents that share one scale, at least 1 */
+    tw_dtype x, scale;        /* f32, f16 or bf16 */
+    tw_dtype code;            /* i1..i8, u1..u8 */
+    int32_t qmin, qmax;       /* within the code's range */
+} tw_affine;
+
+/* Scales and zeros of x's groups, min <= 0 <= max.  The scale is at least eps (eps 0: the smallest
+ * normal number of x's dtype), and is cast last; asymmetric zeros are
+ * clamp(qmin - round(min / s), qmin, qmax), symmetric ones (qmax + qmin + 1) / 2, truncated.
+ * Errors: INVALID (a field of a; NaN or infinity in x; qmax 0 or qmin 0 without clipping). */
+tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, double eps, const void *x,
+                           void *scales, int32_t *zeros);
+/* q = clamp(round(x * (1 / s)) + zero, qmin, qmax), half to even; products in the promoted dtype of
+ * x and scale.  zeros NULL: 0.  Where s is 0 the code is the zero; where 1 / s overflows f16, as
+ * for s below 2^-16, x of 0 becomes code 0, which is what torch's cast of NaN gives.  Pad bits of
+ * codes become 0.
+ * Errors: INVALID (a field of a; NaN in x). */
+tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scales,
+                             const int32_t *zeros, void *codes);
+/* x = (q - zero) * s: the difference in x's dtype, the product in the promoted one.
+ * Errors: INVALID (a field of a). */
+tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void *scales,
+                               const int32_t *zeros, void *x);
+
+#endif

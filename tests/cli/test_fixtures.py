@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""verify --fixtures: recorded cases of torchao's own code, in every bit; a false one is noticed."""
+
+import json
+import os
+import shutil
+import struct
+import unittest
+
+import cli
+
+DATA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'data', 'torchao')
+
+
+def split(path):
+    """The header and the data of a safetensors file."""
+    with open(path, 'rb') as file:
+        size, = struct.unpack('<Q', file.read(8))
+        return json.loads(file.read(size)), bytearray(file.read())
+
+
+class Fixtures(cli.Cli):
+    def verify(self, path, code=0):
+        return self.records('verify', '--fixtures', path, code=code)
+
+    def falsify(self, role, byte=0):
+        """A copy in which one bit of the first case's tensor is another; that case's name."""
+        header, data = split(os.path.join(DATA, 'affine.safetensors'))
+        case = next(k for k, v in header['__metadata__'].items()
+                    if k != 'about' and role in json.loads(v)['out'])
+        tensor = header[json.loads(header['__metadata__'][case])['out'][role]]
+        data[tensor['data_offsets'][0] + byte] ^= 1
+        text = json.dumps(header).encode()
+        with open(self.path('false.safetensors'), 'wb') as file:
+            file.write(struct.pack('<Q', len(text)) + text + data)
+        return case
+
+    def test_every_case_agrees(self):
+        record, = self.verify(DATA)
+        self.assertEqual((record['op'], record['cases'], record['wrong']), ('affine', 420, 0))
+        self.assertIn('420 of 420 cases agree in every bit',
+                      self.run_cli('verify', '--fixtures', DATA).stdout)
+
+    def test_one_file_by_its_path(self):
+        shutil.copy(os.path.join(DATA, 'affine.safetensors'), self.path('other.safetensors'))
+        record, = self.verify(self.path('other.safetensors'))
+        self.assertEqual((record['cases'], record['wrong'], record['first']), (420, 0, None))
+
+    def test_a_false_bit_is_noticed(self):
+        for role in ('scale', 'zero', 'q', 'dq'):
+            case = self.falsify(role)
+            record, = self.verify(self.path('false.safetensors'), code=1)
+            self.assertEqual(record['wrong'], 1)
+            self.assertIn(f'{case}: {role}[0,0] is ', record['first'])
+
+    def test_what_is_no_case(self):
+        header, data = split(os.path.join(DATA, 'affine.safetensors'))
+        case = next(k for k in header['__metadata__'] if k != 'about')
+        good = json.loads(header['__metadata__'][case])
+        for change, sentence in (({'qmin': 'x'}, 'qmin: expected an integer'),
+                                 ({'mapping': 'odd'}, 'mapping: odd, not known'),
+                                 ({'group_k': 7}, 'shapes that do not belong'),
+                                 ({'group_n': 0}, 'shapes that do not belong'),
+                                 ({'code': 'i99'}, 'codes: dtype none'),
+                                 ({'in': {}}, 'in.x: missing'),
+                                 ({'out': {**good['out'], 'q': 'nowhere'}}, 'out.q: expected')):
+            header['__metadata__'] = {case: json.dumps({**good, **change})}
+            text = json.dumps(header).encode()
+            with open(self.path('odd.safetensors'), 'wb') as file:
+                file.write(struct.pack('<Q', len(text)) + text + data)
+            record, = self.verify(self.path('odd.safetensors'), code=1)
+            self.assertIn(sentence, record['first'])
+
+    def test_other_operations_are_counted(self):
+        header, data = split(os.path.join(DATA, 'affine.safetensors'))
+        header['__metadata__'] = {'a': '{"op": "later"}', 'b': 'no JSON', 'about': '{}'}
+        text = json.dumps(header).encode()
+        with open(self.path('later.safetensors'), 'wb') as file:
+            file.write(struct.pack('<Q', len(text)) + text + data)
+        done = self.run_cli('verify', '--fixtures', self.path('later.safetensors'))
+        self.assertEqual(done.stdout, '')
+        self.assertIn('1 cases of operations that are not known here', done.stderr)
+
+    def test_failures(self):
+        self.fails(1, 'nowhere', 'verify', '--fixtures', self.path('nowhere'))
+        self.fails(1, 'no .safetensors file in it', 'verify', '--fixtures', self.folder)
+        self.fails(2, 'takes no device', 'verify', 'cpu', '--fixtures', DATA)
+        self.fails(2, 'MODEL|PROBLEM|@FILE is missing (or --fixtures DIR)', 'verify', 'cpu')
+        self.fails(1, 'bad.safetensors', 'verify', '--fixtures',
+                   self.write('bad.safetensors', 'garbage'))
+
+
+if __name__ == '__main__':
+    unittest.main()

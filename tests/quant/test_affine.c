@@ -1,0 +1,137 @@
+/* Affine primitives: groups that do not divide, rounding by dtype, and what is refused.  That they
+ * are torchao's in every bit, `tilewright verify --fixtures` shows (tests/cli/test_fixtures.py). */
+#include <math.h>
+#include <string.h>
+
+#include "src/base/status.h"
+#include "src/core/dtype.h"
+#include "src/quant/affine.h"
+#include "tests/base/cmocka_all.h"
+
+static const tw_affine base = {.N = 3,
+                               .K = 5,
+                               .group_n = 2,
+                               .group_k = 4,
+                               .x = TW_F32,
+                               .scale = TW_F32,
+                               .code = TW_U4,
+                               .qmin = 0,
+                               .qmax = 15};
+static const float x[15] = {0, 1.5F, 3, -1.5F, 8, 6, 0, 0, 0, -2, 1, 2, 3, 4, -15};
+
+static void check_fails(tw_status status, const char *sentence) {
+    assert_int_equal(status, TW_INVALID);
+    if (!strstr(tw_error_message(), sentence)) fail_msg("%s", tw_error_message());
+}
+
+/* Four groups: 2x4, 2x1, 1x4, 1x1. */
+static void test_short_groups(void **state) {
+    (void)state;
+    float scales[4], back[15];
+    int32_t zeros[4];
+    uint8_t codes[9];
+    assert_int_equal(tw_affine_choose(&base, TW_MAPPING_ASYMMETRIC, 0, x, scales, zeros), TW_OK);
+    const float expected[4] = {7.5F / 15, 10.0F / 15, 4.0F / 15, 1};
+    for (int i = 0; i < 4; i++) assert_true(scales[i] == expected[i]);
+    const int32_t zero[4] = {3, 3, 0, 15};
+    assert_memory_equal(zeros, zero, sizeof zero);
+    assert_int_equal(tw_affine_quantize(&base, x, scales, zeros, codes), TW_OK);
+    assert_int_equal(codes[0], 3 | 6 << 4);
+    assert_int_equal(codes[2], 15); /* 8 in a group of its own; the pad nibble is 0 */
+    assert_int_equal(codes[8], 0);  /* -15 = (0 - 15) * 1 */
+    assert_int_equal(tw_affine_dequantize(&base, codes, scales, zeros, back), TW_OK);
+    assert_true(back[0] == 0 && back[1] == 1.5F && back[2] == 3 && back[3] == -1.5F);
+    assert_true(back[14] == -15);
+}
+
+static void test_symmetric(void **state) {
+    (void)state;
+    tw_affine a = base;
+    float scales[4];
+    int32_t zeros[4];
+    a.code = TW_I4, a.qmin = -8, a.qmax = 7;
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, 0, x, scales, zeros), TW_OK);
+    assert_true(scales[0] == 6 / 7.5F && zeros[0] == 0);
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC_NO_CLIP, 0, x, scales, zeros),
+                     TW_OK);
+    assert_true(scales[0] == 6.0F / 7 && scales[3] == 15.0F / 8);
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, 3.0, x, scales, zeros), TW_OK);
+    assert_true(scales[2] == 3); /* eps */
+    a = base;
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, 0, x, scales, zeros), TW_OK);
+    assert_int_equal(zeros[0], 8);
+}
+
+/* 1 / s is rounded to bf16 before the product, and that to bf16 before it is rounded to a code. */
+static void test_rounding_by_dtype(void **state) {
+    (void)state;
+    tw_affine a = {.N = 1,
+                   .K = 1,
+                   .group_n = 1,
+                   .group_k = 1,
+                   .x = TW_BF16,
+                   .scale = TW_BF16,
+                   .code = TW_I8,
+                   .qmin = -128,
+                   .qmax = 127};
+    uint16_t value, scale;
+    int8_t code;
+    int32_t zero = 0;
+    tw_float_set(&value, TW_BF16, 0, 10.0625F);
+    tw_float_set(&scale, TW_BF16, 0, 0.1F);
+    assert_int_equal(tw_affine_quantize(&a, &value, &scale, &zero, &code), TW_OK);
+    assert_int_equal(code, 100); /* 10.0625 * 10 = 100.625, in bf16 100.5, to even 100 */
+    float wide = tw_float_get(&scale, TW_BF16, 0);
+    a.scale = TW_F32;
+    assert_int_equal(tw_affine_quantize(&a, &value, &wide, &zero, &code), TW_OK);
+    assert_int_equal(code, 101); /* 100.5215... in f32 */
+}
+
+static void test_degenerate(void **state) {
+    (void)state;
+    tw_affine a = base;
+    float zero_scales[4] = {0};
+    int32_t zeros[4] = {5, 5, 5, 5};
+    uint8_t codes[9];
+    assert_int_equal(tw_affine_quantize(&a, x, zero_scales, zeros, codes), TW_OK);
+    assert_int_equal(codes[0], 5 | 5 << 4);
+    float same[15] = {0}, scales[4];
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, 0, same, scales, zeros), TW_OK);
+    assert_true(scales[0] == 0x1p-126F && zeros[0] == 0);
+}
+
+static void test_refuses(void **state) {
+    (void)state;
+    tw_affine a = base;
+    float scales[4] = {1, 1, 1, 1}, bad[15] = {0};
+    int32_t zeros[4] = {0};
+    uint8_t codes[9];
+    a.qmax = 16;
+    check_fails(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, 0, x, scales, zeros),
+                "qmin, qmax: 0 to 16, expected a range within u4's 0 to 15");
+    a = base, a.group_k = 0;
+    check_fails(tw_affine_quantize(&a, x, scales, zeros, codes), "group: 2x0");
+    a = base, a.N = 0;
+    check_fails(tw_affine_dequantize(&a, codes, scales, zeros, bad), "x: shape [0,5]");
+    a = base, a.x = TW_I8;
+    check_fails(tw_affine_quantize(&a, x, scales, zeros, codes), "x: dtype i8");
+    a = base, a.scale = TW_E8M0;
+    check_fails(tw_affine_quantize(&a, x, scales, zeros, codes), "scales: dtype e8m0");
+    a = base, a.code = TW_F16;
+    check_fails(tw_affine_quantize(&a, x, scales, zeros, codes), "codes: dtype f16");
+    check_fails(tw_affine_choose(&base, TW_MAPPING_SYMMETRIC_NO_CLIP, 0, x, scales, zeros),
+                "without clipping neither may be 0");
+    bad[7] = NAN;
+    check_fails(tw_affine_choose(&base, TW_MAPPING_ASYMMETRIC, 0, bad, scales, zeros),
+                "x: nan at [1,2], must be finite");
+    check_fails(tw_affine_quantize(&base, bad, scales, zeros, codes), "x: nan at [1,2]");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_short_groups),      cmocka_unit_test(test_symmetric),
+        cmocka_unit_test(test_rounding_by_dtype), cmocka_unit_test(test_degenerate),
+        cmocka_unit_test(test_refuses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,314 @@
+/* A file's cases, one row of `operations` for each op that they may have. */
+#include "tools/fixtures.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "src/base/status.h"
+#include "src/core/dtype.h"
+#include "src/format/model.h"
+#include "src/quant/affine.h"
+#include "tools/cli.h"
+#include "tools/out.h"
+
+/* One case: what it says, and its tensors. */
+typedef struct fixture {
+    const tw_model *model;
+    const json_t *spec;
+    tw_str wrong; /* where the first difference is; empty while there is none */
+} fixture;
+
+typedef struct fixture_tensor {
+    const char *type; /* "F32", "I8", ... */
+    int64_t rows, columns;
+    const void *data;
+} fixture_tensor;
+
+/* ---- reading a case -------------------------------------------------------------------------- */
+
+static const char *text_of(const fixture *f, const char *key) {
+    const json_t *value = json_object_get(f->spec, key);
+    return json_is_string(value) ? json_string_value(value) : NULL;
+}
+
+static tw_status need_int(const fixture *f, const char *key, int64_t *out) {
+    const json_t *value = json_object_get(f->spec, key);
+    if (!json_is_integer(value)) return tw_fail(TW_FORMAT, "%s: expected an integer", key);
+    *out = json_integer_value(value);
+    return TW_OK;
+}
+
+/* Of a role that the case does not have, data is NULL. */
+static tw_status get_tensor(const fixture *f, const char *side, const char *role,
+                            fixture_tensor *out) {
+    const json_t *name = json_object_get(json_object_get(f->spec, side), role);
+    *out = (fixture_tensor){0};
+    if (!name) return TW_OK;
+    int32_t i = json_is_string(name) ? tw_model_find(f->model, json_string_value(name)) : -1;
+    const tw_model_tensor *t = tw_model_tensor_at(f->model, i);
+    if (!t || t->ndim != 2)
+        return tw_fail(TW_FORMAT, "%s.%s: expected the name of a tensor of two dimensions", side,
+                       role);
+    *out = (fixture_tensor){t->type, t->shape[0], t->shape[1], tw_model_data(f->model, i)};
+    return TW_OK;
+}
+
+static tw_status need_tensor(const fixture *f, const char *side, const char *role,
+                             fixture_tensor *out) {
+    TW_TRY(get_tensor(f, side, role, out));
+    return out->data ? TW_OK : tw_fail(TW_FORMAT, "%s.%s: missing", side, role);
+}
+
+static tw_status real_dtype(const fixture_tensor *t, tw_dtype *out) {
+    *out = !strcmp(t->type, "F32")    ? TW_F32
+           : !strcmp(t->type, "F16")  ? TW_F16
+           : !strcmp(t->type, "BF16") ? TW_BF16
+                                      : TW_NONE;
+    return *out ? TW_OK : tw_fail(TW_FORMAT, "tensor: %s, expected F32, F16 or BF16", t->type);
+}
+
+/* ---- comparing ------------------------------------------------------------------------------- */
+
+/* Remembers the first element that differs. */
+static void differ(fixture *f, const char *role, int64_t row, int64_t column, double ours,
+                   double theirs) {
+    if (f->wrong.size) return;
+    tw_str_add(&f->wrong, "%s[%lld,%lld] is %.9g, expected %.9g", role, (long long)row,
+               (long long)column, ours, theirs);
+}
+
+/* Bit for bit; NaN equals NaN of the same bits only. */
+static void compare_reals(fixture *f, const char *role, tw_dtype dtype, const void *ours,
+                          const fixture_tensor *theirs) {
+    size_t bytes = (size_t)tw_dtype_bits(dtype) / 8;
+    for (int64_t i = 0; i < theirs->rows * theirs->columns; i++) {
+        size_t at = (size_t)i * bytes;
+        if (memcmp((const char *)ours + at, (const char *)theirs->data + at, bytes) != 0)
+            differ(f, role, i / theirs->columns, i % theirs->columns,
+                   (double)tw_float_get(ours, dtype, i),
+                   (double)tw_float_get(theirs->data, dtype, i));
+    }
+}
+
+/* One byte a code in the file, canonical rows of ours. */
+static void compare_codes(fixture *f, const char *role, tw_dtype dtype, const void *ours,
+                          const fixture_tensor *theirs) {
+    size_t row_bytes = tw_dtype_row_bytes(dtype, theirs->columns);
+    for (int64_t n = 0; n < theirs->rows; n++)
+        for (int64_t k = 0; k < theirs->columns; k++) {
+            const uint8_t *byte = (const uint8_t *)theirs->data + n * theirs->columns + k;
+            int32_t expected = tw_dtype_is_signed(dtype) ? (int8_t)*byte : *byte;
+            int32_t code = tw_code_get((const char *)ours + (size_t)n * row_bytes, dtype, k);
+            if (code != expected) differ(f, role, n, k, code, expected);
+        }
+}
+
+static void compare_zeros(fixture *f, const int32_t *ours, const fixture_tensor *theirs) {
+    for (int64_t i = 0; i < theirs->rows * theirs->columns; i++) {
+        int32_t expected;
+        memcpy(&expected, (const char *)theirs->data + 4 * i, sizeof expected);
+        if (ours[i] != expected)
+            differ(f, "zero", i / theirs->columns, i % theirs->columns, ours[i], expected);
+    }
+}
+
+/* ---- operations ------------------------------------------------------------------------------ */
+
+/* What an affine case says and gives. */
+typedef struct affine_case {
+    tw_affine affine;
+    tw_mapping mapping;
+    double eps;
+    fixture_tensor x, scale, zero, q, dq; /* dq may be missing */
+} affine_case;
+
+static tw_status read_mapping(const fixture *f, tw_mapping *out) {
+    static const char *const names[] = {[TW_MAPPING_SYMMETRIC] = "symmetric",
+                                        [TW_MAPPING_SYMMETRIC_NO_CLIP] =
+                                            "symmetric_no_clipping_err",
+                                        [TW_MAPPING_ASYMMETRIC] = "asymmetric"};
+    const char *text = text_of(f, "mapping");
+    for (size_t i = 0; text && i < TW_COUNT(names); i++)
+        if (!strcmp(names[i], text)) {
+            *out = (tw_mapping)i;
+            return TW_OK;
+        }
+    return tw_fail(TW_FORMAT, "mapping: %s, not known", text ? text : "missing");
+}
+
+static tw_status read_affine(const fixture *f, affine_case *c) {
+    tw_affine *a = &c->affine;
+    int64_t qmin = 0, qmax = 0;
+    const char *code = text_of(f, "code");
+    TW_TRY(read_mapping(f, &c->mapping));
+    TW_TRY(need_int(f, "qmin", &qmin));
+    TW_TRY(need_int(f, "qmax", &qmax));
+    TW_TRY(need_int(f, "group_n", &a->group_n));
+    TW_TRY(need_int(f, "group_k", &a->group_k));
+    TW_TRY(need_tensor(f, "in", "x", &c->x));
+    TW_TRY(need_tensor(f, "out", "scale", &c->scale));
+    TW_TRY(need_tensor(f, "out", "zero", &c->zero));
+    TW_TRY(need_tensor(f, "out", "q", &c->q));
+    TW_TRY(get_tensor(f, "out", "dq", &c->dq));
+    TW_TRY(real_dtype(&c->x, &a->x));
+    TW_TRY(real_dtype(&c->scale, &a->scale));
+    a->N = c->x.rows;
+    a->K = c->x.columns;
+    a->code = code ? tw_dtype_parse(code, strlen(code)) : TW_NONE;
+    a->qmin = (int32_t)qmin;
+    a->qmax = (int32_t)qmax;
+    c->eps = json_number_value(json_object_get(f->spec, "eps"));
+    bool fits = a->group_n > 0 && a->group_k > 0 && c->q.rows == a->N && c->q.columns == a->K &&
+                c->scale.rows == tw_ceil_div(a->N, a->group_n) &&
+                c->scale.columns == tw_ceil_div(a->K, a->group_k) &&
+                c->zero.rows == c->scale.rows && c->zero.columns == c->scale.columns &&
+                !strcmp(c->zero.type, "I32") &&
+                (!c->dq.data || (c->dq.rows == a->N && c->dq.columns == a->K));
+    return fits ? TW_OK : tw_fail(TW_FORMAT, "out: shapes that do not belong to x and its groups");
+}
+
+/* Dequantized in the dtype of theirs. */
+static tw_status check_dequantized(fixture *f, const affine_case *c, const void *codes,
+                                   const void *scales, const int32_t *zeros, void *room) {
+    tw_affine a = c->affine;
+    if (!c->dq.data) return TW_OK;
+    TW_TRY(real_dtype(&c->dq, &a.x));
+    TW_TRY(tw_affine_dequantize(&a, codes, scales, zeros, room));
+    compare_reals(f, "dq", a.x, room, &c->dq);
+    return TW_OK;
+}
+
+static tw_status run_affine(fixture *f) {
+    affine_case c = {0};
+    TW_TRY(read_affine(f, &c));
+    size_t count = (size_t)(c.affine.N * c.affine.K);
+    void *scales = calloc(count, 4), *codes = calloc(count, 1), *room = calloc(count, 4);
+    int32_t *zeros = calloc(count, sizeof *zeros);
+    tw_status status = scales && codes && room && zeros ? TW_OK : tw_fail(TW_MEMORY, "no memory");
+    if (status == TW_OK)
+        status = tw_affine_choose(&c.affine, c.mapping, c.eps, c.x.data, scales, zeros);
+    if (status == TW_OK) status = tw_affine_quantize(&c.affine, c.x.data, scales, zeros, codes);
+    if (status == TW_OK) {
+        compare_reals(f, "scale", c.affine.scale, scales, &c.scale);
+        compare_zeros(f, zeros, &c.zero);
+        compare_codes(f, "q", c.affine.code, codes, &c.q);
+        status = check_dequantized(f, &c, codes, scales, zeros, room);
+    }
+    free(scales);
+    free(codes);
+    free(room);
+    free(zeros);
+    return status;
+}
+
+static const struct {
+    const char *name;
+    tw_status (*run)(fixture *f);
+} operations[] = {
+    {"affine", run_affine},
+};
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+enum { OPERATIONS = TW_COUNT(operations) };
+
+typedef struct tally {
+    bool json;
+    int failures, unknown; /* over all files */
+    struct {
+        int cases, wrong;
+        tw_str first; /* the first case that is wrong, and why */
+    } by_operation[OPERATIONS];
+} tally;
+
+static void run_case(tally *t, const tw_model *model, const tw_model_text *text) {
+    json_t *spec = json_loads(text->value, 0, NULL);
+    fixture f = {.model = model, .spec = spec};
+    const char *op = text_of(&f, "op");
+    size_t i = 0;
+    while (i < OPERATIONS && (!op || strcmp(op, operations[i].name) != 0)) i++;
+    if (i == OPERATIONS) {
+        t->unknown += op != NULL;
+    } else {
+        t->by_operation[i].cases++;
+        if (operations[i].run(&f) != TW_OK) tw_str_add(&f.wrong, "%s", tw_error_message());
+        if (f.wrong.size) {
+            tw_str *first = &t->by_operation[i].first;
+            if (!t->by_operation[i].wrong++)
+                tw_str_add(first, "%s: %s", text->key, tw_str_text(&f.wrong));
+        }
+    }
+    tw_str_free(&f.wrong);
+    json_decref(spec);
+}
+
+static void report(tally *t, const char *path) {
+    for (size_t i = 0; i < OPERATIONS; i++) {
+        int cases = t->by_operation[i].cases, wrong = t->by_operation[i].wrong;
+        const char *first = wrong ? tw_str_text(&t->by_operation[i].first) : NULL;
+        if (cases && t->json)
+            out_json(json_pack("{s:s,s:s,s:i,s:i,s:s?}", "file", path, "op", operations[i].name,
+                               "cases", cases, "wrong", wrong, "first", first));
+        else if (cases)
+            out_line("%-7s %s: %s: %d of %d cases agree in every bit%s%s", wrong ? "FAILED" : "ok",
+                     path, operations[i].name, cases - wrong, cases, first ? "\n        " : "",
+                     first ? first : "");
+        t->failures += wrong;
+        tw_str_free(&t->by_operation[i].first);
+        t->by_operation[i].cases = t->by_operation[i].wrong = 0;
+    }
+}
+
+static void run_file(tally *t, const char *path) {
+    tw_model *model;
+    if (tw_model_open(path, NULL, &model) != TW_OK) {
+        out_error("%s", tw_error_message());
+        t->failures++;
+        return;
+    }
+    for (int32_t i = 0; i < tw_model_metadata_count(model); i++)
+        run_case(t, model, tw_model_metadata_at(model, i));
+    report(t, path);
+    tw_model_close(model);
+}
+
+static int is_fixture(const struct dirent *entry) {
+    static const char suffix[] = ".safetensors";
+    size_t size = strlen(entry->d_name), end = sizeof suffix - 1;
+    return size > end && !strcmp(entry->d_name + size - end, suffix);
+}
+
+static int run_folder(tally *t, const char *path) {
+    struct dirent **entries;
+    int count = scandir(path, &entries, is_fixture, alphasort);
+    for (int i = 0; i < count; i++) {
+        tw_str file = {0};
+        tw_str_add(&file, "%s/%s", path, entries[i]->d_name);
+        run_file(t, tw_str_text(&file));
+        tw_str_free(&file);
+        free(entries[i]);
+    }
+    if (count >= 0) free(entries);
+    return count;
+}
+
+int fixtures_verify(const char *path, bool json) {
+    tally t = {.json = json};
+    struct stat info;
+    if (stat(path, &info)) {
+        out_error("%s: %s", path, strerror(errno));
+        return CLI_FAILED;
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        run_file(&t, path);
+    } else if (run_folder(&t, path) < 1) {
+        out_error("%s: no .safetensors file in it", path);
+        return CLI_FAILED;
+    }
+    if (t.unknown)
+        out_note("%d cases of operations that are not known here were left out", t.unknown);
+    return t.failures ? CLI_FAILED : CLI_OK;
+}
