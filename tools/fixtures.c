@@ -117,12 +117,13 @@ static void compare_zeros(fixture *f, const int32_t *ours, const fixture_tensor 
 
 /* ---- operations ------------------------------------------------------------------------------ */
 
-/* What an affine case says and gives. */
+/* What every affine case says, and room for what we make of it. */
 typedef struct affine_case {
     tw_affine affine;
-    tw_mapping mapping;
     double eps;
-    fixture_tensor x, scale, zero, q, dq; /* dq may be missing */
+    fixture_tensor x;
+    void *scales, *codes, *values; /* for N x K elements of any dtype */
+    int32_t *zeros;
 } affine_case;
 
 static tw_status read_mapping(const fixture *f, tw_mapping *out) {
@@ -143,72 +144,160 @@ static tw_status read_affine(const fixture *f, affine_case *c) {
     tw_affine *a = &c->affine;
     int64_t qmin = 0, qmax = 0;
     const char *code = text_of(f, "code");
-    TW_TRY(read_mapping(f, &c->mapping));
     TW_TRY(need_int(f, "qmin", &qmin));
     TW_TRY(need_int(f, "qmax", &qmax));
     TW_TRY(need_int(f, "group_n", &a->group_n));
     TW_TRY(need_int(f, "group_k", &a->group_k));
     TW_TRY(need_tensor(f, "in", "x", &c->x));
-    TW_TRY(need_tensor(f, "out", "scale", &c->scale));
-    TW_TRY(need_tensor(f, "out", "zero", &c->zero));
-    TW_TRY(need_tensor(f, "out", "q", &c->q));
-    TW_TRY(get_tensor(f, "out", "dq", &c->dq));
     TW_TRY(real_dtype(&c->x, &a->x));
-    TW_TRY(real_dtype(&c->scale, &a->scale));
+    if (a->group_n < 1 || a->group_k < 1)
+        return tw_fail(TW_FORMAT, "group_n, group_k: both must be at least 1");
     a->N = c->x.rows;
     a->K = c->x.columns;
     a->code = code ? tw_dtype_parse(code, strlen(code)) : TW_NONE;
     a->qmin = (int32_t)qmin;
     a->qmax = (int32_t)qmax;
     c->eps = json_number_value(json_object_get(f->spec, "eps"));
-    bool fits = a->group_n > 0 && a->group_k > 0 && c->q.rows == a->N && c->q.columns == a->K &&
-                c->scale.rows == tw_ceil_div(a->N, a->group_n) &&
-                c->scale.columns == tw_ceil_div(a->K, a->group_k) &&
-                c->zero.rows == c->scale.rows && c->zero.columns == c->scale.columns &&
-                !strcmp(c->zero.type, "I32") &&
-                (!c->dq.data || (c->dq.rows == a->N && c->dq.columns == a->K));
-    return fits ? TW_OK : tw_fail(TW_FORMAT, "out: shapes that do not belong to x and its groups");
+    size_t count = (size_t)(a->N * a->K) + 1;
+    c->scales = calloc(count, sizeof(float));
+    c->codes = calloc(count, sizeof(float));
+    c->values = calloc(count, sizeof(float));
+    c->zeros = calloc(count, sizeof *c->zeros);
+    bool made = c->scales && c->codes && c->values && c->zeros;
+    return made ? TW_OK : tw_fail(TW_MEMORY, "out of memory for a case");
 }
 
-/* Dequantized in the dtype of theirs. */
-static tw_status check_dequantized(fixture *f, const affine_case *c, const void *codes,
-                                   const void *scales, const int32_t *zeros, void *room) {
+static void free_affine(affine_case *c) {
+    free(c->scales);
+    free(c->codes);
+    free(c->values);
+    free(c->zeros);
+}
+
+/* A tensor with one element for each of x, or for each group. */
+static tw_status like_x(const affine_case *c, const char *side, const char *role, const fixture *f,
+                        fixture_tensor *out) {
+    TW_TRY(need_tensor(f, side, role, out));
+    if (out->rows == c->affine.N && out->columns == c->affine.K) return TW_OK;
+    return tw_fail(TW_FORMAT, "%s.%s: [%lld,%lld], expected x's shape", side, role,
+                   (long long)out->rows, (long long)out->columns);
+}
+
+static tw_status like_groups(const affine_case *c, const char *side, const char *role,
+                             const fixture *f, fixture_tensor *out) {
+    const tw_affine *a = &c->affine;
+    TW_TRY(need_tensor(f, side, role, out));
+    if (out->rows == tw_ceil_div(a->N, a->group_n) && out->columns == tw_ceil_div(a->K, a->group_k))
+        return TW_OK;
+    return tw_fail(TW_FORMAT, "%s.%s: [%lld,%lld], expected one for each group", side, role,
+                   (long long)out->rows, (long long)out->columns);
+}
+
+static tw_status of_type(const fixture_tensor *t, const char *type) {
+    if (!strcmp(t->type, type)) return TW_OK;
+    return tw_fail(TW_FORMAT, "tensor: %s, expected %s", t->type, type);
+}
+
+/* Dequantized in the dtype of theirs, where the case has it. */
+static tw_status check_values(fixture *f, affine_case *c, const fixture_tensor *zero) {
     tw_affine a = c->affine;
-    if (!c->dq.data) return TW_OK;
-    TW_TRY(real_dtype(&c->dq, &a.x));
-    TW_TRY(tw_affine_dequantize(&a, codes, scales, zeros, room));
-    compare_reals(f, "dq", a.x, room, &c->dq);
+    fixture_tensor dq;
+    if (!json_object_get(json_object_get(f->spec, "out"), "dq")) return TW_OK;
+    TW_TRY(like_x(c, "out", "dq", f, &dq));
+    TW_TRY(real_dtype(&dq, &a.x));
+    if (zero)
+        TW_TRY(tw_affine_dequantize_values(&a, c->codes, c->scales, zero->data, c->values));
+    else
+        TW_TRY(tw_affine_dequantize(&a, c->codes, c->scales, c->zeros, c->values));
+    compare_reals(f, "dq", a.x, c->values, &dq);
     return TW_OK;
 }
 
-static tw_status run_affine(fixture *f) {
-    affine_case c = {0};
-    TW_TRY(read_affine(f, &c));
-    size_t count = (size_t)(c.affine.N * c.affine.K);
-    void *scales = calloc(count, 4), *codes = calloc(count, 1), *room = calloc(count, 4);
-    int32_t *zeros = calloc(count, sizeof *zeros);
-    tw_status status = scales && codes && room && zeros ? TW_OK : tw_fail(TW_MEMORY, "no memory");
-    if (status == TW_OK)
-        status = tw_affine_choose(&c.affine, c.mapping, c.eps, c.x.data, scales, zeros);
-    if (status == TW_OK) status = tw_affine_quantize(&c.affine, c.x.data, scales, zeros, codes);
-    if (status == TW_OK) {
-        compare_reals(f, "scale", c.affine.scale, scales, &c.scale);
-        compare_zeros(f, zeros, &c.zero);
-        compare_codes(f, "q", c.affine.code, codes, &c.q);
-        status = check_dequantized(f, &c, codes, scales, zeros, room);
-    }
-    free(scales);
-    free(codes);
-    free(room);
-    free(zeros);
-    return status;
+static tw_status run_affine(fixture *f, affine_case *c) {
+    fixture_tensor scale, zero, q;
+    tw_mapping mapping;
+    TW_TRY(read_mapping(f, &mapping));
+    TW_TRY(like_groups(c, "out", "scale", f, &scale));
+    TW_TRY(like_groups(c, "out", "zero", f, &zero));
+    TW_TRY(like_x(c, "out", "q", f, &q));
+    TW_TRY(of_type(&zero, "I32"));
+    TW_TRY(real_dtype(&scale, &c->affine.scale));
+    TW_TRY(tw_affine_choose(&c->affine, mapping, true, c->eps, c->x.data, c->scales, c->zeros));
+    TW_TRY(tw_affine_quantize(&c->affine, c->x.data, c->scales, c->zeros, c->codes));
+    compare_reals(f, "scale", c->affine.scale, c->scales, &scale);
+    compare_zeros(f, c->zeros, &zero);
+    compare_codes(f, "q", c->affine.code, c->codes, &q);
+    return check_values(f, c, NULL);
+}
+
+/* Their zeros are f32. */
+static tw_status run_choose_no_preserve_zero(fixture *f, affine_case *c) {
+    fixture_tensor scale, zero;
+    tw_mapping mapping;
+    TW_TRY(read_mapping(f, &mapping));
+    TW_TRY(like_groups(c, "out", "scale", f, &scale));
+    TW_TRY(like_groups(c, "out", "zero", f, &zero));
+    TW_TRY(of_type(&zero, "F32"));
+    TW_TRY(real_dtype(&scale, &c->affine.scale));
+    TW_TRY(tw_affine_choose(&c->affine, mapping, false, c->eps, c->x.data, c->scales, c->zeros));
+    for (int64_t i = 0; i < zero.rows * zero.columns; i++)
+        tw_float_set(c->values, TW_F32, i, (float)c->zeros[i]);
+    compare_reals(f, "scale", c->affine.scale, c->scales, &scale);
+    compare_reals(f, "zero", TW_F32, c->values, &zero);
+    return TW_OK;
+}
+
+static tw_status run_affine_float_zero(fixture *f, affine_case *c) {
+    fixture_tensor scale, zero, q;
+    tw_affine *a = &c->affine;
+    TW_TRY(like_groups(c, "out", "scale", f, &scale));
+    TW_TRY(like_groups(c, "out", "zero", f, &zero));
+    TW_TRY(like_x(c, "out", "q", f, &q));
+    TW_TRY(of_type(&zero, scale.type));
+    TW_TRY(real_dtype(&scale, &a->scale));
+    TW_TRY(tw_affine_choose_values(a, c->eps, c->x.data, c->scales, c->zeros));
+    compare_reals(f, "scale", a->scale, c->scales, &scale);
+    compare_reals(f, "zero", a->scale, c->zeros, &zero);
+    TW_TRY(tw_affine_quantize_values(a, c->x.data, c->scales, c->zeros, c->codes));
+    compare_codes(f, "q", a->code, c->codes, &q);
+    return check_values(f, c, &zero);
+}
+
+/* torchao looks at codes that are clamped already, so its mask is 1 everywhere (docs/numerics.md):
+ * theirs may be 1 where ours is 0, nothing else. */
+static void compare_masks(fixture *f, const uint8_t *ours, const fixture_tensor *theirs) {
+    const uint8_t *expected = theirs->data;
+    for (int64_t i = 0; i < theirs->rows * theirs->columns; i++)
+        if (expected[i] > 1 || expected[i] < ours[i])
+            differ(f, "mask", i / theirs->columns, i % theirs->columns, ours[i], expected[i]);
+}
+
+static tw_status run_fake_quantize(fixture *f, affine_case *c) {
+    fixture_tensor scale, zero, y, mask;
+    TW_TRY(like_groups(c, "in", "scale", f, &scale));
+    TW_TRY(like_groups(c, "in", "zero", f, &zero));
+    TW_TRY(like_x(c, "out", "y", f, &y));
+    TW_TRY(like_x(c, "out", "mask", f, &mask));
+    TW_TRY(of_type(&zero, "I32"));
+    TW_TRY(of_type(&mask, "U8"));
+    TW_TRY(of_type(&y, c->x.type));
+    TW_TRY(real_dtype(&scale, &c->affine.scale));
+    memcpy(c->zeros, zero.data, (size_t)(zero.rows * zero.columns) * sizeof *c->zeros);
+    TW_TRY(
+        tw_affine_fake_quantize(&c->affine, c->x.data, scale.data, c->zeros, c->values, c->codes));
+    compare_reals(f, "y", c->affine.x, c->values, &y);
+    compare_masks(f, c->codes, &mask);
+    return TW_OK;
 }
 
 static const struct {
     const char *name;
-    tw_status (*run)(fixture *f);
+    tw_status (*run)(fixture *f, affine_case *c);
 } operations[] = {
     {"affine", run_affine},
+    {"choose_no_preserve_zero", run_choose_no_preserve_zero},
+    {"affine_float_zero", run_affine_float_zero},
+    {"fake_quantize", run_fake_quantize},
 };
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -234,7 +323,11 @@ static void run_case(tally *t, const tw_model *model, const tw_model_text *text)
         t->unknown += op != NULL;
     } else {
         t->by_operation[i].cases++;
-        if (operations[i].run(&f) != TW_OK) tw_str_add(&f.wrong, "%s", tw_error_message());
+        affine_case c = {0};
+        tw_status status = read_affine(&f, &c);
+        if (status == TW_OK) status = operations[i].run(&f, &c);
+        free_affine(&c);
+        if (status != TW_OK) tw_str_add(&f.wrong, "%s", tw_error_message());
         if (f.wrong.size) {
             tw_str *first = &t->by_operation[i].first;
             if (!t->by_operation[i].wrong++)

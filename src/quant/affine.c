@@ -55,7 +55,8 @@ static int64_t group_of(const tw_affine *a, int64_t n, int64_t k) {
 
 static tw_status find_range(const tw_affine *a, const void *x, int64_t n0, int64_t k0, float *min,
                             float *max) {
-    *min = *max = 0;
+    *min = INFINITY;
+    *max = -INFINITY;
     for (int64_t n = n0; n < tw_min(a->N, n0 + a->group_n); n++)
         for (int64_t k = k0; k < tw_min(a->K, k0 + a->group_k); k++) {
             float v = tw_float_get(x, a->x, n * a->K + k);
@@ -88,37 +89,78 @@ static int32_t choose_zero(const tw_affine *a, tw_mapping mapping, float min, fl
     return (int32_t)fminf(fmaxf(zero, (float)a->qmin), (float)a->qmax);
 }
 
-tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, double eps, const void *x,
-                           void *scales, int32_t *zeros) {
+static float least_scale(const tw_affine *a, double eps) {
+    return eps > 0 ? rounded(a->x, (float)eps) : smallest_normal(a->x);
+}
+
+tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve_zero, double eps,
+                           const void *x, void *scales, int32_t *zeros) {
     TW_TRY(check(a));
     if (mapping == TW_MAPPING_SYMMETRIC_NO_CLIP && (!a->qmin || !a->qmax))
         return tw_fail(TW_INVALID, "qmin, qmax: %d to %d, without clipping neither may be 0",
                        a->qmin, a->qmax);
-    float least = eps > 0 ? rounded(a->x, (float)eps) : smallest_normal(a->x);
+    if (mapping != TW_MAPPING_ASYMMETRIC && !preserve_zero)
+        return tw_fail(TW_INVALID, "preserve_zero: false, a symmetric mapping always does");
     for (int64_t n = 0, at = 0; n < a->N; n += a->group_n)
         for (int64_t k = 0; k < a->K; k += a->group_k, at++) {
             float min, max;
             TW_TRY(find_range(a, x, n, k, &min, &max));
-            float scale = fmaxf(choose_scale(a, mapping, min, max), least);
+            if (preserve_zero) min = fminf(min, 0), max = fmaxf(max, 0);
+            float scale = fmaxf(choose_scale(a, mapping, min, max), least_scale(a, eps));
             zeros[at] = choose_zero(a, mapping, min, scale);
             tw_float_set(scales, a->scale, at, scale);
         }
     return TW_OK;
 }
 
+/* The code that a value zero stands for. */
+static float middle(const tw_affine *a) { return (float)(a->qmax + a->qmin + 1) / 2; }
+
+tw_status tw_affine_choose_values(const tw_affine *a, double eps, const void *x, void *scales,
+                                  void *zeros) {
+    TW_TRY(check(a));
+    for (int64_t n = 0, at = 0; n < a->N; n += a->group_n)
+        for (int64_t k = 0; k < a->K; k += a->group_k, at++) {
+            float min, max;
+            TW_TRY(find_range(a, x, n, k, &min, &max));
+            float scale = choose_scale(a, TW_MAPPING_ASYMMETRIC, min, max);
+            scale = fmaxf(scale, least_scale(a, eps));
+            float zero = rounded(a->x, min + rounded(a->x, scale * middle(a)));
+            tw_float_set(scales, a->scale, at, scale);
+            tw_float_set(zeros, a->scale, at, zero);
+        }
+    return TW_OK;
+}
+
 /* ---- codes ---- */
 
-static int32_t code_of(const tw_affine *a, float x, float scale, int32_t zero) {
+/* The code before it is clamped: a whole number, or NaN. */
+static float steps_of(const tw_affine *a, float x, float scale, int32_t zero) {
     tw_dtype both = promoted(a->x, a->scale);
     float steps = 0;
     if (scale != 0) steps = rintf(rounded(both, x * rounded(a->scale, 1.0f / scale)));
-    float code = rounded(both, steps + (float)zero);
-    if (isnan(code)) return 0; /* 0 times the infinite reciprocal of a tiny f16 scale */
+    return rounded(both, steps + (float)zero);
+}
+
+/* NaN is 0 times the infinite reciprocal of a tiny f16 scale. */
+static int32_t clamped(const tw_affine *a, float code) {
+    if (isnan(code)) return 0;
     return (int32_t)fminf(fmaxf(code, (float)a->qmin), (float)a->qmax);
+}
+
+static tw_status get_x(const tw_affine *a, const void *x, int64_t n, int64_t k, float *out) {
+    *out = tw_float_get(x, a->x, n * a->K + k);
+    if (!isnan(*out)) return TW_OK;
+    return tw_fail(TW_INVALID, "x: %g at [%lld,%lld], must be a number", (double)*out, (long long)n,
+                   (long long)k);
 }
 
 static uint8_t *row_of(const tw_affine *a, void *codes, int64_t n) {
     return (uint8_t *)codes + n * (int64_t)tw_dtype_row_bytes(a->code, a->K);
+}
+
+static const uint8_t *const_row_of(const tw_affine *a, const void *codes, int64_t n) {
+    return (const uint8_t *)codes + n * (int64_t)tw_dtype_row_bytes(a->code, a->K);
 }
 
 tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scales,
@@ -128,31 +170,87 @@ tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scal
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
             int64_t group = group_of(a, n, k);
-            float v = tw_float_get(x, a->x, n * a->K + k);
-            if (isnan(v))
-                return tw_fail(TW_INVALID, "x: %g at [%lld,%lld], must be a number", (double)v,
-                               (long long)n, (long long)k);
-            tw_code_set(
-                row_of(a, codes, n), a->code, k,
-                code_of(a, v, tw_float_get(scales, a->scale, group), zeros ? zeros[group] : 0));
+            float v, scale = tw_float_get(scales, a->scale, group);
+            TW_TRY(get_x(a, x, n, k, &v));
+            float code = steps_of(a, v, scale, zeros ? zeros[group] : 0);
+            tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
         }
     return TW_OK;
+}
+
+/* (code - zero) * scale, stored as element [n,k] of x. */
+static void put_value(const tw_affine *a, void *x, int64_t n, int64_t k, int32_t code, int32_t zero,
+                      float scale) {
+    float steps = rounded(a->x, rounded(a->x, (float)code) - rounded(a->x, (float)zero));
+    tw_float_set(x, a->x, n * a->K + k, rounded(promoted(a->x, a->scale), steps * scale));
 }
 
 tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void *scales,
                                const int32_t *zeros, void *x) {
     TW_TRY(check(a));
-    tw_dtype both = promoted(a->x, a->scale);
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
             int64_t group = group_of(a, n, k);
-            const uint8_t *row =
-                (const uint8_t *)codes + n * (int64_t)tw_dtype_row_bytes(a->code, a->K);
-            float code = rounded(a->x, (float)tw_code_get(row, a->code, k));
-            float zero = rounded(a->x, zeros ? (float)zeros[group] : 0);
-            float v =
-                rounded(both, rounded(a->x, code - zero) * tw_float_get(scales, a->scale, group));
-            tw_float_set(x, a->x, n * a->K + k, v);
+            put_value(a, x, n, k, tw_code_get(const_row_of(a, codes, n), a->code, k),
+                      zeros ? zeros[group] : 0, tw_float_get(scales, a->scale, group));
+        }
+    return TW_OK;
+}
+
+tw_status tw_affine_fake_quantize(const tw_affine *a, const void *x, const void *scales,
+                                  const int32_t *zeros, void *y, uint8_t *mask) {
+    TW_TRY(check(a));
+    for (int64_t n = 0; n < a->N; n++)
+        for (int64_t k = 0; k < a->K; k++) {
+            int64_t group = group_of(a, n, k);
+            int32_t zero = zeros ? zeros[group] : 0;
+            float v, scale = tw_float_get(scales, a->scale, group);
+            TW_TRY(get_x(a, x, n, k, &v));
+            float code = steps_of(a, v, scale, zero);
+            mask[n * a->K + k] = code >= (float)a->qmin && code <= (float)a->qmax;
+            put_value(a, y, n, k, clamped(a, code), zero, scale);
+        }
+    return TW_OK;
+}
+
+tw_status tw_affine_fake_quantize_backward(const tw_affine *a, const void *y_gradient,
+                                           const uint8_t *mask, void *x_gradient) {
+    TW_TRY(check(a));
+    for (int64_t i = 0; i < a->N * a->K; i++)
+        tw_float_set(x_gradient, a->x, i, mask[i] ? tw_float_get(y_gradient, a->x, i) : 0);
+    return TW_OK;
+}
+
+/* ---- zeros that are values ---- */
+
+tw_status tw_affine_quantize_values(const tw_affine *a, const void *x, const void *scales,
+                                    const void *zeros, void *codes) {
+    TW_TRY(check(a));
+    tw_dtype both = promoted(a->x, a->scale);
+    memset(codes, 0, (size_t)a->N * tw_dtype_row_bytes(a->code, a->K));
+    for (int64_t n = 0; n < a->N; n++)
+        for (int64_t k = 0; k < a->K; k++) {
+            int64_t group = group_of(a, n, k);
+            float v, scale = tw_float_get(scales, a->scale, group);
+            float zero = tw_float_get(zeros, a->scale, group);
+            TW_TRY(get_x(a, x, n, k, &v));
+            float least = rounded(a->scale, zero - rounded(a->scale, scale * middle(a)));
+            float code = rintf(rounded(both, rounded(both, v - least) / scale));
+            tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
+        }
+    return TW_OK;
+}
+
+tw_status tw_affine_dequantize_values(const tw_affine *a, const void *codes, const void *scales,
+                                      const void *zeros, void *x) {
+    TW_TRY(check(a));
+    for (int64_t n = 0; n < a->N; n++)
+        for (int64_t k = 0; k < a->K; k++) {
+            int64_t group = group_of(a, n, k);
+            float code = (float)tw_code_get(const_row_of(a, codes, n), a->code, k);
+            float steps = rounded(a->x, code - middle(a));
+            float v = rounded(a->x, steps * tw_float_get(scales, a->scale, group));
+            tw_float_set(x, a->x, n * a->K + k, v + tw_float_get(zeros, a->scale, group));
         }
     return TW_OK;
 }

@@ -12,7 +12,7 @@ typedef enum tw_mapping {
     TW_MAPPING_ASYMMETRIC,        /* s = (max - min) / (qmax - qmin) */
 } tw_mapping;
 
-/* What the three functions below share.  x is [N,K], rows one after another; codes are canonical
+/* What the functions below share.  x is [N,K], rows one after another; codes are canonical
  * rows of N; scales and zeros are [ceil(N / group_n), ceil(K / group_k)], the last group of a row
  * or column may be short. */
 typedef struct tw_affine {
@@ -23,12 +23,14 @@ typedef struct tw_affine {
     int32_t qmin, qmax;       /* within the code's range */
 } tw_affine;
 
-/* Scales and zeros of x's groups, min <= 0 <= max.  The scale is at least eps (eps 0: the smallest
- * normal number of x's dtype), and is cast last; asymmetric zeros are
- * clamp(qmin - round(min / s), qmin, qmax), symmetric ones (qmax + qmin + 1) / 2, truncated.
- * Errors: INVALID (a field of a; NaN or infinity in x; qmax 0 or qmin 0 without clipping). */
-tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, double eps, const void *x,
-                           void *scales, int32_t *zeros);
+/* Scales and zeros of x's groups.  preserve_zero: with min <= 0 <= max, so that 0 has a code; else,
+ * asymmetric only, by the least and the largest x themselves.  The scale is at least eps (0: the
+ * smallest normal number of x's dtype), and is cast last; asymmetric zeros are clamp(qmin -
+ * round(min / s), qmin, qmax), symmetric ones (qmax + qmin + 1) / 2, truncated.
+ * Errors: INVALID (a field of a; NaN or infinity in x; qmax 0 or qmin 0 without clipping; a
+ * symmetric mapping that does not preserve zero). */
+tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve_zero, double eps,
+                           const void *x, void *scales, int32_t *zeros);
 /* q = clamp(round(x * (1 / s)) + zero, qmin, qmax), half to even; products in the promoted dtype of
  * x and scale.  zeros NULL: 0.  Where s is 0 the code is the zero; where 1 / s overflows f16, as
  * for s below 2^-16, x of 0 becomes code 0, which is what torch's cast of NaN gives.  Pad bits of
@@ -40,5 +42,27 @@ tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scal
  * Errors: INVALID (a field of a). */
 tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void *scales,
                                const int32_t *zeros, void *x);
+
+/* What dequantizing the codes of x gives, y, in x's dtype; mask [N,K], a byte an element: 1 where
+ * the code was within [qmin, qmax] before it was clamped, else 0.  Errors: as quantizing. */
+tw_status tw_affine_fake_quantize(const tw_affine *a, const void *x, const void *scales,
+                                  const int32_t *zeros, void *y, uint8_t *mask);
+/* The straight-through estimator (Bengio, Leonard, Courville: arXiv:1308.3432): the gradient of y
+ * where the mask is 1, else 0; both in x's dtype. */
+tw_status tw_affine_fake_quantize_backward(const tw_affine *a, const void *y_gradient,
+                                           const uint8_t *mask, void *x_gradient);
+
+/* ---- zeros that are values: x = (q - mid) * s + zero, mid = (qmax + qmin + 1) / 2 ---------------
+ * As tinygemm's int4 kernels have them; zeros in the scales' dtype, [ceil(N / group_n),
+ * ceil(K / group_k)].  Errors: as above. */
+
+/* s = (max - min) / (qmax - qmin), at least eps; zero = min + s * mid. */
+tw_status tw_affine_choose_values(const tw_affine *a, double eps, const void *x, void *scales,
+                                  void *zeros);
+/* q = clamp(round((x - (zero - s * mid)) / s), qmin, qmax) */
+tw_status tw_affine_quantize_values(const tw_affine *a, const void *x, const void *scales,
+                                    const void *zeros, void *codes);
+tw_status tw_affine_dequantize_values(const tw_affine *a, const void *codes, const void *scales,
+                                      const void *zeros, void *x);
 
 #endif

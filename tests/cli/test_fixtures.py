@@ -23,11 +23,12 @@ class Fixtures(cli.Cli):
     def verify(self, path, code=0):
         return self.records('verify', '--fixtures', path, code=code)
 
-    def falsify(self, role, byte=0):
-        """A copy in which one bit of the first case's tensor is another; that case's name."""
-        header, data = split(os.path.join(DATA, 'affine.safetensors'))
-        case = next(k for k, v in header['__metadata__'].items()
-                    if k != 'about' and role in json.loads(v)['out'])
+    def falsify(self, op, role, byte=0):
+        """A copy in which one bit of a tensor of the op's first case is another; its name."""
+        name = 'affine.safetensors' if op == 'affine' else 'float_domain.safetensors'
+        header, data = split(os.path.join(DATA, name))
+        cases = {k: json.loads(v) for k, v in header['__metadata__'].items() if k != 'about'}
+        case = next(k for k, v in cases.items() if v['op'] == op and role in v['out'])
         tensor = header[json.loads(header['__metadata__'][case])['out'][role]]
         data[tensor['data_offsets'][0] + byte] ^= 1
         text = json.dumps(header).encode()
@@ -36,8 +37,9 @@ class Fixtures(cli.Cli):
         return case
 
     def test_every_case_agrees(self):
-        record, = self.verify(DATA)
-        self.assertEqual((record['op'], record['cases'], record['wrong']), ('affine', 420, 0))
+        found = {r['op']: (r['cases'], r['wrong']) for r in self.verify(DATA)}
+        self.assertEqual(found, {'affine': (420, 0), 'affine_float_zero': (105, 0),
+                                 'choose_no_preserve_zero': (105, 0), 'fake_quantize': (105, 0)})
         self.assertIn('420 of 420 cases agree in every bit',
                       self.run_cli('verify', '--fixtures', DATA).stdout)
 
@@ -47,11 +49,16 @@ class Fixtures(cli.Cli):
         self.assertEqual((record['cases'], record['wrong'], record['first']), (420, 0, None))
 
     def test_a_false_bit_is_noticed(self):
-        for role in ('scale', 'zero', 'q', 'dq'):
-            case = self.falsify(role)
-            record, = self.verify(self.path('false.safetensors'), code=1)
-            self.assertEqual(record['wrong'], 1)
-            self.assertIn(f'{case}: {role}[0,0] is ', record['first'])
+        for op, roles in (('affine', ('scale', 'zero', 'q', 'dq')),
+                          ('choose_no_preserve_zero', ('scale', 'zero')),
+                          ('affine_float_zero', ('scale', 'zero', 'q', 'dq')),
+                          ('fake_quantize', ('y', 'mask'))):
+            for role in roles:
+                case = self.falsify(op, role)
+                found = self.verify(self.path('false.safetensors'), code=1)
+                wrong = [r for r in found if r['wrong']]
+                self.assertEqual([(r['op'], r['wrong']) for r in wrong], [(op, 1)])
+                self.assertIn(f'{case}: {role}[0,0] is ', wrong[0]['first'])
 
     def test_what_is_no_case(self):
         header, data = split(os.path.join(DATA, 'affine.safetensors'))
@@ -59,8 +66,9 @@ class Fixtures(cli.Cli):
         good = json.loads(header['__metadata__'][case])
         for change, sentence in (({'qmin': 'x'}, 'qmin: expected an integer'),
                                  ({'mapping': 'odd'}, 'mapping: odd, not known'),
-                                 ({'group_k': 7}, 'shapes that do not belong'),
-                                 ({'group_n': 0}, 'shapes that do not belong'),
+                                 ({'in': {'x': 5}}, 'in.x: expected the name'),
+                                 ({'group_k': 7}, 'expected one for each group'),
+                                 ({'group_n': 0}, 'both must be at least 1'),
                                  ({'code': 'i99'}, 'codes: dtype none'),
                                  ({'in': {}}, 'in.x: missing'),
                                  ({'out': {**good['out'], 'q': 'nowhere'}}, 'out.q: expected')):

@@ -30,7 +30,8 @@ static void test_short_groups(void **state) {
     float scales[4], back[15];
     int32_t zeros[4];
     uint8_t codes[9];
-    assert_int_equal(tw_affine_choose(&base, TW_MAPPING_ASYMMETRIC, 0, x, scales, zeros), TW_OK);
+    assert_int_equal(tw_affine_choose(&base, TW_MAPPING_ASYMMETRIC, true, 0, x, scales, zeros),
+                     TW_OK);
     const float expected[4] = {7.5F / 15, 10.0F / 15, 4.0F / 15, 1};
     for (int i = 0; i < 4; i++) assert_true(scales[i] == expected[i]);
     const int32_t zero[4] = {3, 3, 0, 15};
@@ -50,15 +51,16 @@ static void test_symmetric(void **state) {
     float scales[4];
     int32_t zeros[4];
     a.code = TW_I4, a.qmin = -8, a.qmax = 7;
-    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, 0, x, scales, zeros), TW_OK);
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, true, 0, x, scales, zeros), TW_OK);
     assert_true(scales[0] == 6 / 7.5F && zeros[0] == 0);
-    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC_NO_CLIP, 0, x, scales, zeros),
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC_NO_CLIP, true, 0, x, scales, zeros),
                      TW_OK);
     assert_true(scales[0] == 6.0F / 7 && scales[3] == 15.0F / 8);
-    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, 3.0, x, scales, zeros), TW_OK);
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, true, 3.0, x, scales, zeros),
+                     TW_OK);
     assert_true(scales[2] == 3); /* eps */
     a = base;
-    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, 0, x, scales, zeros), TW_OK);
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, true, 0, x, scales, zeros), TW_OK);
     assert_int_equal(zeros[0], 8);
 }
 
@@ -96,7 +98,8 @@ static void test_degenerate(void **state) {
     assert_int_equal(tw_affine_quantize(&a, x, zero_scales, zeros, codes), TW_OK);
     assert_int_equal(codes[0], 5 | 5 << 4);
     float same[15] = {0}, scales[4];
-    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, 0, same, scales, zeros), TW_OK);
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, true, 0, same, scales, zeros),
+                     TW_OK);
     assert_true(scales[0] == 0x1p-126F && zeros[0] == 0);
 }
 
@@ -107,7 +110,7 @@ static void test_refuses(void **state) {
     int32_t zeros[4] = {0};
     uint8_t codes[9];
     a.qmax = 16;
-    check_fails(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, 0, x, scales, zeros),
+    check_fails(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, true, 0, x, scales, zeros),
                 "qmin, qmax: 0 to 16, expected a range within u4's 0 to 15");
     a = base, a.group_k = 0;
     check_fails(tw_affine_quantize(&a, x, scales, zeros, codes), "group: 2x0");
@@ -119,19 +122,74 @@ static void test_refuses(void **state) {
     check_fails(tw_affine_quantize(&a, x, scales, zeros, codes), "scales: dtype e8m0");
     a = base, a.code = TW_F16;
     check_fails(tw_affine_quantize(&a, x, scales, zeros, codes), "codes: dtype f16");
-    check_fails(tw_affine_choose(&base, TW_MAPPING_SYMMETRIC_NO_CLIP, 0, x, scales, zeros),
+    check_fails(tw_affine_choose(&base, TW_MAPPING_SYMMETRIC_NO_CLIP, true, 0, x, scales, zeros),
                 "without clipping neither may be 0");
     bad[7] = NAN;
-    check_fails(tw_affine_choose(&base, TW_MAPPING_ASYMMETRIC, 0, bad, scales, zeros),
+    check_fails(tw_affine_choose(&base, TW_MAPPING_ASYMMETRIC, true, 0, bad, scales, zeros),
                 "x: nan at [1,2], must be finite");
     check_fails(tw_affine_quantize(&base, bad, scales, zeros, codes), "x: nan at [1,2]");
+}
+
+/* Without 0 in the range: a group from 1 to 2.5 by steps of 0.1. */
+static void test_any_range(void **state) {
+    (void)state;
+    tw_affine a = {.N = 1,
+                   .K = 4,
+                   .group_n = 1,
+                   .group_k = 4,
+                   .x = TW_F32,
+                   .scale = TW_F32,
+                   .code = TW_U4,
+                   .qmin = 0,
+                   .qmax = 15};
+    const float some[4] = {1, 1.5F, 2, 2.5F};
+    float scale, value, back[4];
+    int32_t zero;
+    uint8_t codes[2];
+    assert_int_equal(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, false, 0, some, &scale, &zero),
+                     TW_OK);
+    assert_true(scale == 1.5F / 15 && zero == 0); /* -10 is no code */
+    check_fails(tw_affine_choose(&a, TW_MAPPING_SYMMETRIC, false, 0, some, &scale, &zero),
+                "preserve_zero: false");
+    assert_int_equal(tw_affine_choose_values(&a, 0, some, &scale, &value), TW_OK);
+    assert_true(scale == 1.5F / 15 && fabsf(value - 1.8F) < 1e-6F); /* 1 + 8 * 0.1 */
+    assert_int_equal(tw_affine_quantize_values(&a, some, &scale, &value, codes), TW_OK);
+    assert_int_equal(codes[0], 0 | 5 << 4);
+    assert_int_equal(codes[1], 10 | 15 << 4);
+    assert_int_equal(tw_affine_dequantize_values(&a, codes, &scale, &value, back), TW_OK);
+    for (int i = 0; i < 4; i++) assert_true(fabsf(back[i] - some[i]) < 1e-6F);
+}
+
+static void test_fake_quantize(void **state) {
+    (void)state;
+    tw_affine a = {.N = 1,
+                   .K = 4,
+                   .group_n = 1,
+                   .group_k = 4,
+                   .x = TW_F32,
+                   .scale = TW_F32,
+                   .code = TW_I4,
+                   .qmin = -8,
+                   .qmax = 7};
+    const float some[4] = {0.4F, -8, 7.5F, -9}, scale = 1, gradient[4] = {1, 2, 3, 4};
+    const int32_t zero = 0;
+    float y[4], back[4];
+    uint8_t mask[4];
+    assert_int_equal(tw_affine_fake_quantize(&a, some, &scale, &zero, y, mask), TW_OK);
+    const float expected[4] = {0, -8, 7, -8}, passed[4] = {1, 2, 0, 0};
+    const uint8_t inside[4] = {1, 1, 0, 0}; /* 7.5 to even is 8 */
+    for (int i = 0; i < 4; i++) assert_true(y[i] == expected[i]);
+    assert_memory_equal(mask, inside, sizeof mask);
+    assert_int_equal(tw_affine_fake_quantize_backward(&a, gradient, mask, back), TW_OK);
+    for (int i = 0; i < 4; i++) assert_true(back[i] == passed[i]);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_groups),      cmocka_unit_test(test_symmetric),
         cmocka_unit_test(test_rounding_by_dtype), cmocka_unit_test(test_degenerate),
-        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_refuses),           cmocka_unit_test(test_any_range),
+        cmocka_unit_test(test_fake_quantize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
