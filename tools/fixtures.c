@@ -11,6 +11,7 @@
 #include "src/core/dtype.h"
 #include "src/format/model.h"
 #include "src/quant/affine.h"
+#include "src/quant/float8.h"
 #include "tools/cli.h"
 #include "tools/out.h"
 
@@ -117,7 +118,7 @@ static void compare_zeros(fixture *f, const int32_t *ours, const fixture_tensor 
 
 /* ---- operations ------------------------------------------------------------------------------ */
 
-/* What every affine case says, and room for what we make of it. */
+/* What every case says, and room for what we make of it. */
 typedef struct affine_case {
     tw_affine affine;
     double eps;
@@ -140,12 +141,9 @@ static tw_status read_mapping(const fixture *f, tw_mapping *out) {
     return tw_fail(TW_FORMAT, "mapping: %s, not known", text ? text : "missing");
 }
 
-static tw_status read_affine(const fixture *f, affine_case *c) {
+static tw_status read_case(const fixture *f, affine_case *c) {
     tw_affine *a = &c->affine;
-    int64_t qmin = 0, qmax = 0;
     const char *code = text_of(f, "code");
-    TW_TRY(need_int(f, "qmin", &qmin));
-    TW_TRY(need_int(f, "qmax", &qmax));
     TW_TRY(need_int(f, "group_n", &a->group_n));
     TW_TRY(need_int(f, "group_k", &a->group_k));
     TW_TRY(need_tensor(f, "in", "x", &c->x));
@@ -155,8 +153,6 @@ static tw_status read_affine(const fixture *f, affine_case *c) {
     a->N = c->x.rows;
     a->K = c->x.columns;
     a->code = code ? tw_dtype_parse(code, strlen(code)) : TW_NONE;
-    a->qmin = (int32_t)qmin;
-    a->qmax = (int32_t)qmax;
     c->eps = json_number_value(json_object_get(f->spec, "eps"));
     size_t count = (size_t)(a->N * a->K) + 1;
     c->scales = calloc(count, sizeof(float));
@@ -167,7 +163,16 @@ static tw_status read_affine(const fixture *f, affine_case *c) {
     return made ? TW_OK : tw_fail(TW_MEMORY, "out of memory for a case");
 }
 
-static void free_affine(affine_case *c) {
+static tw_status read_range(const fixture *f, tw_affine *a) {
+    int64_t qmin = 0, qmax = 0;
+    TW_TRY(need_int(f, "qmin", &qmin));
+    TW_TRY(need_int(f, "qmax", &qmax));
+    a->qmin = (int32_t)qmin;
+    a->qmax = (int32_t)qmax;
+    return TW_OK;
+}
+
+static void free_case(affine_case *c) {
     free(c->scales);
     free(c->codes);
     free(c->values);
@@ -216,6 +221,7 @@ static tw_status check_values(fixture *f, affine_case *c, const fixture_tensor *
 static tw_status run_affine(fixture *f, affine_case *c) {
     fixture_tensor scale, zero, q;
     tw_mapping mapping;
+    TW_TRY(read_range(f, &c->affine));
     TW_TRY(read_mapping(f, &mapping));
     TW_TRY(like_groups(c, "out", "scale", f, &scale));
     TW_TRY(like_groups(c, "out", "zero", f, &zero));
@@ -234,6 +240,7 @@ static tw_status run_affine(fixture *f, affine_case *c) {
 static tw_status run_choose_no_preserve_zero(fixture *f, affine_case *c) {
     fixture_tensor scale, zero;
     tw_mapping mapping;
+    TW_TRY(read_range(f, &c->affine));
     TW_TRY(read_mapping(f, &mapping));
     TW_TRY(like_groups(c, "out", "scale", f, &scale));
     TW_TRY(like_groups(c, "out", "zero", f, &zero));
@@ -250,6 +257,7 @@ static tw_status run_choose_no_preserve_zero(fixture *f, affine_case *c) {
 static tw_status run_affine_float_zero(fixture *f, affine_case *c) {
     fixture_tensor scale, zero, q;
     tw_affine *a = &c->affine;
+    TW_TRY(read_range(f, &c->affine));
     TW_TRY(like_groups(c, "out", "scale", f, &scale));
     TW_TRY(like_groups(c, "out", "zero", f, &zero));
     TW_TRY(like_x(c, "out", "q", f, &q));
@@ -274,6 +282,7 @@ static void compare_masks(fixture *f, const uint8_t *ours, const fixture_tensor 
 
 static tw_status run_fake_quantize(fixture *f, affine_case *c) {
     fixture_tensor scale, zero, y, mask;
+    TW_TRY(read_range(f, &c->affine));
     TW_TRY(like_groups(c, "in", "scale", f, &scale));
     TW_TRY(like_groups(c, "in", "zero", f, &zero));
     TW_TRY(like_x(c, "out", "y", f, &y));
@@ -290,6 +299,21 @@ static tw_status run_fake_quantize(fixture *f, affine_case *c) {
     return TW_OK;
 }
 
+static tw_status run_float8(fixture *f, affine_case *c) {
+    const tw_affine *a = &c->affine;
+    tw_float8 f8 = {a->N, a->K, a->group_n, a->group_k, a->x, a->code};
+    fixture_tensor scale, q;
+    TW_TRY(like_groups(c, "out", "scale", f, &scale));
+    TW_TRY(like_x(c, "out", "q", f, &q));
+    TW_TRY(of_type(&scale, "F32"));
+    TW_TRY(of_type(&q, "U8"));
+    TW_TRY(tw_float8_choose(&f8, c->x.data, c->scales));
+    TW_TRY(tw_float8_quantize(&f8, c->x.data, c->scales, c->codes));
+    compare_reals(f, "scale", TW_F32, c->scales, &scale);
+    compare_codes(f, "q", TW_U8, c->codes, &q);
+    return TW_OK;
+}
+
 static const struct {
     const char *name;
     tw_status (*run)(fixture *f, affine_case *c);
@@ -298,6 +322,7 @@ static const struct {
     {"choose_no_preserve_zero", run_choose_no_preserve_zero},
     {"affine_float_zero", run_affine_float_zero},
     {"fake_quantize", run_fake_quantize},
+    {"float8", run_float8},
 };
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -324,9 +349,9 @@ static void run_case(tally *t, const tw_model *model, const tw_model_text *text)
     } else {
         t->by_operation[i].cases++;
         affine_case c = {0};
-        tw_status status = read_affine(&f, &c);
+        tw_status status = read_case(&f, &c);
         if (status == TW_OK) status = operations[i].run(&f, &c);
-        free_affine(&c);
+        free_case(&c);
         if (status != TW_OK) tw_str_add(&f.wrong, "%s", tw_error_message());
         if (f.wrong.size) {
             tw_str *first = &t->by_operation[i].first;
