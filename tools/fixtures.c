@@ -12,6 +12,8 @@
 #include "src/format/model.h"
 #include "src/quant/affine.h"
 #include "src/quant/float8.h"
+#include "src/quant/mx.h"
+#include "src/quant/nvfp4.h"
 #include "tools/cli.h"
 #include "tools/out.h"
 
@@ -50,10 +52,12 @@ static tw_status get_tensor(const fixture *f, const char *side, const char *role
     if (!name) return TW_OK;
     int32_t i = json_is_string(name) ? tw_model_find(f->model, json_string_value(name)) : -1;
     const tw_model_tensor *t = tw_model_tensor_at(f->model, i);
-    if (!t || t->ndim != 2)
-        return tw_fail(TW_FORMAT, "%s.%s: expected the name of a tensor of two dimensions", side,
-                       role);
-    *out = (fixture_tensor){t->type, t->shape[0], t->shape[1], tw_model_data(f->model, i)};
+    if (!t || t->ndim < 1 || t->ndim > 2)
+        return tw_fail(TW_FORMAT, "%s.%s: expected the name of a tensor of one or two dimensions",
+                       side, role);
+    /* A vector is one row. */
+    *out = (fixture_tensor){t->type, t->ndim == 2 ? t->shape[0] : 1, t->shape[t->ndim - 1],
+                            tw_model_data(f->model, i)};
     return TW_OK;
 }
 
@@ -144,7 +148,8 @@ static tw_status read_mapping(const fixture *f, tw_mapping *out) {
 static tw_status read_case(const fixture *f, affine_case *c) {
     tw_affine *a = &c->affine;
     const char *code = text_of(f, "code");
-    TW_TRY(need_int(f, "group_n", &a->group_n));
+    a->group_n = 1;
+    if (json_object_get(f->spec, "group_n")) TW_TRY(need_int(f, "group_n", &a->group_n));
     TW_TRY(need_int(f, "group_k", &a->group_k));
     TW_TRY(need_tensor(f, "in", "x", &c->x));
     TW_TRY(real_dtype(&c->x, &a->x));
@@ -314,6 +319,82 @@ static tw_status run_float8(fixture *f, affine_case *c) {
     return TW_OK;
 }
 
+/* Code k of a canonical row of any dtype of at most 8 bits. */
+static int bits_at(const void *row, tw_dtype dtype, int64_t k) {
+    int bits = tw_dtype_bits(dtype), value = 0;
+    for (int i = 0; i < bits; i++) {
+        int64_t at = k * bits + i;
+        value |= (((const uint8_t *)row)[at / 8] >> at % 8 & 1) << i;
+    }
+    return value;
+}
+
+/* Theirs: one code a byte, or for e2m1 two of them, the first one low, as ours are. */
+static void compare_float_codes(fixture *f, const char *role, tw_dtype dtype, int64_t K,
+                                const void *ours, const fixture_tensor *theirs) {
+    size_t row_bytes = tw_dtype_row_bytes(dtype, K);
+    bool packed = theirs->columns != K;
+    for (int64_t n = 0; n < theirs->rows; n++)
+        for (int64_t k = 0; k < K; k++) {
+            const uint8_t *row = (const uint8_t *)theirs->data + n * theirs->columns;
+            int expected = packed ? bits_at(row, dtype, k) : row[k];
+            int code = bits_at((const char *)ours + (size_t)n * row_bytes, dtype, k);
+            if (code != expected) differ(f, role, n, k, code, expected);
+        }
+}
+
+static tw_status run_mx(fixture *f, affine_case *c) {
+    static const char *const rules[] = {[TW_MX_FLOOR] = "floor",
+                                        [TW_MX_RCEIL] = "rceil",
+                                        [TW_MX_CEIL] = "ceil",
+                                        [TW_MX_EVEN] = "even"};
+    const tw_affine *a = &c->affine;
+    const char *text = text_of(f, "scale_mode");
+    fixture_tensor scale, q;
+    size_t rule = 0;
+    while (rule < TW_COUNT(rules) && (!text || strcmp(rules[rule], text) != 0)) rule++;
+    if (rule == TW_COUNT(rules))
+        return tw_fail(TW_FORMAT, "scale_mode: %s, not known", text ? text : "missing");
+    TW_TRY(like_groups(c, "out", "scale_e8m0", f, &scale));
+    TW_TRY(need_tensor(f, "out", "q", &q));
+    TW_TRY(of_type(&scale, "U8"));
+    TW_TRY(of_type(&q, "U8"));
+    bool packed = a->code == TW_E2M1 && q.columns == a->K / 2;
+    if (a->group_k != TW_MX_GROUP || q.rows != a->N || (q.columns != a->K && !packed))
+        return tw_fail(TW_FORMAT, "group_k, out.q: expected 32, and a code for each of x");
+    TW_TRY(tw_mx_quantize((tw_mx_rule)rule, a->code, a->N, a->K, a->x, c->x.data, c->scales,
+                          c->codes));
+    compare_codes(f, "scale_e8m0", TW_U8, c->scales, &scale);
+    compare_float_codes(f, "q", a->code, a->K, c->codes, &q);
+    return TW_OK;
+}
+
+static tw_status run_nvfp4(fixture *f, affine_case *c) {
+    const tw_affine *a = &c->affine;
+    fixture_tensor scale, q, whole;
+    float tensor_scale = 0;
+    int64_t two_level = 0;
+    TW_TRY(need_int(f, "two_level", &two_level));
+    TW_TRY(like_groups(c, "out", "scale_e4m3", f, &scale));
+    TW_TRY(need_tensor(f, "out", "q", &q));
+    TW_TRY(of_type(&scale, "U8"));
+    TW_TRY(of_type(&q, "U8"));
+    if (a->group_k != TW_NVFP4_GROUP || q.rows != a->N || q.columns != a->K / 2)
+        return tw_fail(TW_FORMAT, "group_k, out.q: expected 16, and two codes a byte");
+    if (two_level) {
+        TW_TRY(need_tensor(f, "out", "tensor_scale", &whole));
+        TW_TRY(of_type(&whole, "F32"));
+        if (whole.rows * whole.columns != 1)
+            return tw_fail(TW_FORMAT, "out.tensor_scale: expected one element");
+        TW_TRY(tw_nvfp4_tensor_scale(a->N * a->K, a->x, c->x.data, &tensor_scale));
+        compare_reals(f, "tensor_scale", TW_F32, &tensor_scale, &whole);
+    }
+    TW_TRY(tw_nvfp4_quantize(a->N, a->K, a->x, c->x.data, tensor_scale, c->scales, c->codes));
+    compare_codes(f, "scale_e4m3", TW_U8, c->scales, &scale);
+    compare_float_codes(f, "q", TW_E2M1, a->K, c->codes, &q);
+    return TW_OK;
+}
+
 static const struct {
     const char *name;
     tw_status (*run)(fixture *f, affine_case *c);
@@ -323,6 +404,8 @@ static const struct {
     {"affine_float_zero", run_affine_float_zero},
     {"fake_quantize", run_fake_quantize},
     {"float8", run_float8},
+    {"mx", run_mx},
+    {"nvfp4", run_nvfp4},
 };
 
 /* ---- files ----------------------------------------------------------------------------------- */

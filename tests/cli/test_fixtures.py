@@ -25,7 +25,8 @@ class Fixtures(cli.Cli):
 
     def falsify(self, op, role, byte=0):
         """A copy in which one bit of a tensor of the op's first case is another; its name."""
-        name = {'affine': 'affine', 'float8': 'float'}.get(op, 'float_domain')
+        name = {'affine': 'affine', 'float8': 'float', 'mx': 'float',
+                'nvfp4': 'float'}.get(op, 'float_domain')
         header, data = split(os.path.join(DATA, name + '.safetensors'))
         cases = {k: json.loads(v) for k, v in header['__metadata__'].items() if k != 'about'}
         case = next(k for k, v in cases.items() if v['op'] == op and role in v['out'])
@@ -40,7 +41,7 @@ class Fixtures(cli.Cli):
         found = {r['op']: (r['cases'], r['wrong']) for r in self.verify(DATA)}
         self.assertEqual(found, {'affine': (420, 0), 'affine_float_zero': (105, 0),
                                  'choose_no_preserve_zero': (105, 0), 'fake_quantize': (105, 0),
-                                 'float8': (62, 0)})
+                                 'float8': (62, 0), 'mx': (120, 0), 'nvfp4': (12, 0)})
         self.assertIn('420 of 420 cases agree in every bit',
                       self.run_cli('verify', '--fixtures', DATA).stdout)
 
@@ -53,7 +54,9 @@ class Fixtures(cli.Cli):
         for op, roles in (('affine', ('scale', 'zero', 'q', 'dq')),
                           ('choose_no_preserve_zero', ('scale', 'zero')),
                           ('affine_float_zero', ('scale', 'zero', 'q', 'dq')),
-                          ('fake_quantize', ('y', 'mask')), ('float8', ('scale', 'q'))):
+                          ('fake_quantize', ('y', 'mask')), ('float8', ('scale', 'q')),
+                          ('mx', ('scale_e8m0', 'q')),
+                          ('nvfp4', ('scale_e4m3', 'q', 'tensor_scale'))):
             for role in roles:
                 case = self.falsify(op, role)
                 found = self.verify(self.path('false.safetensors'), code=1)

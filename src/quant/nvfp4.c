@@ -1,0 +1,63 @@
+/* See nvfp4.h. */
+#include "src/quant/nvfp4.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/base/status.h"
+#include "src/core/dtype.h"
+#include "src/core/problem.h"
+
+/* The smallest normal and the largest number of e4m3, and the largest of e2m1. */
+static const float LEAST_SCALE = 0x1p-6f, MOST_SCALE = 448, MOST_CODE = 6;
+
+/* The largest magnitude of elements [first, first + count). */
+static tw_status find_amax(tw_dtype dtype, const void *x, int64_t first, int64_t count,
+                           float *out) {
+    *out = 0;
+    for (int64_t i = first; i < first + count; i++) {
+        float v = fabsf(tw_float_get(x, dtype, i));
+        if (!isfinite(v))
+            return tw_fail(TW_INVALID, "x: %g at element %lld, must be finite", (double)v,
+                           (long long)i);
+        *out = fmaxf(*out, v);
+    }
+    return TW_OK;
+}
+
+static tw_status check_dtype(tw_dtype dtype) {
+    if (dtype == TW_F32 || dtype == TW_BF16) return TW_OK;
+    return tw_fail(TW_INVALID, "x: dtype %s, expected f32 or bf16", tw_dtype_name(dtype));
+}
+
+tw_status tw_nvfp4_tensor_scale(int64_t count, tw_dtype x_dtype, const void *x, float *out) {
+    float amax;
+    TW_TRY(check_dtype(x_dtype));
+    TW_TRY(find_amax(x_dtype, x, 0, count, &amax));
+    *out = amax / (MOST_SCALE * MOST_CODE);
+    return TW_OK;
+}
+
+tw_status tw_nvfp4_quantize(int64_t N, int64_t K, tw_dtype x_dtype, const void *x,
+                            float tensor_scale, void *scales, void *codes) {
+    TW_TRY(check_dtype(x_dtype));
+    if (N < 1 || N > TW_MAX_DIM || K < 1 || K > TW_MAX_DIM || K % TW_NVFP4_GROUP)
+        return tw_fail(TW_INVALID, "x: shape [%lld,%lld], K must be a multiple of %d", (long long)N,
+                       (long long)K, TW_NVFP4_GROUP);
+    if (!(tensor_scale >= 0 && isfinite(tensor_scale)))
+        return tw_fail(TW_INVALID, "tensor_scale: %g, must be finite and not negative",
+                       (double)tensor_scale);
+    memset(codes, 0, (size_t)(N * K) / 2);
+    for (int64_t group = 0; group < N * K / TW_NVFP4_GROUP; group++) {
+        float amax;
+        TW_TRY(find_amax(x_dtype, x, group * TW_NVFP4_GROUP, TW_NVFP4_GROUP, &amax));
+        float wanted = amax / MOST_CODE;
+        if (tensor_scale > 0) wanted /= tensor_scale;
+        tw_float_set(scales, TW_E4M3, group, fminf(fmaxf(wanted, LEAST_SCALE), MOST_SCALE));
+        float scale = tw_float_get(scales, TW_E4M3, group);
+        float inverse = tensor_scale > 0 ? 1.0f / tensor_scale / scale : 1.0f / scale;
+        for (int64_t i = group * TW_NVFP4_GROUP; i < (group + 1) * TW_NVFP4_GROUP; i++)
+            tw_float_set(codes, TW_E2M1, i, tw_float_get(x, x_dtype, i) * inverse);
+    }
+    return TW_OK;
+}
