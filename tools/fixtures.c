@@ -12,6 +12,7 @@
 #include "src/format/model.h"
 #include "src/quant/affine.h"
 #include "src/quant/float8.h"
+#include "src/quant/floatx.h"
 #include "src/quant/mx.h"
 #include "src/quant/nvfp4.h"
 #include "tools/cli.h"
@@ -148,11 +149,13 @@ static tw_status read_mapping(const fixture *f, tw_mapping *out) {
 static tw_status read_case(const fixture *f, affine_case *c) {
     tw_affine *a = &c->affine;
     const char *code = text_of(f, "code");
-    a->group_n = 1;
-    if (json_object_get(f->spec, "group_n")) TW_TRY(need_int(f, "group_n", &a->group_n));
-    TW_TRY(need_int(f, "group_k", &a->group_k));
     TW_TRY(need_tensor(f, "in", "x", &c->x));
     TW_TRY(real_dtype(&c->x, &a->x));
+    /* Where a case names no group, a row is one. */
+    a->group_n = 1;
+    a->group_k = c->x.columns;
+    if (json_object_get(f->spec, "group_n")) TW_TRY(need_int(f, "group_n", &a->group_n));
+    if (json_object_get(f->spec, "group_k")) TW_TRY(need_int(f, "group_k", &a->group_k));
     if (a->group_n < 1 || a->group_k < 1)
         return tw_fail(TW_FORMAT, "group_n, group_k: both must be at least 1");
     a->N = c->x.rows;
@@ -343,6 +346,32 @@ static void compare_float_codes(fixture *f, const char *role, tw_dtype dtype, in
         }
 }
 
+/* Of floatx cases: scales a row in the dtype of x, where the case has any; one code a byte. */
+static tw_status run_floatx(fixture *f, affine_case *c) {
+    const tw_affine *a = &c->affine;
+    int64_t ebits = 0, mbits = 0;
+    fixture_tensor scale, q;
+    TW_TRY(need_int(f, "ebits", &ebits));
+    TW_TRY(need_int(f, "mbits", &mbits));
+    TW_TRY(get_tensor(f, "out", "scale", &scale));
+    TW_TRY(like_x(c, "out", "q", f, &q));
+    TW_TRY(of_type(&q, "U8"));
+    tw_floatx format = {(int)ebits, (int)mbits};
+    if (ebits < 1 || ebits > 4 || mbits < 1 || mbits > 3)
+        return tw_fail(TW_FORMAT, "ebits, mbits: expected 1 to 4 and 1 to 3");
+    if (scale.data) {
+        if (scale.rows * scale.columns != a->N)
+            return tw_fail(TW_FORMAT, "out.scale: expected one for each row");
+        TW_TRY(of_type(&scale, c->x.type));
+        TW_TRY(tw_floatx_choose(format, a->N, a->K, a->x, c->x.data, c->scales));
+        compare_reals(f, "scale", a->x, c->scales, &scale);
+    }
+    TW_TRY(tw_floatx_quantize(format, a->N, a->K, a->x, c->x.data, scale.data ? c->scales : NULL,
+                              c->codes));
+    compare_codes(f, "q", TW_U8, c->codes, &q);
+    return TW_OK;
+}
+
 static tw_status run_mx(fixture *f, affine_case *c) {
     static const char *const rules[] = {[TW_MX_FLOOR] = "floor",
                                         [TW_MX_RCEIL] = "rceil",
@@ -404,6 +433,8 @@ static const struct {
     {"affine_float_zero", run_affine_float_zero},
     {"fake_quantize", run_fake_quantize},
     {"float8", run_float8},
+    {"floatx", run_floatx},
+    {"floatx_cast", run_floatx},
     {"mx", run_mx},
     {"nvfp4", run_nvfp4},
 };

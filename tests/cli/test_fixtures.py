@@ -26,7 +26,7 @@ class Fixtures(cli.Cli):
     def falsify(self, op, role, byte=0):
         """A copy in which one bit of a tensor of the op's first case is another; its name."""
         name = {'affine': 'affine', 'float8': 'float', 'mx': 'float',
-                'nvfp4': 'float'}.get(op, 'float_domain')
+                'floatx': 'float', 'floatx_cast': 'float', 'nvfp4': 'float'}.get(op, 'float_domain')
         header, data = split(os.path.join(DATA, name + '.safetensors'))
         cases = {k: json.loads(v) for k, v in header['__metadata__'].items() if k != 'about'}
         case = next(k for k, v in cases.items() if v['op'] == op and role in v['out'])
@@ -41,7 +41,8 @@ class Fixtures(cli.Cli):
         found = {r['op']: (r['cases'], r['wrong']) for r in self.verify(DATA)}
         self.assertEqual(found, {'affine': (420, 0), 'affine_float_zero': (105, 0),
                                  'choose_no_preserve_zero': (105, 0), 'fake_quantize': (105, 0),
-                                 'float8': (62, 0), 'mx': (120, 0), 'nvfp4': (12, 0)})
+                                 'float8': (62, 0), 'floatx': (30, 0), 'floatx_cast': (15, 0),
+                                 'mx': (120, 0), 'nvfp4': (12, 0)})
         self.assertIn('420 of 420 cases agree in every bit',
                       self.run_cli('verify', '--fixtures', DATA).stdout)
 
@@ -55,6 +56,7 @@ class Fixtures(cli.Cli):
                           ('choose_no_preserve_zero', ('scale', 'zero')),
                           ('affine_float_zero', ('scale', 'zero', 'q', 'dq')),
                           ('fake_quantize', ('y', 'mask')), ('float8', ('scale', 'q')),
+                          ('floatx', ('scale', 'q')), ('floatx_cast', ('q',)),
                           ('mx', ('scale_e8m0', 'q')),
                           ('nvfp4', ('scale_e4m3', 'q', 'tensor_scale'))):
             for role in roles:
