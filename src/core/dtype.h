@@ -66,6 +66,13 @@ void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value);
 static inline void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value) {
     tw_double_set(data, dtype, i, (double)value);
 }
+/* The number of the dtype that is nearest to value: what an operation with that result gives. */
+static inline float tw_float_round(tw_dtype dtype, float value) {
+    uint32_t bits = 0;
+    if (dtype == TW_F32) return value;
+    tw_float_set(&bits, dtype, 0, value);
+    return tw_float_get(&bits, dtype, 0);
+}
 /* Largest finite value of a float dtype. */
 float tw_float_max(tw_dtype dtype);
 

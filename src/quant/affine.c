@@ -9,14 +9,6 @@
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 
-/* What an operation whose result has this dtype gives. */
-static float rounded(tw_dtype dtype, float value) {
-    uint32_t bits;
-    if (dtype == TW_F32) return value;
-    tw_float_set(&bits, dtype, 0, value);
-    return tw_float_get(&bits, dtype, 0);
-}
-
 /* The dtype of an operation on two tensors. */
 static tw_dtype promoted(tw_dtype a, tw_dtype b) { return a == b ? a : TW_F32; }
 
@@ -72,25 +64,25 @@ static tw_status find_range(const tw_affine *a, const void *x, int64_t n0, int64
 static float choose_scale(const tw_affine *a, tw_mapping mapping, float min, float max) {
     float codes = (float)(a->qmax - a->qmin);
     switch (mapping) {
-    case TW_MAPPING_SYMMETRIC: return rounded(a->x, fmaxf(-min, max) / (codes / 2));
+    case TW_MAPPING_SYMMETRIC: return tw_float_round(a->x, fmaxf(-min, max) / (codes / 2));
     case TW_MAPPING_SYMMETRIC_NO_CLIP: {
-        float below = rounded(a->x, min / (float)a->qmin);
-        float above = rounded(a->x, max / (float)a->qmax);
+        float below = tw_float_round(a->x, min / (float)a->qmin);
+        float above = tw_float_round(a->x, max / (float)a->qmax);
         return below > above ? below : above;
     }
-    default: return rounded(a->x, rounded(a->x, max - min) / codes);
+    default: return tw_float_round(a->x, tw_float_round(a->x, max - min) / codes);
     }
 }
 
 static int32_t choose_zero(const tw_affine *a, tw_mapping mapping, float min, float scale) {
     if (mapping != TW_MAPPING_ASYMMETRIC) return (a->qmax + a->qmin + 1) / 2;
-    float steps = rintf(rounded(a->x, min / scale));
-    float zero = rounded(a->x, (float)a->qmin - steps);
+    float steps = rintf(tw_float_round(a->x, min / scale));
+    float zero = tw_float_round(a->x, (float)a->qmin - steps);
     return (int32_t)fminf(fmaxf(zero, (float)a->qmin), (float)a->qmax);
 }
 
 static float least_scale(const tw_affine *a, double eps) {
-    return eps > 0 ? rounded(a->x, (float)eps) : smallest_normal(a->x);
+    return eps > 0 ? tw_float_round(a->x, (float)eps) : smallest_normal(a->x);
 }
 
 tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve_zero, double eps,
@@ -125,7 +117,7 @@ tw_status tw_affine_choose_values(const tw_affine *a, double eps, const void *x,
             TW_TRY(find_range(a, x, n, k, &min, &max));
             float scale = choose_scale(a, TW_MAPPING_ASYMMETRIC, min, max);
             scale = fmaxf(scale, least_scale(a, eps));
-            float zero = rounded(a->x, min + rounded(a->x, scale * middle(a)));
+            float zero = tw_float_round(a->x, min + tw_float_round(a->x, scale * middle(a)));
             tw_float_set(scales, a->scale, at, scale);
             tw_float_set(zeros, a->scale, at, zero);
         }
@@ -138,8 +130,8 @@ tw_status tw_affine_choose_values(const tw_affine *a, double eps, const void *x,
 static float steps_of(const tw_affine *a, float x, float scale, int32_t zero) {
     tw_dtype both = promoted(a->x, a->scale);
     float steps = 0;
-    if (scale != 0) steps = rintf(rounded(both, x * rounded(a->scale, 1.0f / scale)));
-    return rounded(both, steps + (float)zero);
+    if (scale != 0) steps = rintf(tw_float_round(both, x * tw_float_round(a->scale, 1.0f / scale)));
+    return tw_float_round(both, steps + (float)zero);
 }
 
 /* NaN is 0 times the infinite reciprocal of a tiny f16 scale. */
@@ -181,8 +173,9 @@ tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scal
 /* (code - zero) * scale, stored as element [n,k] of x. */
 static void put_value(const tw_affine *a, void *x, int64_t n, int64_t k, int32_t code, int32_t zero,
                       float scale) {
-    float steps = rounded(a->x, rounded(a->x, (float)code) - rounded(a->x, (float)zero));
-    tw_float_set(x, a->x, n * a->K + k, rounded(promoted(a->x, a->scale), steps * scale));
+    float steps =
+        tw_float_round(a->x, tw_float_round(a->x, (float)code) - tw_float_round(a->x, (float)zero));
+    tw_float_set(x, a->x, n * a->K + k, tw_float_round(promoted(a->x, a->scale), steps * scale));
 }
 
 tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void *scales,
@@ -234,8 +227,9 @@ tw_status tw_affine_quantize_values(const tw_affine *a, const void *x, const voi
             float v, scale = tw_float_get(scales, a->scale, group);
             float zero = tw_float_get(zeros, a->scale, group);
             TW_TRY(get_x(a, x, n, k, &v));
-            float least = rounded(a->scale, zero - rounded(a->scale, scale * middle(a)));
-            float code = rintf(rounded(both, rounded(both, v - least) / scale));
+            float least =
+                tw_float_round(a->scale, zero - tw_float_round(a->scale, scale * middle(a)));
+            float code = rintf(tw_float_round(both, tw_float_round(both, v - least) / scale));
             tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
         }
     return TW_OK;
@@ -248,8 +242,8 @@ tw_status tw_affine_dequantize_values(const tw_affine *a, const void *codes, con
         for (int64_t k = 0; k < a->K; k++) {
             int64_t group = group_of(a, n, k);
             float code = (float)tw_code_get(const_row_of(a, codes, n), a->code, k);
-            float steps = rounded(a->x, code - middle(a));
-            float v = rounded(a->x, steps * tw_float_get(scales, a->scale, group));
+            float steps = tw_float_round(a->x, code - middle(a));
+            float v = tw_float_round(a->x, steps * tw_float_get(scales, a->scale, group));
             tw_float_set(x, a->x, n * a->K + k, v + tw_float_get(zeros, a->scale, group));
         }
     return TW_OK;

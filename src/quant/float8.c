@@ -35,11 +35,8 @@ tw_status tw_float8_choose(const tw_float8 *f, const void *x, float *scales) {
                                (long long)n, (long long)k);
             *amax = fmaxf(*amax, fabsf(v));
         }
-    for (int64_t i = 0; i < tw_ceil_div(f->N, f->group_n) * groups_k; i++) {
-        uint32_t bits;
-        tw_float_set(&bits, f->x, 0, scales[i] / tw_float_max(f->code));
-        scales[i] = tw_float_get(&bits, f->x, 0);
-    }
+    for (int64_t i = 0; i < tw_ceil_div(f->N, f->group_n) * groups_k; i++)
+        scales[i] = tw_float_round(f->x, scales[i] / tw_float_max(f->code));
     return TW_OK;
 }
 

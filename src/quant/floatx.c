@@ -29,13 +29,6 @@ int tw_floatx_code(tw_floatx f, float v) {
     return sign | (units + ((exponent - 1 - least) << f.mbits));
 }
 
-static float rounded(tw_dtype dtype, float value) {
-    uint32_t bits;
-    if (dtype == TW_F32) return value;
-    tw_float_set(&bits, dtype, 0, value);
-    return tw_float_get(&bits, dtype, 0);
-}
-
 static tw_status check(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, const void *x) {
     if (f.ebits < 1 || f.ebits > 4 || f.mbits < 1 || f.mbits > 3)
         return tw_fail(TW_INVALID, "format: e%dm%d, expected e1..e4 and m1..m3", f.ebits, f.mbits);
@@ -58,7 +51,7 @@ tw_status tw_floatx_choose(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, 
                            void *scales) {
     TW_TRY(check(f, N, K, x_dtype, x));
     for (int64_t n = 0; n < N; n++) {
-        float amax = rounded(x_dtype, 1e-12F);
+        float amax = tw_float_round(x_dtype, 1e-12F);
         for (int64_t k = 0; k < K; k++)
             amax = fmaxf(amax, fabsf(tw_float_get(x, x_dtype, n * K + k)));
         tw_float_set(scales, x_dtype, n, amax / tw_floatx_max(f));
