@@ -152,7 +152,7 @@ static const char *const problems[] = {
 
 static void test_inner_loops(void **state) {
     (void)state;
-    static const tw_isa isas[] = {TW_ISA_avx2, TW_ISA_avx512vnni};
+    static const tw_isa isas[] = {TW_ISA_avx2, TW_ISA_avxvnni, TW_ISA_avx512vnni};
     int touching = 0;
     for (size_t i = 0; i < TW_COUNT(problems); i++)
         for (size_t k = 0; k < TW_COUNT(isas); k++) {
