@@ -130,18 +130,22 @@ static void test_refuses(void **state) {
     check_fails(tw_affine_quantize(&base, bad, scales, zeros, codes), "x: nan at [1,2]");
 }
 
+static tw_affine group_of_four(tw_dtype code, int32_t qmin, int32_t qmax) {
+    return (tw_affine){.N = 1,
+                       .K = 4,
+                       .group_n = 1,
+                       .group_k = 4,
+                       .x = TW_F32,
+                       .scale = TW_F32,
+                       .code = code,
+                       .qmin = qmin,
+                       .qmax = qmax};
+}
+
 /* Without 0 in the range: a group from 1 to 2.5 by steps of 0.1. */
 static void test_any_range(void **state) {
     (void)state;
-    tw_affine a = {.N = 1,
-                   .K = 4,
-                   .group_n = 1,
-                   .group_k = 4,
-                   .x = TW_F32,
-                   .scale = TW_F32,
-                   .code = TW_U4,
-                   .qmin = 0,
-                   .qmax = 15};
+    tw_affine a = group_of_four(TW_U4, 0, 15);
     const float some[4] = {1, 1.5F, 2, 2.5F};
     float scale, value, back[4];
     int32_t zero;
@@ -162,15 +166,7 @@ static void test_any_range(void **state) {
 
 static void test_fake_quantize(void **state) {
     (void)state;
-    tw_affine a = {.N = 1,
-                   .K = 4,
-                   .group_n = 1,
-                   .group_k = 4,
-                   .x = TW_F32,
-                   .scale = TW_F32,
-                   .code = TW_I4,
-                   .qmin = -8,
-                   .qmax = 7};
+    tw_affine a = group_of_four(TW_I4, -8, 7);
     const float some[4] = {0.4F, -8, 7.5F, -9}, scale = 1, gradient[4] = {1, 2, 3, 4};
     const int32_t zero = 0;
     float y[4], back[4];
