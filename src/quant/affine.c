@@ -8,6 +8,7 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
+#include "src/quant/check.h"
 
 /* The dtype of an operation on two tensors. */
 static tw_dtype promoted(tw_dtype a, tw_dtype b) { return a == b ? a : TW_F32; }
@@ -15,14 +16,9 @@ static tw_dtype promoted(tw_dtype a, tw_dtype b) { return a == b ? a : TW_F32; }
 static float smallest_normal(tw_dtype dtype) { return dtype == TW_F16 ? 0x1p-14f : FLT_MIN; }
 
 static tw_status check(const tw_affine *a) {
-    if (a->N < 1 || a->N > TW_MAX_DIM || a->K < 1 || a->K > TW_MAX_DIM)
-        return tw_fail(TW_INVALID, "x: shape [%lld,%lld], both must be from 1 to %d",
-                       (long long)a->N, (long long)a->K, TW_MAX_DIM);
-    if (a->group_n < 1 || a->group_k < 1)
-        return tw_fail(TW_INVALID, "group: %lldx%lld, both must be at least 1",
-                       (long long)a->group_n, (long long)a->group_k);
-    if (!tw_dtype_is_real(a->x))
-        return tw_fail(TW_INVALID, "x: dtype %s, expected f32, f16 or bf16", tw_dtype_name(a->x));
+    tw_status st = tw_check_x(a->N, a->K, a->x);
+    if (st == TW_OK) st = tw_check_group(a->group_n, a->group_k);
+    if (st != TW_OK) return st;
     if (!tw_dtype_is_real(a->scale))
         return tw_fail(TW_INVALID, "scales: dtype %s, expected f32, f16 or bf16",
                        tw_dtype_name(a->scale));

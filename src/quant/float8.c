@@ -6,16 +6,12 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
+#include "src/quant/check.h"
 
 static tw_status check(const tw_float8 *f) {
-    if (f->N < 1 || f->N > TW_MAX_DIM || f->K < 1 || f->K > TW_MAX_DIM)
-        return tw_fail(TW_INVALID, "x: shape [%lld,%lld], both must be from 1 to %d",
-                       (long long)f->N, (long long)f->K, TW_MAX_DIM);
-    if (f->group_n < 1 || f->group_k < 1)
-        return tw_fail(TW_INVALID, "group: %lldx%lld, both must be at least 1",
-                       (long long)f->group_n, (long long)f->group_k);
-    if (!tw_dtype_is_real(f->x))
-        return tw_fail(TW_INVALID, "x: dtype %s, expected f32, f16 or bf16", tw_dtype_name(f->x));
+    tw_status st = tw_check_x(f->N, f->K, f->x);
+    if (st == TW_OK) st = tw_check_group(f->group_n, f->group_k);
+    if (st != TW_OK) return st;
     if (f->code != TW_E4M3 && f->code != TW_E5M2)
         return tw_fail(TW_INVALID, "codes: dtype %s, expected e4m3 or e5m2",
                        tw_dtype_name(f->code));

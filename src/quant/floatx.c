@@ -5,7 +5,7 @@
 
 #include "src/base/status.h"
 #include "src/core/dtype.h"
-#include "src/core/problem.h"
+#include "src/quant/check.h"
 
 static int bias_of(tw_floatx f) { return (1 << (f.ebits - 1)) - 1; }
 
@@ -32,12 +32,8 @@ int tw_floatx_code(tw_floatx f, float v) {
 static tw_status check(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, const void *x) {
     if (f.ebits < 1 || f.ebits > 4 || f.mbits < 1 || f.mbits > 3)
         return tw_fail(TW_INVALID, "format: e%dm%d, expected e1..e4 and m1..m3", f.ebits, f.mbits);
-    if (N < 1 || N > TW_MAX_DIM || K < 1 || K > TW_MAX_DIM)
-        return tw_fail(TW_INVALID, "x: shape [%lld,%lld], both must be from 1 to %d", (long long)N,
-                       (long long)K, TW_MAX_DIM);
-    if (!tw_dtype_is_real(x_dtype))
-        return tw_fail(TW_INVALID, "x: dtype %s, expected f32, f16 or bf16",
-                       tw_dtype_name(x_dtype));
+    tw_status st = tw_check_x(N, K, x_dtype);
+    if (st != TW_OK) return st;
     for (int64_t i = 0; i < N * K; i++) {
         float v = tw_float_get(x, x_dtype, i);
         if (!isfinite(v))
