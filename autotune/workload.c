@@ -41,12 +41,14 @@ static tw_status no_memory(size_t size) {
 enum { COLD_ROWS = 64 };
 enum { UNKNOWN_LLC = 32 << 20, MAX_COLD = 1 << 30 };
 
-/* Twice the last-level cache: one that resists streaming keeps a part of what just exceeds it. */
+/* Eight times the last-level cache: one that resists streaming keeps a part of what it is rotated
+ * over, more of it for some orders of reading than for others.  Of twice its size Zen 5 reads up to
+ * 45 % faster than memory, of eight times at memory's rate in every order. */
 static int64_t cold_bytes(const tw_problem *p, const tw_target *target, tw_weights_state state) {
     bool cold = state == TW_WEIGHTS_COLD || (state == TW_WEIGHTS_AUTO && p->M <= COLD_ROWS);
     if (!cold) return 0;
     int64_t llc = target->l3_bytes ? target->l3_bytes : tw_max(target->l2_bytes, UNKNOWN_LLC);
-    return tw_min(2 * llc, MAX_COLD);
+    return tw_min(8 * llc, MAX_COLD);
 }
 
 /* Kernels read bias as f32, a whole panel of 64. */
