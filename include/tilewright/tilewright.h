@@ -316,7 +316,8 @@ TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t 
 /* y = act(x * w^T + bias).  x [M,K] and y [M,N] may be row-strided (stride[1] == 1); M may be 0.
  * y may not overlap x, but rows of both may lie side by side in one buffer (equal strides).  After
  * prepare() it takes no lock, allocates nothing and compiles nothing (the parallel-for's own lock
- * apart); an M that was not prepared is prepared by guess on first use, and never tuned.
+ * apart); an M that was not prepared is prepared by guess on first use, and never tuned.  Kernels
+ * take up to 80 KiB of stack, of a parallel-for's threads as well.
  * Errors: INVALID; on first use what prepare() fails with; whatever a registered run() returns. */
 TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y);
 

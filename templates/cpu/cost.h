@@ -21,8 +21,8 @@ typedef struct tw_inner_loop {
     int64_t fold_k;
 } tw_inner_loop;
 
-/* Of integer products one axis more: how codes are unpacked. */
-enum { TW_GEMM_AXES = 6, TW_INT_AXES };
+/* Of integer products two axes more: how codes are unpacked, and when. */
+enum { TW_GEMM_AXES = 6, TW_INT_AXES = 8 };
 extern const tw_axis tw_gemm_space[TW_INT_AXES];
 
 /* Estimated nanoseconds on one thread. */

@@ -31,6 +31,7 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     /* Beside the accumulators: dwords, their unpacked codes, x, and what unpacking takes. */
     int unpacking = t->nv * (t->panel.planes + 1) + 4;
     t->holds = vectors + unpacking <= tw_target_isa(g->target)->vector_registers;
+    t->ahead_units = config->ahead / t->panel.unit_k;
 }
 
 int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
@@ -110,6 +111,16 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
     return t->loaded[plane][v].value;
 }
 
+/* Of a vector of unpacked codes; its place from the body's first k. */
+static int64_t strip_at(const tw_gemm *t, int v, int64_t k) {
+    return (k / 4 * t->nv + v) * t->lanes * 4;
+}
+
+tw_val tw_gemm_unpacked(tw_gemm *t, int v, int64_t k) {
+    tw_val at = tw_at(t->g, t->codes[0], strip_at(t, v, k));
+    return tw_load(t->g, tw_i32(t->lanes), at, t->lanes * 4);
+}
+
 /* ---- the walk over K of one tile ---- */
 
 /* A place in the first stream's weights, and the same in the others. */
@@ -131,13 +142,20 @@ static void enter_fold(tw_gemm *t, tw_val x, tw_val bodies, tw_val *acc) {
     t->ops->init(t, acc);
 }
 
+/* Bytes of codes from one body to the next: in the panel, and where they are read. */
+static int64_t panel_step(const tw_gemm *t) {
+    return t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
+}
+static int64_t codes_step(const tw_gemm *t) {
+    return t->ahead_units ? strip_at(t, 0, t->body_k) : panel_step(t);
+}
+
 /* Bodies of one fold: acc from init through steps; bodies is a value because the last unit may be
  * short. */
 static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val bodies,
                         int64_t constant_bodies) {
     tw_ir *g = t->g;
     int count = t->rows * t->nv;
-    int64_t w_step = t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
     if (constant_bodies == 1) {
         enter_body(t, codes, x);
         t->ops->steps(t, acc, 0, t->body_k);
@@ -155,7 +173,7 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
     t->ops->steps(t, acc, 0, t->body_k);
     for (int i = 0; i < count; i++) carried[i] = acc[i];
-    carried[count] = tw_add(g, loop.carried[count], tw_k64(g, w_step));
+    carried[count] = tw_add(g, loop.carried[count], tw_k64(g, codes_step(t)));
     tw_loop_end(g, &loop, carried);
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
 }
@@ -194,16 +212,21 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
     t->meta = tw_add(g, meta, tw_k64(g, p->unit_groups * 4));
 }
 
+/* The tile's codes of a unit in the panel. */
+static tw_val unit_codes(tw_gemm *t, tw_val unit) {
+    const tw_panel *p = &t->panel;
+    int64_t column_bytes = p->planes ? 4 : p->chunk_bytes / TW_PANEL_ROWS;
+    return at_column(t, tw_at(t->g, unit, p->header_bytes), column_bytes);
+}
+
 /* One unit that is one group: its folds, each a run of bodies. */
 static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t constant_bodies,
                       tw_val *total) {
     tw_ir *g = t->g;
     int count = t->carried;
-    int64_t column_bytes = t->panel.chunk_bytes / TW_PANEL_ROWS;
-    if (t->panel.planes) column_bytes = 4;
     t->sub_group = 0;
     in_streams(t, unit, t->header);
-    tw_val codes = at_column(t, tw_at(g, unit, t->panel.header_bytes), column_bytes);
+    tw_val codes = t->ahead_units ? t->unit_strip : unit_codes(t, unit);
     int64_t fold_bodies = t->fold_k / t->body_k;
     tw_val acc[TW_TILE];
     if (t->panel.unit_k <= t->fold_k) {
@@ -222,10 +245,10 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     t->meta = loop.carried[count];
     tw_val left = tw_sub(g, bodies, loop.i), whole = tw_k64(g, fold_bodies);
     tw_val here = tw_select(g, tw_compare(g, TW_IR_SLT, left, whole), left, whole);
-    int64_t w_step = t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
     tw_val fold_x = tw_offset(g, x, tw_mul(g, loop.i, tw_k64(g, t->body_k * t->x_bytes)));
     enter_fold(t, fold_x, here, acc);
-    emit_bodies(t, acc, tw_offset(g, codes, tw_mul(g, loop.i, tw_k64(g, w_step))), fold_x, here, 0);
+    emit_bodies(t, acc, tw_offset(g, codes, tw_mul(g, loop.i, tw_k64(g, codes_step(t)))), fold_x,
+                here, 0);
     fold_totals(t, acc, total);
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = tw_add(g, t->meta, tw_k64(g, 4));
@@ -234,60 +257,146 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     t->meta = loop.carried[count];
 }
 
-static void emit_units(tw_gemm *t, tw_val *total) {
+/* Unit i of the stretch in the strip. */
+static tw_val strip_of(tw_gemm *t, tw_val i) {
+    return tw_offset(t->g, t->strip,
+                     tw_mul(t->g, i, tw_k64(t->g, strip_at(t, 0, t->panel.unit_k))));
+}
+
+static int64_t unit_bodies(const tw_gemm *t) { return t->panel.unit_k / t->body_k; }
+static int64_t last_bodies(const tw_gemm *t) {
+    return t->panel.last_chunks * t->panel.chunk_k / t->body_k;
+}
+
+/* Bodies of unit i, of several: the last may be short. */
+static tw_val bodies_of(tw_gemm *t, tw_val i) {
+    tw_ir *g = t->g;
+    if (unit_bodies(t) == last_bodies(t)) return tw_k64(g, unit_bodies(t));
+    tw_val is_last = tw_compare(g, TW_IR_EQ, i, tw_k64(g, t->panel.units - 1));
+    return tw_select(g, is_last, tw_k64(g, last_bodies(t)), tw_k64(g, unit_bodies(t)));
+}
+
+/* The units of the tile: all of them, or those of a stretch from its first to before its end. */
+static void emit_units(tw_gemm *t, const tw_val *stretch, tw_val *total) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     int count = t->carried;
-    int64_t unit_bodies = p->unit_k / t->body_k,
-            last_bodies = p->last_chunks * p->chunk_k / t->body_k;
     t->meta = tw_k64(g, 0);
+    t->unit_strip = t->strip;
     if (p->units == 1 && p->unit_groups == 1) {
-        emit_unit(t, t->panel_w, t->tile_x, tw_k64(g, last_bodies), last_bodies, total);
+        emit_unit(t, t->panel_w, t->tile_x, tw_k64(g, last_bodies(t)), last_bodies(t), total);
         return;
     }
+    if (stretch) t->meta = tw_mul(g, stretch[0], tw_k64(g, 4));
     tw_val carried[TW_TILE + 1];
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = t->meta;
     tw_loop loop;
-    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_k64(g, p->units), 1, carried, count + 1);
+    tw_val end = stretch ? stretch[1] : tw_k64(g, p->units);
+    tw_val first = stretch ? stretch[0] : tw_k64(g, 0);
+    tw_loop_begin_nonempty(g, &loop, first, end, 1, carried, count + 1);
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
     t->meta = loop.carried[count];
     tw_val unit = tw_offset(g, t->panel_w, tw_mul(g, loop.i, tw_k64(g, p->unit_stride)));
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, loop.i, tw_k64(g, p->unit_k * t->x_bytes)));
-    if (p->unit_groups > 1) {
+    if (stretch) t->unit_strip = strip_of(t, tw_sub(g, loop.i, first));
+    if (p->unit_groups > 1)
         emit_chunk_groups(t, unit, x, total);
-    } else if (unit_bodies == last_bodies) {
-        emit_unit(t, unit, x, tw_k64(g, unit_bodies), unit_bodies, total);
-    } else {
-        tw_val is_last = tw_compare(g, TW_IR_EQ, loop.i, tw_k64(g, p->units - 1));
-        tw_val bodies = tw_select(g, is_last, tw_k64(g, last_bodies), tw_k64(g, unit_bodies));
-        emit_unit(t, unit, x, bodies, 0, total);
-    }
+    else
+        emit_unit(t, unit, x, bodies_of(t, loop.i),
+                  unit_bodies(t) == last_bodies(t) ? unit_bodies(t) : 0, total);
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = t->meta;
     tw_loop_end(g, &loop, carried);
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
 }
 
-static void emit_tile(tw_gemm *t) {
+static void enter_tile(tw_gemm *t, tw_val m) {
     tw_ir *g = t->g;
-    int count = t->rows * t->nv, align = t->lanes * 4;
-    tw_val total[TW_TILE], zero = tw_const_f32(g, t->lanes, 0);
-    for (int i = 0; i < count; i++) {
-        total[i] = zero;
-        if (!t->carried) tw_store(g, zero, slot(t, i), align);
-    }
-    t->tile_x = tw_offset(g, t->xq, tw_mul(g, t->m, tw_k64(g, t->geometry.xq_stride)));
-    t->tile_meta = tw_offset(g, t->xmeta, tw_mul(g, t->m, tw_k64(g, t->geometry.xmeta_stride)));
-    emit_units(t, total);
+    t->m = m;
+    t->tile_x = tw_offset(g, t->xq, tw_mul(g, m, tw_k64(g, t->geometry.xq_stride)));
+    t->tile_meta = tw_offset(g, t->xmeta, tw_mul(g, m, tw_k64(g, t->geometry.xmeta_stride)));
+}
+
+static void load_totals(tw_gemm *t, tw_val *total) {
+    for (int i = 0; i < t->rows * t->nv; i++)
+        total[i] = tw_load(t->g, tw_f32(t->lanes), slot(t, i), t->lanes * 4);
+}
+
+static void store_totals(tw_gemm *t, const tw_val *total) {
+    for (int i = 0; i < t->rows * t->nv; i++) tw_store(t->g, total[i], slot(t, i), t->lanes * 4);
+}
+
+static void emit_tile(tw_gemm *t, tw_val m) {
+    tw_val total[TW_TILE] = {{0}}, zero = tw_const_f32(t->g, t->lanes, 0);
+    for (int i = 0; i < t->rows * t->nv; i++) total[i] = zero;
+    if (!t->carried) store_totals(t, total);
+    enter_tile(t, m);
+    emit_units(t, NULL, total);
     if (t->rows == 1) {
-        for (int i = 0; i < count && !t->carried; i++)
-            total[i] = tw_load(g, tw_f32(t->lanes), slot(t, i), align);
+        if (!t->carried) load_totals(t, total);
         tw_gemm_store_row(t, total);
         return;
     }
-    for (int i = 0; i < count && t->carried; i++) tw_store(g, total[i], slot(t, i), align);
+    if (t->carried) store_totals(t, total);
     tw_gemm_store_tile(t);
+}
+
+/* ---- a column of tiles whose codes are unpacked ahead ---- */
+
+/* Units [first, end) into the strip. */
+static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
+    tw_ir *g = t->g;
+    tw_loop units, bodies;
+    tw_loop_begin_nonempty(g, &units, first, end, 1, NULL, 0);
+    tw_val unit = tw_mul(g, units.i, tw_k64(g, t->panel.unit_stride));
+    tw_val codes = unit_codes(t, tw_offset(g, t->panel_w, unit));
+    tw_val strip = strip_of(t, tw_sub(g, units.i, first));
+    tw_loop_begin_nonempty(g, &bodies, tw_k64(g, 0), bodies_of(t, units.i), 1, NULL, 0);
+    enter_body(t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))), t->tile_x);
+    tw_val to = tw_offset(g, strip, tw_mul(g, bodies.i, tw_k64(g, codes_step(t))));
+    for (int64_t k = 0; k < t->body_k; k += 4)
+        for (int v = 0; v < t->nv; v++)
+            tw_store(g, t->ops->unpack(t, v, k), tw_at(g, to, strip_at(t, v, k)), t->lanes * 4);
+    tw_loop_end(g, &bodies, NULL);
+    tw_loop_end(g, &units, NULL);
+}
+
+/* The next tile of the column, and the slots in which its totals wait. */
+static void begin_tile(tw_gemm *t, tw_loop *over_m, tw_val m0, tw_val slots) {
+    tw_ir *g = t->g;
+    tw_loop_begin(g, over_m, m0, t->m1, t->rows, NULL, 0);
+    enter_tile(t, over_m->i);
+    int64_t row_bytes = (int64_t)t->nv * t->lanes * 4;
+    t->tile = tw_offset(g, slots, tw_mul(g, tw_sub(g, t->m, m0), tw_k64(g, row_bytes)));
+}
+
+static void emit_column_ahead(tw_gemm *t, tw_val m0) {
+    tw_ir *g = t->g;
+    tw_val slots = t->tile, total[TW_TILE] = {{0}}, zero = tw_const_f32(g, t->lanes, 0);
+    tw_loop over_m, over_k;
+    begin_tile(t, &over_m, m0, slots);
+    for (int i = 0; i < t->rows * t->nv; i++) total[i] = zero;
+    store_totals(t, total);
+    tw_loop_end(g, &over_m, NULL);
+
+    tw_val units = tw_k64(g, t->panel.units);
+    tw_loop_begin_nonempty(g, &over_k, tw_k64(g, 0), units, t->ahead_units, NULL, 0);
+    tw_val next = tw_add(g, over_k.i, tw_k64(g, t->ahead_units));
+    tw_val end = tw_select(g, tw_compare(g, TW_IR_SLT, next, units), next, units);
+    tw_val stretch[] = {over_k.i, end};
+    emit_unpacking(t, over_k.i, end);
+    begin_tile(t, &over_m, m0, slots);
+    if (t->carried) load_totals(t, total);
+    emit_units(t, stretch, total);
+    if (t->carried) store_totals(t, total);
+    tw_loop_end(g, &over_m, NULL);
+    tw_loop_end(g, &over_k, NULL);
+
+    begin_tile(t, &over_m, m0, slots);
+    tw_gemm_store_tile(t);
+    tw_loop_end(g, &over_m, NULL);
+    t->tile = slots;
 }
 
 /* Of columns [n0, n1), a multiple of streams of panels, each stream walks an equal part: where the
@@ -320,7 +429,12 @@ void tw_gemm_emit(tw_gemm *t) {
     t->y_stride = FIELD(t, a[0], tw_i64(), y_stride);
     if (t->problem->bias) t->bias = FIELD(t, a[0], tw_ptr(), bias);
     t->m1 = a[2];
-    if (t->rows > 1 || !t->carried) t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
+    if (t->ahead_units) {
+        t->tile = tw_local(g, tw_f32(TW_AHEAD_BYTES / 4));
+        t->strip = tw_local(g, tw_i8(TW_AHEAD_BYTES));
+    } else if (t->rows > 1 || !t->carried) {
+        t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
+    }
     if (t->ops->begin) t->ops->begin(t);
     tw_loop over_n, over_m;
     tw_val end = t->streams > 1 ? begin_streams(t, a[3], a[4]) : a[4];
@@ -329,10 +443,13 @@ void tw_gemm_emit(tw_gemm *t) {
     t->column = tw_and(g, t->n, tw_k64(g, TW_PANEL_ROWS - 1));
     tw_val panel = tw_binary(g, TW_IR_LSHR, t->n, tw_k64(g, 6));
     t->panel_w = tw_offset(g, t->w, tw_mul(g, panel, tw_k64(g, t->panel.panel_stride)));
-    tw_loop_begin(g, &over_m, a[1], a[2], t->config->micro_m, NULL, 0);
-    t->m = over_m.i;
-    emit_tile(t);
-    tw_loop_end(g, &over_m, NULL);
+    if (t->ahead_units) {
+        emit_column_ahead(t, a[1]);
+    } else {
+        tw_loop_begin(g, &over_m, a[1], a[2], t->config->micro_m, NULL, 0);
+        emit_tile(t, over_m.i);
+        tw_loop_end(g, &over_m, NULL);
+    }
     tw_loop_end(g, &over_n, NULL);
     tw_function_end(g);
 }

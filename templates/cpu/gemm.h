@@ -5,7 +5,10 @@
  *     for m in [m0, m1) by micro_m
  *       for each unit of the panel (a group of K), for each fold of the unit
  *         acc = init(); for each body of the fold: acc = steps(acc); total = fold(acc, total)
- *       store(total) */
+ *       store(total)
+ *
+ * With `ahead`, units go in stretches outside the loop over m: each is unpacked once, and totals
+ * wait in slots from one stretch to the next. */
 #ifndef TW_TEMPLATES_CPU_GEMM_H
 #define TW_TEMPLATES_CPU_GEMM_H
 
@@ -13,6 +16,9 @@
 #include "templates/template.h"
 
 enum { TW_TILE = 64, TW_STREAMS = 4 }; /* vectors of accumulators, and streams, at most */
+/* Of the stack, for a stretch of unpacked codes, and as much for the totals of a task's column of
+ * tiles. */
+enum { TW_AHEAD_BYTES = 32 << 10 };
 
 typedef struct tw_gemm tw_gemm;
 
@@ -25,6 +31,9 @@ typedef struct tw_gemm_ops {
     /* Adds the products of K columns [k0, k1) of the body at t->codes, t->x: static bounds within
      * it. */
     void (*steps)(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1);
+    /* Unpacked codes of vector v, four consecutive k from k of the body a lane; NULL: never
+     * unpacked ahead. */
+    tw_val (*unpack)(tw_gemm *t, int v, int64_t k);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
     /* What is left to do to one row of totals before bias and activation; may be NULL. */
@@ -49,6 +58,10 @@ struct tw_gemm {
     tw_val w, xq, xmeta, y, bias, y_stride;
     tw_val m1;
     tw_val tile; /* stack slots of the totals, [rows][nv] vectors; none with one row */
+    /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]
+     * vectors; those of the unit at hand. */
+    int64_t ahead_units;
+    tw_val strip, unit_strip;
     /* where the walk is */
     tw_val m, n;   /* the tile's first row and column */
     tw_val column; /* within its panel */
@@ -95,6 +108,9 @@ tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
 /* The dwords that hold the codes of 4 consecutive k from k, relative to the body, in a plane:
  * loaded again for each of their steps where registers are short, prefetched once. */
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k);
+
+/* What `unpack` gave for the body at hand. */
+tw_val tw_gemm_unpacked(tw_gemm *t, int v, int64_t k);
 
 /* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's
  * stack slots, row by row in a loop, so that the code is as long for twelve rows as for one. */

@@ -177,7 +177,7 @@ static tw_val move_bits(tw_gemm *t, tw_val dword, int from, int to, int count) {
 }
 
 /* The codes of four consecutive k, a byte each, from all planes. */
-static tw_val step_codes(tw_gemm *t, int v, int64_t k) {
+static tw_val unpack(tw_gemm *t, int v, int64_t k) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     tw_val codes = {0};
@@ -190,6 +190,10 @@ static tw_val step_codes(tw_gemm *t, int v, int64_t k) {
         codes = i ? tw_or(g, codes, moved) : moved;
     }
     return codes;
+}
+
+static tw_val step_codes(tw_gemm *t, int v, int64_t k) {
+    return t->ahead_units ? tw_gemm_unpacked(t, v, k) : unpack(t, v, k);
 }
 
 static tw_val x_dword(tw_gemm *t, int row, int64_t k, int64_t dword) {
@@ -309,7 +313,7 @@ static int flush_of(const tw_problem *problem, const tw_config *config) {
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init, steps, fold, finish};
+    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);
@@ -390,9 +394,28 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
                          tw_target_has(target, TW_EXTRA_GFNI);
 }
 
+static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    if (tw_dtype_bits(problem->scheme.weight) == 8)
+        return "ahead unpacks codes, and those of 8 bits are not packed.";
+    if (panel.unit_groups > 1 || c->ahead % panel.unit_k)
+        return "ahead must be a multiple of the group along K.";
+    if (c->ahead >= problem->K + panel.unit_k) return "ahead exceeds the columns of K there are.";
+    if (c->streams) return "ahead unpacks one stream.";
+    if (c->block_m <= c->micro_m) return "ahead needs several tiles in block_m, which share it.";
+    if ((int64_t)c->ahead * c->micro_n > TW_AHEAD_BYTES)
+        return "ahead times micro_n must be at most 32768 codes.";
+    if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
+        return "with ahead, block_m times micro_n must be at most 8192 totals.";
+    return NULL;
+}
+
 static const char *reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
     tw_config rest = *c;
-    rest.bit_matrix = 0;
+    rest.bit_matrix = rest.ahead = 0;
+    const char *why = c->ahead ? reject_ahead(problem, c) : NULL;
+    if (why) return why;
     if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
     if (c->bit_matrix && !tw_target_has(target, TW_EXTRA_GFNI))
         return "bit_matrix needs the target's GFNI.";
@@ -408,5 +431,5 @@ static int64_t chain(const tw_problem *problem) {
 }
 
 const tw_template tw_template_int_gemm = {
-    "cpu.int_gemm", 4,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
+    "cpu.int_gemm", 5,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
     guess,          cost, geometry,           chain,         emit};

@@ -109,10 +109,15 @@ class Usage(cli.Cli):
         for device, a, kernel, config, why in (
                 ('avx2', 'i8', 'int', 'gf1', "bit_matrix needs the target's GFNI"),
                 ('avx512gfni', 'i8', 'int', 'gf2', 'bit_matrix must be 0 or 1'),
-                ('avx512gfni', 'none', 'dq', 'gf1', 'bit_matrix unpacks codes for integer')):
+                ('avx512gfni', 'none', 'dq', 'gf1', 'bit_matrix unpacks codes for integer'),
+                ('avx2', 'none', 'dq', 'ua32', 'ahead unpacks codes for integer'),
+                ('avx2', 'i8', 'int', 'ua48', 'ahead must be a multiple of the group'),
+                ('avx2', 'i8', 'int', 'ua96', 'ahead exceeds the columns of K'),
+                ('avx2', 'i8', 'int', 'bm4 ua32', 'ahead needs several tiles in block_m')):
+            config = config if 'bm' in config else 'bm8 ' + config
             self.fails(1, why, 'dump', f'cpu:{device}', f'M=8,N=64,K=64,w=u4,g=32,s=f16,a={a}',
-                       '--kernel', f'cpu.{kernel}_gemm', '--config',
-                       f'mm4 mn16 bm8 bn64 {config}', '--asm')
+                       '--kernel', f'cpu.{kernel}_gemm', '--config', f'mm4 mn16 bn64 {config}',
+                       '--asm')
         for shape, config, why in (
                 ('N=256', 'mm1 mn64 bm1 bn512 st3', 'streams must be 2 or 4'),
                 ('N=256', 'mm1 mn32 bm1 bn512 st2', 'micro_n must be 64'),

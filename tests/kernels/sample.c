@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/core/dtype.h"
+#include "templates/layouts/panel64.h"
 #include "tests/core/random.h"
 
 static const tw_dtype weights[] = {TW_U1, TW_U2, TW_U3,  TW_U4,  TW_U5,  TW_U6, TW_U7,
@@ -31,9 +32,10 @@ static const int64_t shapes[][2] = {{1, 1},    {1, 64},    {64, 1},    {7, 31}, 
                                     {31, 256}, {64, 257},  {200, 300}, {33, 520},  {5, 777},
                                     {3, 2100}, {128, 512}, {257, 40},  {1024, 33}};
 /* Rows that the config is chosen for; 0: any config of the space; STREAMS: any with streams, where
- * the registers of the target allow one, of so many panels that they divide them. */
-enum { STREAMS = -1, STREAMS_N = 256 };
-static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS};
+ * the registers of the target allow one, of so many panels that they divide them; AHEAD: any that
+ * unpacks ahead, one to three groups in a stretch, where there are codes to unpack. */
+enum { AHEAD = -2, STREAMS = -1, STREAMS_N = 256 };
+static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS, AHEAD};
 
 static const int values[SAMPLE_FIELDS] = {
     [FIELD_WEIGHT] = TW_COUNT(weights),    [FIELD_GROUP] = TW_COUNT(groups),
@@ -86,11 +88,18 @@ static void draw_config(const tw_template *tmpl, uint64_t *state, tw_config *out
     }
 }
 
+static void set_ahead(const tw_problem *problem, uint64_t *state, tw_config *out) {
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    out->streams = 0;
+    out->ahead = (int32_t)(panel.unit_k * random_int(state, 1, 3));
+}
+
 bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *target,
                    const tw_problem *problem, uint64_t seed, tw_config *out) {
     tw_problem p = *problem;
     p.M = config_rows[s->at[FIELD_CONFIG]];
-    bool streams = p.M == STREAMS;
+    bool streams = p.M == STREAMS, ahead = p.M == AHEAD;
     if (p.M > 0) {
         tmpl->guess(target, &p, out);
         return !tmpl->reject(target, &p, out);
@@ -101,6 +110,7 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     streams = streams && tw_target_isa(target)->vector_registers == 32;
     for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
+        if (ahead && tries < 2000) set_ahead(&p, &seed, out);
         if (streams && !out->streams) continue;
         if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;

@@ -35,6 +35,8 @@ static const struct {
      "mm2 mn16 bm8 bn64"},
     {"int_two_streams", TW_ISA_avx512vnni, "N=128,K=32,w=u4,g=32,s=f16,a=i8", "cpu.int_gemm",
      "mm1 mn64 bm8 bn512 st2"},
+    {"int_unpacked_ahead", TW_ISA_avx512vnni, "N=64,K=96,w=u4,g=32,s=f16,a=i8", "cpu.int_gemm",
+     "mm2 mn16 bm8 bn64 ua64"},
     {"dq_u4_code", TW_ISA_avx2, "N=64,K=64,w=u4,g=32,s=f16,z=code", "cpu.dq_gemm",
      "mm1 mn8 bm8 bn64"},
     {"dq_i4_value_silu", TW_ISA_avx512, "N=64,K=64,w=i4,g=32,s=bf16,z=value,act=silu",
