@@ -111,7 +111,7 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
     return t->loaded[plane][v].value;
 }
 
-/* Of a vector of unpacked codes; its place from the body's first k. */
+/* Where the strip has vector v's unpacked codes of column k, in bytes from those of column 0. */
 static int64_t strip_at(const tw_gemm *t, int v, int64_t k) {
     return (k / 4 * t->nv + v) * t->lanes * 4;
 }

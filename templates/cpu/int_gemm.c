@@ -394,12 +394,15 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
                          tw_target_has(target, TW_EXTRA_GFNI);
 }
 
+_Static_assert(TW_AHEAD_BYTES == 32768, "as the sentences below say");
+
 static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
     if (tw_dtype_bits(problem->scheme.weight) == 8)
         return "ahead unpacks codes, and those of 8 bits are not packed.";
-    if (panel.unit_groups > 1 || c->ahead % panel.unit_k)
+    if (panel.unit_groups > 1) return "ahead needs groups along K that fill a chunk of panel64.";
+    if (c->ahead < 0 || c->ahead % panel.unit_k)
         return "ahead must be a multiple of the group along K.";
     if (c->ahead >= problem->K + panel.unit_k) return "ahead exceeds the columns of K there are.";
     if (c->streams) return "ahead unpacks one stream.";
