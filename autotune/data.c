@@ -107,6 +107,33 @@ static void fill_scales(const tw_problem *p, int64_t count, tw_data *d) {
     }
 }
 
+/* Group `j` of row `r` of scales: a code that its zero takes away, as far as the scale's dtype can
+ * tell, for all but one in 64 columns. */
+static void cancel_group(const tw_problem *p, int64_t r, int64_t j, tw_data *d) {
+    const tw_scheme *s = &p->scheme;
+    int64_t i = r * tw_groups(s, p->K) + j, group_n = tw_group_n(s, p->N);
+    int64_t group_k = tw_group_k(s, p->K), k1 = tw_min(p->K, (j + 1) * group_k);
+    uint64_t bits = random_at(STREAM_ZERO, i);
+    int32_t least = tw_dtype_min(s->weight), most = tw_dtype_max(s->weight);
+    int32_t code = least + (int32_t)(bits % (uint64_t)(most - least + 1));
+    tw_double_set(d->zeros, s->scale, i, -code * (double)tw_float_get(d->scales, s->scale, i));
+    for (int64_t n = r * group_n; n < tw_min(p->N, (r + 1) * group_n); n++) {
+        char *row = (char *)d->weight + (size_t)n * tw_dtype_row_bytes(s->weight, p->K);
+        for (int64_t k = j * group_k; k < k1; k++)
+            if (tw_data_mix(bits + (uint64_t)(n * p->K + k)) % 64)
+                tw_code_set(row, s->weight, k, code);
+    }
+}
+
+/* Where q * s and z cancel, whoever adds them up late must do it exactly: some rows are nearly all
+ * such codes.  Among the first ones, since columns are alike. */
+static void cancel_rows(const tw_problem *p, tw_data *d) {
+    const tw_scheme *s = &p->scheme;
+    if (s->zero_mode != TW_ZERO_VALUE || !tw_dtype_is_int(s->weight)) return;
+    for (int64_t r = 5; r < tw_min(512, tw_scale_rows(s, p->N)); r += 8)
+        for (int64_t j = 0; j < tw_groups(s, p->K); j++) cancel_group(p, r, j, d);
+}
+
 static tw_status reserve(size_t size, void **p, size_t *bytes) {
     *bytes = size;
     *p = tw_alloc(&tw_allocator_default, size);
@@ -138,6 +165,7 @@ tw_status tw_data_create(const tw_problem *problem, tw_data *out) {
     } else {
         fill_codes(problem, d.weight);
         fill_scales(problem, scales, &d);
+        cancel_rows(problem, &d);
     }
     for (int64_t n = 0; problem->bias && n < problem->N; n++)
         tw_double_set(d.bias, problem->bias, n, normal(random_at(STREAM_BIAS, n)) / 2);

@@ -13,7 +13,8 @@ typedef struct tw_data {
 } tw_data;
 
 /* Every code of the dtype occurs; scales differ from group to group, some negative, one zero; zeros
- * lie off the middle.  Sizes are such that y fits f16.  Errors: MEMORY; nothing is left to free. */
+ * lie off the middle; value zeros of some rows cancel nearly all their codes.  Sizes are such that
+ * y fits f16.  Errors: MEMORY; nothing is left to free. */
 tw_status tw_data_create(const tw_problem *problem, tw_data *out);
 void tw_data_free(tw_data *data);
 static inline tw_canonical tw_data_canonical(const tw_data *data) {

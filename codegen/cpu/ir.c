@@ -5,7 +5,7 @@
 #include <string.h>
 
 static bool same(tw_ty a, tw_ty b) { return a.kind == b.kind && a.lanes == b.lanes; }
-static bool is_float(tw_ty ty) { return ty.kind >= TW_TY_F16 && ty.kind <= TW_TY_F32; }
+static bool is_float(tw_ty ty) { return ty.kind >= TW_TY_F16 && ty.kind <= TW_TY_F64; }
 static tw_val value(void *p, tw_ty ty) { return (tw_val){p, ty}; }
 
 /* ---- values ---- */

@@ -19,6 +19,7 @@ typedef enum tw_ty_kind {
     TW_TY_F16,
     TW_TY_BF16,
     TW_TY_F32,
+    TW_TY_F64,
     TW_TY_PTR
 } tw_ty_kind;
 
@@ -133,9 +134,10 @@ static inline tw_ty tw_i16(int lanes) { return tw_ty_of(TW_TY_I16, lanes); }
 static inline tw_ty tw_i32(int lanes) { return tw_ty_of(TW_TY_I32, lanes); }
 static inline tw_ty tw_i64(void) { return tw_ty_of(TW_TY_I64, 0); }
 static inline tw_ty tw_f32(int lanes) { return tw_ty_of(TW_TY_F32, lanes); }
+static inline tw_ty tw_f64(int lanes) { return tw_ty_of(TW_TY_F64, lanes); }
 static inline tw_ty tw_ptr(void) { return tw_ty_of(TW_TY_PTR, 0); }
 static inline int tw_ty_bits(tw_ty ty) {
-    static const uint8_t bits[] = {0, 1, 8, 16, 32, 64, 16, 16, 32, 64};
+    static const uint8_t bits[] = {0, 1, 8, 16, 32, 64, 16, 16, 32, 64, 64};
     return bits[ty.kind] * (ty.lanes ? ty.lanes : 1);
 }
 

@@ -14,6 +14,7 @@ static LLVMTypeRef scalar_type(tw_llvm *l, tw_ty_kind kind) {
     case TW_TY_F16: return LLVMHalfTypeInContext(l->context);
     case TW_TY_BF16: return LLVMBFloatTypeInContext(l->context);
     case TW_TY_F32: return LLVMFloatTypeInContext(l->context);
+    case TW_TY_F64: return LLVMDoubleTypeInContext(l->context);
     case TW_TY_PTR: return LLVMPointerTypeInContext(l->context, 0);
     }
     return NULL;

@@ -8,8 +8,8 @@ typedef struct trace {
     intptr_t values, blocks, current;
 } trace;
 
-static const char *const kinds[] = {"void", "i1",  "i8",   "i16", "i32",
-                                    "i64",  "f16", "bf16", "f32", "ptr"};
+static const char *const kinds[] = {"void", "i1",   "i8",  "i16", "i32", "i64",
+                                    "f16",  "bf16", "f32", "f64", "ptr"};
 #define TW_ROW(name, text) #text,
 static const char *const binops[] = {TW_BINOPS(TW_ROW)};
 static const char *const unops[] = {TW_UNOPS(TW_ROW)};

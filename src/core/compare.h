@@ -5,8 +5,9 @@
 #include "src/core/problem.h"
 
 /* Compares columns [0, n) of a row of y (y_row: n elements of p->y) with tw_reference_row's output
- * for the same codes: `expected`, and `magnitude`, the sum over k of |x||w|.  chain: f32 additions
- * that follow one another into one element of y, as the kernel's template states.
+ * for the same codes: `expected`, and `magnitude`, the sum over k of |x||w| as it counts them.
+ * chain: f32 additions that follow one another into one element of y, as the kernel's template
+ * states.
  *
  * With u = 2^-24, r the error left after half a unit in the last place of an f16 or bf16 y, and
  * R = chain + the roundings outside of it (scales, bias, activation function):

@@ -95,6 +95,19 @@ void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *c
 
 /* ---- the product ---- */
 
+/* w[n, k0..k1) as a magnitude counts it: see reference.h. */
+static void weigh_span(const tw_problem *p, const tw_canonical *w, int64_t n, int64_t k0,
+                       int64_t k1, const float *ws, double *out) {
+    for (int64_t k = k0; k < k1; k++) out[k - k0] = fabs((double)ws[k - k0]);
+    const tw_scheme *s = &p->scheme;
+    if (s->zero_mode != TW_ZERO_VALUE || s->scale != TW_F32 || !s->act_quant) return;
+    tw_problem without_zeros = *p;
+    without_zeros.scheme.zero_mode = TW_ZERO_NONE;
+    float products[CHUNK_K];
+    dequantize_span(&without_zeros, w, n, k0, k1, products);
+    for (int64_t k = k0; k < k1; k++) out[k - k0] += fabs((double)products[k - k0]) / 2;
+}
+
 /* Rows of x of any real dtype. */
 typedef struct rows {
     const char *data;
@@ -111,6 +124,7 @@ static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows
     act_params act[TILE_M] = {0};
     double xs[TILE_M][CHUNK_K];
     float ws[CHUNK_K];
+    double sizes[CHUNK_K];
     int64_t act_group = tw_act_group(s, p->K);
     for (int m = 0; m < x->count; m++)
         for (int n = 0; n < n1 - n0; n++) sum[m][n] = magnitude[m][n] = 0;
@@ -131,11 +145,11 @@ static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows
         }
         for (int64_t n = n0; n < n1; n++) {
             dequantize_span(p, w, n, k0, k1, ws);
+            weigh_span(p, w, n, k0, k1, ws, sizes);
             for (int m = 0; m < x->count; m++)
                 for (int64_t k = 0; k < k1 - k0; k++) {
-                    double product = xs[m][k] * (double)ws[k];
-                    sum[m][n - n0] += product;
-                    magnitude[m][n - n0] += fabs(product);
+                    sum[m][n - n0] += xs[m][k] * (double)ws[k];
+                    magnitude[m][n - n0] += fabs(xs[m][k]) * sizes[k];
                 }
         }
     }

@@ -27,7 +27,11 @@ void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *c
                        int32_t *zeros);
 
 /* y[m,n] in double before rounding to y's dtype, for one row of x (K floats, already in f32):
- * out[n] for n in [n0, n1), and, where magnitude is not NULL, sum over k of |x|*|w| beside it. */
+ * out[n] for n in [n0, n1), and, where magnitude is not NULL, sum over k of |x| * |w| beside it.
+ *
+ * Value zeros with f32 scales are the exception: w = q * s + z rounds q * s, by up to 2^-24 of it,
+ * so that w can be 0 where the products of a sum of codes, s * sum(x q) + z * sum(x), are not.
+ * Where x is quantized, and kernels sum codes, |w| + |q * s| / 2 is counted there. */
 void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0,
                       int64_t n1, double *out, double *magnitude);
 

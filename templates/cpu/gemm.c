@@ -287,7 +287,8 @@ static void emit_units(tw_gemm *t, const tw_val *stretch, tw_val *total) {
         emit_unit(t, t->panel_w, t->tile_x, tw_k64(g, last_bodies(t)), last_bodies(t), total);
         return;
     }
-    if (stretch) t->meta = tw_mul(g, stretch[0], tw_k64(g, 4));
+    int64_t folds = tw_gemm_folds(p, t->fold_k) / p->units;
+    if (stretch) t->meta = tw_mul(g, stretch[0], tw_k64(g, 4 * folds));
     tw_val carried[TW_TILE + 1];
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = t->meta;

@@ -3,7 +3,8 @@
  *
  *   y = sx * sum_groups s * (sum_k qx * qw - zero * sum_k qx)
  *
- * Accumulators start at -zero * sum(qx), so zeros cost nothing at a group's end. */
+ * Accumulators start at -zero * sum(qx), so code zeros cost nothing at a group's end.  Value zeros
+ * cancel against s * sum: the two are added as if exactly, and rounded once. */
 #include "templates/cpu/int_gemm.h"
 
 #include <assert.h>
@@ -37,11 +38,21 @@ tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem) {
     return saturates ? TW_INT_WORDS : TW_INT_BYTES;
 }
 
+int64_t tw_int_fold_k(const tw_problem *problem) {
+    const tw_scheme *s = &problem->scheme;
+    int64_t least = tw_dtype_min(s->weight), most = tw_dtype_max(s->weight);
+    if (s->zero_mode == TW_ZERO_CODE) least -= 255;
+    int64_t product = tw_max(-least, most) * (s->act_quant == TW_ACTQ_I8Z ? 255 : 127);
+    int64_t limit = s->zero_mode == TW_ZERO_VALUE ? 1 << 24 : INT32_MAX, fold_k = 256;
+    while (2 * fold_k * product <= limit) fold_k *= 2;
+    return fold_k;
+}
+
 void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out) {
     const tw_scheme *s = &problem->scheme;
     tw_panel panel;
     tw_panel_init(problem, &panel);
-    *out = (tw_int_meta){tw_gemm_folds(&panel, panel.unit_k), -1, -1, -1, -1, 16};
+    *out = (tw_int_meta){tw_gemm_folds(&panel, tw_int_fold_k(problem)), -1, -1, -1, -1, 16};
     int64_t array = out->entries * 4;
     bool constant = tw_int_constant_zero(problem) != 0;
     if (s->zero_mode == TW_ZERO_CODE || (constant && s->zero_mode == TW_ZERO_NONE))
@@ -267,6 +278,40 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     }
 }
 
+/* Bits of an integer's largest magnitude. */
+static int bits_of(int64_t most) {
+    int bits = 0;
+    while (most >> bits) bits++;
+    return bits;
+}
+
+/* Whether zero * sum fits the 24 bits of an f32.  Of f32 zeros it cannot, but there q * scale as
+ * it is defined rounds as much. */
+static bool products_fit(const tw_gemm *t) {
+    const tw_scheme *s = scheme(t);
+    int64_t run = tw_min(t->panel.group_k, t->fold_k);
+    int64_t sum = run * (s->act_quant == TW_ACTQ_I8Z ? 255 : 127);
+    return s->scale == TW_F32 || tw_dtype_get(s->scale)->mantissa_bits + 1 + bits_of(sum) <= 24;
+}
+
+/* scale * acc + zero * x_sum: both products whole, so that what cancels leaves no error. */
+static tw_val with_value_zero(tw_gemm *t, tw_val acc, tw_val scale, tw_val zero, tw_val x_sum) {
+    tw_ir *g = t->g;
+    if (g->target->isa == TW_ISA_portable) { /* it has no fused multiply-add */
+        tw_ty f64 = tw_f64(t->lanes);
+        tw_val a =
+            tw_fmul(g, tw_cast(g, TW_IR_SITOFP, acc, f64), tw_cast(g, TW_IR_FPEXT, scale, f64));
+        tw_val b =
+            tw_fmul(g, tw_cast(g, TW_IR_FPEXT, zero, f64), tw_cast(g, TW_IR_FPEXT, x_sum, f64));
+        return tw_cast(g, TW_IR_FPTRUNC, tw_fadd(g, a, b), scale.ty);
+    }
+    tw_val product = tw_fmul(g, zero, x_sum);
+    tw_val y = tw_fma(g, tw_cast(g, TW_IR_SITOFP, acc, scale.ty), scale, product);
+    if (products_fit(t)) return y;
+    tw_val lost = tw_fma(g, zero, x_sum, tw_unary(g, TW_IR_FNEG, product));
+    return tw_fadd(g, y, lost);
+}
+
 static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     int_gemm *self = (int_gemm *)t;
     tw_ir *g = t->g;
@@ -281,9 +326,14 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
         if (self->meta.total >= 0) x_total = meta_broadcast(t, f32, row, self->meta.total);
         for (int v = 0; v < t->nv; v++) {
             tw_val *y = &total[row * t->nv + v];
+            tw_val products = acc[row * t->nv + v];
+            if (x_total.p) {
+                tw_val part = with_value_zero(t, products, scale[v], zero[v], x_total);
+                *y = x_scale.p ? tw_fma(g, part, x_scale, *y) : tw_fadd(g, part, *y);
+                continue;
+            }
             tw_val both = x_scale.p ? tw_fmul(g, scale[v], x_scale) : scale[v];
-            *y = tw_fma(g, tw_cast(g, TW_IR_SITOFP, acc[row * t->nv + v], f32), both, *y);
-            if (x_total.p) *y = tw_fma(g, zero[v], x_total, *y);
+            *y = tw_fma(g, tw_cast(g, TW_IR_SITOFP, products, f32), both, *y);
         }
     }
 }
@@ -320,11 +370,11 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     self.flush =
         self.form == TW_INT_BYTES && self.dot == TW_DOT_MADDUBS ? flush_of(problem, config) : 1;
     int64_t body_want = self.dot == TW_DOT_MADDUBS ? 4 * self.flush : 8;
-    tw_gemm_init(&self.t, g, problem, config, &ops, body_want, INT64_MAX);
+    tw_gemm_init(&self.t, g, problem, config, &ops, body_want, tw_int_fold_k(problem));
     geometry(problem, &self.t.geometry);
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
     int64_t largest_x = self.form == TW_INT_WORDS ? 255 : 127;
-    self.words_hold_sums = self.t.panel.group_k * largest_x <= 32767;
+    self.words_hold_sums = tw_min(self.t.panel.group_k, self.t.fold_k) * largest_x <= 32767;
     tw_int_emit_pack(g, problem);
     tw_gemm_emit(&self.t);
     return TW_OK;
@@ -340,9 +390,8 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
     if (why) return why;
     if (tw_act_group(s, problem->K) < problem->K && s->act_group % tw_group_k(s, problem->K))
         return "int_gemm needs the activation group to be a multiple of the weights' group.";
-    /* |sum of products| <= K * 255 * 255, and a start of K * 383 * 255 beside it. */
-    if (tw_group_k(s, problem->K) > 8192)
-        return "int_gemm's i32 sums hold groups of at most 8192 along K.";
+    if (tw_groups(s, problem->K) > 1 && tw_group_k(s, problem->K) % 4)
+        return "int_gemm multiplies four columns of K at once: groups must be multiples of 4.";
     return NULL;
 }
 
@@ -362,7 +411,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
                             .fold = 2 + (s->zero_mode == TW_ZERO_CODE) +
                                     (s->zero_mode == TW_ZERO_VALUE) + (s->act_group != 0),
                             .fold_load = 3,
-                            .fold_k = tw_group_k(s, problem->K)};
+                            .fold_k = tw_min(tw_int_fold_k(problem), tw_group_k(s, problem->K))};
     if (dot == TW_DOT_GENERIC)
         loop->product = 20, loop->multiply = 8, loop->temporaries = 6;
     else if (words)
@@ -428,11 +477,11 @@ static const char *reject(const tw_target *target, const tw_problem *problem, co
 }
 
 static int64_t chain(const tw_problem *problem) {
-    return tw_groups(&problem->scheme, problem->K) *
-               (problem->scheme.zero_mode == TW_ZERO_VALUE ? 2 : 1) +
-           4;
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    return tw_gemm_folds(&panel, tw_int_fold_k(problem)) + 4;
 }
 
 const tw_template tw_template_int_gemm = {
-    "cpu.int_gemm", 5,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
+    "cpu.int_gemm", 6,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
     guess,          cost, geometry,           chain,         emit};

@@ -11,16 +11,20 @@ typedef enum tw_int_form {
                      not fit */
 } tw_int_form;
 
-/* A meta row: token scale (f32) and 12 unused bytes, then arrays of one entry a group:
+/* A meta row: token scale (f32) and 12 unused bytes, then arrays of one entry a fold:
  *   i32 sum    of what init() needs: the codes' negated sum, times the constant zero where zeros
- * are none i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
+ *              are none
+ *   i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
  *   f32 scale  with an activation group: that of x
- *   f32 total  with value zeros: the codes' sum times the group's x scale, in f32 */
+ *   f32 total  with value zeros: the codes' sum */
 typedef struct tw_int_meta {
     int64_t entries, sum, fixed, scale, total, stride; /* byte offsets; -1: not there */
 } tw_int_meta;
 
 tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem);
+/* Columns of K whose sum of products is exact: in 32 bits, and with value zeros as an f32 too.  A
+ * power of two, at least 256; groups that are longer take several folds. */
+int64_t tw_int_fold_k(const tw_problem *problem);
 void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out);
 /* The zero that storing codes as unsigned adds: 0 for unsigned weights. */
 int32_t tw_int_constant_zero(const tw_problem *problem);

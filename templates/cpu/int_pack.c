@@ -136,7 +136,7 @@ static act_scale emit_scale(pack *s, tw_val from, int64_t length) {
     return result;
 }
 
-/* ---- codes of one weight group ---- */
+/* ---- codes of one fold ---- */
 
 static void store_codes(pack *s, tw_val codes, tw_val k) {
     tw_ir *g = s->g;
@@ -184,8 +184,35 @@ static void store_meta(pack *s, tw_val vector, int64_t array, tw_val entry) {
     tw_store(g, tw_extract(g, vector, 0), at, 4);
 }
 
-static void emit_group(pack *s, tw_val from, int64_t length, tw_val entry, const act_scale *a) {
+static int64_t group_entries(const pack *s) {
+    return tw_ceil_div(s->panel.group_k, tw_int_fold_k(s->problem));
+}
+
+/* Emits for [from, from + length) in parts of `each`, of `entries` entries in a meta row. */
+typedef void part_body(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry);
+static void for_parts(pack *s, tw_val from, int64_t length, int64_t each, int64_t entries,
+                      tw_val entry, part_body *body, const void *arg) {
     tw_ir *g = s->g;
+    int64_t whole = length / each;
+    if (whole == 1) {
+        body(s, arg, from, each, entry);
+    } else if (whole) {
+        tw_loop loop;
+        tw_val carried[] = {entry};
+        tw_loop_begin_nonempty(g, &loop, from, tw_add(g, from, tw_k64(g, whole * each)), each,
+                               carried, 1);
+        body(s, arg, loop.i, each, loop.carried[0]);
+        carried[0] = tw_add(g, loop.carried[0], tw_k64(g, entries));
+        tw_loop_end(g, &loop, carried);
+    }
+    if (length % each)
+        body(s, arg, tw_add(g, from, tw_k64(g, whole * each)), length % each,
+             tw_add(g, entry, tw_k64(g, whole * entries)));
+}
+
+static void emit_fold(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
+    tw_ir *g = s->g;
+    const act_scale *a = arg;
     const tw_scheme *scheme = &s->problem->scheme;
     int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed;
     /* The sums start without what MAGIC adds to them, modulo 2^32. */
@@ -199,30 +226,21 @@ static void emit_group(pack *s, tw_val from, int64_t length, tw_val entry, const
     int32_t factor = scheme->zero_mode == TW_ZERO_CODE ? -1 : -tw_int_constant_zero(s->problem);
     if (start >= 0) store_meta(s, tw_mul(g, sum, tw_const_int(g, sum.ty, factor)), start, entry);
     if (s->meta.total < 0) return;
-    tw_val total = tw_cast(g, TW_IR_SITOFP, sum, tw_f32(sum.ty.lanes));
-    store_meta(s, scheme->act_group ? tw_fmul(g, total, a->scale) : total, s->meta.total, entry);
+    store_meta(s, tw_cast(g, TW_IR_SITOFP, sum, tw_f32(sum.ty.lanes)), s->meta.total, entry);
+}
+
+/* One weight group: its folds. */
+static void emit_group(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
+    int64_t fold_k = tw_min(tw_int_fold_k(s->problem), s->panel.group_k);
+    for_parts(s, from, length, fold_k, 1, entry, emit_fold, arg);
 }
 
 /* One activation group: its scale, then the weight groups in it. */
-static void emit_act_group(pack *s, tw_val from, int64_t length, tw_val entry) {
-    tw_ir *g = s->g;
+static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
+    (void)arg;
     act_scale a = emit_scale(s, from, length);
-    if (!s->problem->scheme.act_group) tw_store(g, tw_extract(g, a.scale, 0), s->xmeta, 4);
-    int64_t group = s->panel.group_k, whole = length / group;
-    if (whole == 1) {
-        emit_group(s, from, group, entry, &a);
-    } else if (whole) {
-        tw_loop loop;
-        tw_val carried[] = {entry};
-        tw_loop_begin_nonempty(g, &loop, from, tw_add(g, from, tw_k64(g, whole * group)), group,
-                               carried, 1);
-        emit_group(s, loop.i, group, loop.carried[0], &a);
-        carried[0] = tw_add(g, loop.carried[0], tw_k64(g, 1));
-        tw_loop_end(g, &loop, carried);
-    }
-    if (length % group)
-        emit_group(s, tw_add(g, from, tw_k64(g, whole * group)), length % group,
-                   tw_add(g, entry, tw_k64(g, whole)), &a);
+    if (!s->problem->scheme.act_group) tw_store(s->g, tw_extract(s->g, a.scale, 0), s->xmeta, 4);
+    for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
 }
 
 /* Zeros after the last vector, as far as the matmul's bodies read. */
@@ -234,29 +252,18 @@ static void emit_padding(pack *s) {
         tw_store(g, tw_const_int(g, tw_i32(0), 0), tw_at(g, s->xq, from), 4);
     /* Groups that exist only because their chunk does. */
     const int64_t arrays[] = {s->meta.sum, s->meta.fixed, s->meta.scale, s->meta.total};
-    for (int64_t entry = s->panel.groups; entry < s->meta.entries; entry++)
+    int64_t first = s->panel.unit_groups > 1 ? s->panel.groups : s->meta.entries;
+    for (int64_t entry = first; entry < s->meta.entries; entry++)
         for (size_t i = 0; i < TW_COUNT(arrays); i++)
             store_meta(s, tw_const_int(g, tw_i32(1), 0), arrays[i], tw_k64(g, entry));
 }
 
 static void emit_row(pack *s) {
-    tw_ir *g = s->g;
     const tw_problem *p = s->problem;
-    int64_t act_group = tw_act_group(&p->scheme, p->K), whole = p->K / act_group,
-            per = act_group / s->panel.group_k;
-    if (whole == 1) {
-        emit_act_group(s, tw_k64(g, 0), act_group, tw_k64(g, 0));
-    } else {
-        tw_loop loop;
-        tw_val carried[] = {tw_k64(g, 0)};
-        tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_k64(g, whole * act_group), act_group,
-                               carried, 1);
-        emit_act_group(s, loop.i, act_group, loop.carried[0]);
-        carried[0] = tw_add(g, loop.carried[0], tw_k64(g, per));
-        tw_loop_end(g, &loop, carried);
-    }
-    if (p->K % act_group)
-        emit_act_group(s, tw_k64(g, whole * act_group), p->K % act_group, tw_k64(g, whole * per));
+    int64_t act_group = tw_act_group(&p->scheme, p->K);
+    int64_t entries = act_group / s->panel.group_k * group_entries(s);
+    tw_val zero = tw_k64(s->g, 0);
+    for_parts(s, zero, p->K, act_group, entries, zero, emit_act_group, NULL);
     emit_padding(s);
 }
 

@@ -97,6 +97,27 @@ static void test_scales_differ_and_zeros_avoid_the_middle(void **state) {
     tw_data_free(&d);
 }
 
+/* Of value zeros an eighth of the rows: what is left of q * s and z is small beside them. */
+static void test_value_zeros_cancel(void **state) {
+    (void)state;
+    tw_problem p = fake_problem("M=1,N=64,K=250,w=u4,g=32,s=f16,z=value");
+    tw_data d = data_of(&p);
+    tw_canonical c = tw_data_canonical(&d);
+    int rows = 0;
+    for (int64_t n = 0; n < p.N; n++) {
+        int cancelled = 0, left = 0;
+        for (int64_t k = 0; k < p.K; k++) {
+            double zero = (double)tw_float_get(d.zeros, TW_F16, n * 8 + k / 32);
+            double w = (double)tw_dequantize_one(&p, &c, n, k);
+            cancelled += fabs(w) <= fabs(zero) / 1024;
+            left += w != 0;
+        }
+        rows += cancelled > p.K / 2 && left;
+    }
+    assert_int_equal(rows, 8);
+    tw_data_free(&d);
+}
+
 static void test_results_fit_f16(void **state) {
     (void)state;
     static const char *const texts[] = {"M=1,N=8,K=4096,w=u8,g=32,s=f16,z=value",
@@ -157,6 +178,7 @@ int main(void) {
         cmocka_unit_test(test_codes_use_their_range_and_leave_pad_bits_clear),
         cmocka_unit_test(test_every_weight_is_finite),
         cmocka_unit_test(test_scales_differ_and_zeros_avoid_the_middle),
+        cmocka_unit_test(test_value_zeros_cancel),
         cmocka_unit_test(test_results_fit_f16),
         cmocka_unit_test(test_edge_rows_hold_ties_zeros_and_a_silent_group),
     };

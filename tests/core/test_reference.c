@@ -69,7 +69,8 @@ static void free_layer(layer *l) {
 
 /* ---- the second oracle; volatile keeps every f32 operation by itself ---- */
 
-static float plain_weight(const layer *l, int64_t n, int64_t k) {
+/* w[n,k], or q * scale without what a value zero adds. */
+static float plain_term(const layer *l, int64_t n, int64_t k, bool whole) {
     const tw_scheme *s = &l->p.scheme;
     size_t row = (size_t)(l->p.K * tw_dtype_bits(s->weight) + 7) / 8;
     float q = (float)value_at(l->weight + n * (int64_t)row, s->weight, k);
@@ -79,8 +80,21 @@ static float plain_weight(const layer *l, int64_t n, int64_t k) {
     volatile float scale = (float)value_at(l->scales, s->scale, at), product;
     if (s->zero_mode == TW_ZERO_CODE) q -= l->zeros[at];
     product = q * scale;
-    if (s->zero_mode == TW_ZERO_VALUE) product = product + (float)value_at(l->zeros, s->scale, at);
+    if (whole && s->zero_mode == TW_ZERO_VALUE)
+        product = product + (float)value_at(l->zeros, s->scale, at);
     return product;
+}
+
+static float plain_weight(const layer *l, int64_t n, int64_t k) {
+    return plain_term(l, n, k, true);
+}
+
+/* |w|, and half of |q * scale| where sums of codes cannot round that as w does. */
+static double plain_size(const layer *l, int64_t n, int64_t k) {
+    const tw_scheme *s = &l->p.scheme;
+    double size = fabs((double)plain_weight(l, n, k));
+    bool rounds = s->zero_mode == TW_ZERO_VALUE && s->scale == TW_F32 && s->act_quant;
+    return rounds ? size + fabs((double)plain_term(l, n, k, false)) / 2 : size;
 }
 
 static double plain_half_even(double v) {
@@ -128,7 +142,7 @@ static double plain_y(const layer *l, const float *x, int64_t n, double *magnitu
         volatile double product =
             plain_x(&l->p.scheme, x, l->p.K, k) * (double)plain_weight(l, n, k);
         sum = sum + product;
-        *magnitude += fabs(product);
+        *magnitude += fabs(plain_x(&l->p.scheme, x, l->p.K, k)) * plain_size(l, n, k);
     }
     if (l->p.bias) sum = sum + value_at(l->bias, l->p.bias, n);
     return tw_act_apply(l->p.act, sum);

@@ -66,14 +66,12 @@ static float draw_scale(const tw_scheme *s, layer_data data, int64_t i, uint64_t
     return sign && one_in(state, 8) ? -size : size;
 }
 
-/* About -(the middle code) * scale, so that terms cancel as they do in real layers; with hardly any
- * terms small beside the scale instead: the tolerance, of |w|, allows for no cancellation there. */
+/* About -(the middle code) * scale, so that terms cancel as they do in real layers. */
 static float draw_value(const tw_problem *p, float scale, uint64_t *state) {
     tw_dtype d = p->scheme.weight;
     float middle = (float)(tw_dtype_min(d) + tw_dtype_max(d)) / 2;
     float spread = (float)(tw_dtype_max(d) - tw_dtype_min(d)) / 8;
     if (scale == 0) return random_unit(state) / 8;
-    if (p->K < 16) return scale * random_unit(state) / 4;
     return -scale * (middle + spread * random_unit(state));
 }
 
@@ -85,6 +83,24 @@ static uint8_t draw_zero(tw_dtype d, layer_data data, int64_t i, uint64_t *state
     return (uint8_t)random_int(state, 0, tw_dtype_max(d) - tw_dtype_min(d));
 }
 
+/* Zero i, and the codes of its group, of which most cancel with it. */
+static void cancel_group(layer *l, int64_t i, float scale, uint64_t *state) {
+    const tw_problem *p = &l->problem;
+    const tw_scheme *s = &p->scheme;
+    int64_t groups = tw_groups(s, p->K), group_k = tw_group_k(s, p->K);
+    int64_t group_n = tw_group_n(s, p->N), n0 = i / groups * group_n, k0 = i % groups * group_k;
+    int32_t least = tw_dtype_min(s->weight), most = tw_dtype_max(s->weight);
+    int32_t code = (int32_t)random_int(state, least, most);
+    tw_float_set(l->zeros, s->scale, i, -(float)code * scale);
+    for (int64_t n = n0; n < tw_min(p->N, n0 + group_n); n++) {
+        char *row = (char *)l->weight + (size_t)n * tw_dtype_row_bytes(s->weight, p->K);
+        for (int64_t k = k0; k < tw_min(p->K, k0 + group_k); k++) {
+            int32_t other = code < most ? code + 1 : code - 1;
+            tw_code_set(row, s->weight, k, one_in(state, 8) ? other : code);
+        }
+    }
+}
+
 static void fill_scales(layer *l, layer_data data, uint64_t *state) {
     const tw_scheme *s = &l->problem.scheme;
     int64_t count = layer_scales(l);
@@ -94,6 +110,10 @@ static void fill_scales(layer *l, layer_data data, uint64_t *state) {
     for (int64_t i = 0; i < count; i++) {
         tw_float_set(l->scales, s->scale, i, draw_scale(s, data, i, state));
         float scale = tw_float_get(l->scales, s->scale, i);
+        if (data == LAYER_CANCEL) {
+            cancel_group(l, i, scale, state);
+            continue;
+        }
         if (s->zero_mode == TW_ZERO_CODE)
             ((uint8_t *)l->zeros)[i] = draw_zero(s->weight, data, i, state);
         if (s->zero_mode == TW_ZERO_VALUE)
@@ -126,11 +146,9 @@ static float draw_x(const tw_problem *p, int64_t kind, int64_t k, int64_t loud, 
      * is may be multiplied by vdpbf16ps, which takes subnormals for zero: small, but normal. */
     bool as_bf16 = p->x == TW_BF16 && !p->scheme.act_quant;
     float tiny = p->x == TW_F16 ? 0x1p-22f : as_bf16 ? 0x1p-90f : 0x1p-130f;
-    /* One product may not drown the others where q * s and z cancel in it: see draw_value. */
-    float outlier = p->scheme.zero_mode == TW_ZERO_VALUE ? 8 : 300;
     switch (kind) {
     case 1: return 0;
-    case 2: return k == loud ? outlier : v;
+    case 2: return k == loud ? 300 : v;
     case 3: return v * tiny;
     case 4: return -fabsf(v);
     case 5: return 0.7f + v / 64; /* not one number: its roundings would all go one way */
@@ -156,6 +174,7 @@ static void fill_x(layer *l, layer_data data, uint64_t seed, uint64_t *state) {
     const tw_problem *p = &l->problem;
     l->x = zeroed(real_bytes(p->x, p->M * p->K));
     l->x_f32 = zeroed((size_t)(p->M * p->K) * sizeof(float));
+    bool random = data == LAYER_RANDOM || data == LAYER_CANCEL;
     for (int64_t m = 0; m < p->M; m++) {
         int64_t kind = (m + (int64_t)(seed % ROW_KINDS)) % ROW_KINDS;
         int64_t loud = random_int(state, 0, p->K - 1);
@@ -164,9 +183,9 @@ static void fill_x(layer *l, layer_data data, uint64_t seed, uint64_t *state) {
         for (int64_t k = 0; k < p->K; k++) {
             int64_t i = m * p->K + k;
             float v = data == LAYER_IDENTITY ? (float)(m == k)
-                      : data == LAYER_RANDOM ? draw_x(p, kind, k, loud, state)
+                      : random               ? draw_x(p, kind, k, loud, state)
                                              : draw_exact(p, data, k, state);
-            if (data == LAYER_RANDOM && k == loudest) v = v < 0 ? 1.5f * v - 1 : 1.5f * v + 1;
+            if (random && k == loudest) v = v < 0 ? 1.5f * v - 1 : 1.5f * v + 1;
             tw_float_set(l->x, p->x, i, v);
             l->x_f32[i] = tw_float_get(l->x, p->x, i);
         }

@@ -15,6 +15,9 @@ typedef enum layer_data {
     LAYER_EXACT,
     /* The same with the largest codes against the largest x: where narrow sums saturate. */
     LAYER_EXTREME,
+    /* Most codes are their group's zero: z = -c * scale as the scale's dtype has it, one code in
+     * eight beside c.  What is left of the products is small beside them. */
+    LAYER_CANCEL,
     /* x is the K x K unit matrix: M becomes K. */
     LAYER_IDENTITY,
 } layer_data;

@@ -38,6 +38,17 @@ static uint64_t from_float(float f) {
     return bits;
 }
 
+static double as_double(uint64_t bits) {
+    double f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+static uint64_t from_double(double f) {
+    uint64_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
 /* ---- memory ---- */
 
 /* What `size` bytes at `at` belong to, all of them; NULL: nothing.  An address is a number until
@@ -109,6 +120,13 @@ static uint64_t float_binary(tw_binop op, float a, float b) {
     }
 }
 
+static uint64_t double_binary(machine *m, tw_binop op, double a, double b) {
+    if (op == TW_IR_FADD) return from_double(a + b);
+    if (op == TW_IR_FMUL) return from_double(a * b);
+    wrong(m, "this operation is not known here for f64");
+    return 0;
+}
+
 static uint64_t int_binary(machine *m, tw_binop op, uint64_t a, uint64_t b, int bits) {
     int64_t sa = extended(a, bits), sb = extended(b, bits);
     if ((op == TW_IR_SHL || op == TW_IR_LSHR || op == TW_IR_ASHR) && b >= (uint64_t)bits) {
@@ -136,6 +154,7 @@ static uint64_t int_binary(machine *m, tw_binop op, uint64_t a, uint64_t b, int 
 static uint64_t one_binary(machine *m, const machine_op *op, uint64_t a, uint64_t b) {
     tw_binop sub = (tw_binop)op->sub;
     if (op->ty.kind == TW_TY_F32) return float_binary(sub, as_float(a), as_float(b));
+    if (op->ty.kind == TW_TY_F64) return double_binary(m, sub, as_double(a), as_double(b));
     return cut(int_binary(m, sub, a, b, bits_of(op->ty)), bits_of(op->ty));
 }
 
@@ -178,7 +197,9 @@ static uint64_t one_cast(machine *m, const machine_op *op, uint64_t a) {
     case TW_IR_ZEXT: return a;
     case TW_IR_SEXT: return cut((uint64_t)extended(a, from), to);
     case TW_IR_TRUNC: return cut(a, to);
-    case TW_IR_SITOFP: return from_float((float)extended(a, from));
+    case TW_IR_SITOFP:
+        return op->ty.kind == TW_TY_F64 ? from_double((double)extended(a, from))
+                                        : from_float((float)extended(a, from));
     case TW_IR_FPTOSI:
         f = as_float(a);
         if (!(fabsf(f) < 0x1p31f))
@@ -186,8 +207,13 @@ static uint64_t one_cast(machine *m, const machine_op *op, uint64_t a) {
         else
             out = cut((uint64_t)(int64_t)f, to);
         return out;
-    case TW_IR_FPEXT: return from_float(tw_float_get(&a, dtype_of(op->from), 0));
-    case TW_IR_FPTRUNC: tw_float_set(&out, dtype_of(op->ty), 0, as_float(a)); return out;
+    case TW_IR_FPEXT:
+        f = tw_float_get(&a, dtype_of(op->from), 0);
+        return op->ty.kind == TW_TY_F64 ? from_double((double)f) : from_float(f);
+    case TW_IR_FPTRUNC:
+        if (op->from.kind == TW_TY_F64) return from_float((float)as_double(a));
+        tw_float_set(&out, dtype_of(op->ty), 0, as_float(a));
+        return out;
     case TW_IR_BITCAST:
     case TW_CAST_COUNT: break;
     }

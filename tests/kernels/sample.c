@@ -13,8 +13,8 @@ static const tw_dtype weights[] = {TW_U1, TW_U2, TW_U3,  TW_U4,  TW_U5,  TW_U6, 
                                    TW_U8, TW_I1, TW_I2,  TW_I3,  TW_I4,  TW_I5, TW_I6,
                                    TW_I7, TW_I8, TW_F32, TW_F16, TW_BF16};
 /* group_n, group_k as in tw_scheme */
-static const int32_t groups[][2] = {{1, 16}, {1, 32}, {1, 64}, {1, 128}, {1, 256},
-                                    {1, 0},  {0, 0},  {8, 32}, {0, 64},  {1, 8}};
+static const int32_t groups[][2] = {{1, 16}, {1, 32}, {1, 64}, {1, 128}, {1, 256}, {1, 0},
+                                    {0, 0},  {8, 32}, {0, 64}, {1, 8},   {1, 2}};
 static const tw_zero_mode zeros[] = {TW_ZERO_NONE, TW_ZERO_CODE, TW_ZERO_VALUE};
 /* Activation group: 0 per token, else so many weight groups, and at least 32 of K. */
 static const struct {
@@ -68,6 +68,8 @@ bool sample_problem(const sample *s, tw_problem *out) {
         p.scheme.act_quant = act_quants[at[FIELD_ACT_QUANT]].quant;
         int32_t wide = act_quants[at[FIELD_ACT_QUANT]].groups;
         if (wide && !group[1]) return false;
+        /* Integer products take four columns of K at once. */
+        if (p.scheme.act_quant && group[1] && group[1] < 4) return false;
         if (wide)
             p.scheme.act_group =
                 (int32_t)tw_round_up((int64_t)wide * tw_max(group[1], 32), group[1]);

@@ -1,6 +1,6 @@
 /* Where f32 rounds nothing, kernels must be exact: integer sums, the largest codes against the
- * largest x, and the unit matrix, which gives back the dequantized weights.  And what is not finite
- * stays in its row. */
+ * largest x, and the unit matrix, which gives back the dequantized weights.  Sums that cancel, or
+ * are too long for 32 bits, lose nothing.  And what is not finite stays in its row. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +77,81 @@ static void test_integer_sums(void **state) {
     }
     fprintf(stderr, "%d kernels, %d not exact\n", kernels, failures);
     assert_int_equal(failures, 0);
+}
+
+/* ---- value zeros that cancel ---- */
+
+/* However much of q * s and z cancels, the error stays in proportion to what is left. */
+static void test_cancelling_zeros(void **state) {
+    (void)state;
+    failures = kernels = 0;
+    static const char *const weights[] = {"u4", "u8", "i5"}, *const scales[] = {"f32", "f16",
+                                                                                "bf16"};
+    static const struct {
+        const char *group, *quant;
+    } forms[] = {{"16", "i8g32"}, {"32", "i8g32"}, {"32", "none"},    {"64", "i8"},
+                 {"64", "i8z"},   {"128", "i8"},   {"256", "i8g256"}, {"channel", "i8"}};
+    for (size_t w = 0; w < TW_COUNT(weights); w++)
+        for (size_t s = 0; s < TW_COUNT(scales); s++)
+            for (size_t f = 0; f < TW_COUNT(forms); f++) {
+                char text[256];
+                snprintf(text, sizeof text, "M=8,N=21,K=700,w=%s,s=%s,z=value,g=%s,a=%s",
+                         weights[w], scales[s], forms[f].group, forms[f].quant);
+                tw_problem p = problem_of(text);
+                layer l;
+                layer_init(&l, &p, LAYER_CANCEL, 3 + f);
+                run_options options = {.M = 8};
+                check_targets(&l, (w + s + f) % 3 == 0, &options);
+                layer_free(&l);
+            }
+    fprintf(stderr, "%d kernels, %d off\n", kernels, failures);
+    assert_int_equal(failures, 0);
+}
+
+/* ---- long sums ---- */
+
+/* Past the length at which sums of all products would leave 32 bits. */
+static void test_long_groups(void **state) {
+    (void)state;
+    failures = kernels = 0;
+    static const char *const texts[] = {
+        "M=2,N=2,K=140000,w=i8,g=channel,s=f32,a=i8",
+        "M=2,N=2,K=45000,w=u8,g=tensor,s=f32,z=code,a=i8z",
+        "M=2,N=2,K=40005,w=u8,g=20000,s=f16,z=code,a=i8",
+        "M=2,N=2,K=1500,w=u8,g=channel,s=f16,z=value,a=i8",
+        "M=2,N=2,K=14336,w=i8,g=channel,s=f32,z=none,a=i8",
+    };
+    for (size_t i = 0; i < TW_COUNT(texts); i++) {
+        tw_problem p = problem_of(texts[i]);
+        layer l;
+        layer_init(&l, &p, LAYER_EXTREME, 5);
+        run_options options = {.M = 2};
+        check_targets(&l, true, &options);
+        layer_free(&l);
+    }
+    fprintf(stderr, "%d kernels, %d off\n", kernels, failures);
+    assert_int_equal(failures, 0);
+}
+
+/* Products come four columns at a time: fewer with one scale are not for integer kernels, and a
+ * group may be as long as it likes. */
+static void test_group_lengths(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool taken;
+    } cases[] = {
+        {"M=5,N=100,K=64,w=u4,g=1,a=i8", false},    {"M=5,N=100,K=64,w=u4,g=2,a=i8", false},
+        {"M=5,N=100,K=64,w=i8,g=2,a=i8g32", false}, {"M=5,N=100,K=64,w=u4,g=4,a=i8", true},
+        {"M=5,N=100,K=2,w=u4,g=2,a=i8", true},      {"M=5,N=100,K=4000000,w=u8,a=i8z", true}};
+    const tw_template *kernel = tw_template_find("cpu.int_gemm");
+    tw_target target = target_of(TW_ISA_portable);
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        tw_problem p = problem_of(cases[i].text);
+        const char *why = kernel->reject_problem(&target, &p);
+        if (cases[i].taken ? why != NULL : !why || !strstr(why, "multiples of 4"))
+            fail_msg("%s: %s", cases[i].text, why ? why : "taken");
+    }
 }
 
 /* ---- the unit matrix ---- */
@@ -161,9 +236,9 @@ static void test_not_finite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integer_sums),
-        cmocka_unit_test(test_unit_matrix),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_integer_sums),  cmocka_unit_test(test_cancelling_zeros),
+        cmocka_unit_test(test_long_groups),   cmocka_unit_test(test_unit_matrix),
+        cmocka_unit_test(test_group_lengths), cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
