@@ -1,6 +1,8 @@
 /* Which template and config, without measuring. */
 #include "autotune/guess.h"
 
+#include <string.h>
+
 #include "autotune/tune.h"
 #include "src/base/status.h"
 
@@ -22,6 +24,17 @@ static void add_slower(const tw_tune_env *env, const tw_target *target, const tw
         tw_str_add(why, "%s: estimated at %.2f times the cost of %s\n", tmpl->name,
                    tmpl->cost(target, problem, &config) / best->cost, best->tmpl->name);
     }
+}
+
+/* One sentence of all the lines. */
+static tw_status fail_declined(const char *problem, const tw_target *target, const char *lines) {
+    tw_str reasons = {0};
+    for (const char *line = lines; *line; line += strcspn(line, "\n") + 1)
+        tw_str_add(&reasons, " %.*s", (int)strcspn(line, "\n"), line);
+    tw_fail(TW_UNSUPPORTED, "problem: %s, no kernel takes it on %s:%s", problem,
+            tw_target_isa(target)->name, tw_str_text(&reasons));
+    tw_str_free(&reasons);
+    return TW_UNSUPPORTED;
 }
 
 tw_status tw_guess_in(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
@@ -49,10 +62,7 @@ tw_status tw_guess_in(const tw_tune_env *env, const tw_target *target, const tw_
     if (status == TW_OK && !best.tmpl) {
         tw_str text = {0};
         tw_problem_text(problem, &text);
-        int size = (int)(declined.size ? declined.size - 1 : 0); /* without the last newline */
-        status =
-            tw_fail(TW_UNSUPPORTED, "problem: %s, no kernel takes it on %s: %.*s",
-                    tw_str_text(&text), tw_target_isa(target)->name, size, tw_str_text(&declined));
+        status = fail_declined(tw_str_text(&text), target, tw_str_text(&declined));
         tw_str_free(&text);
     }
     tw_str_free(&declined);

@@ -105,7 +105,10 @@ static tw_status choose(bind_call *b) {
     b->impl = b->rival;
     b->rival = NULL;
     if (!b->impl) TW_TRY(choose_registered(b, INT32_MIN, -1, &b->impl));
-    if (!b->impl) warn_reference(b->linear, b->plan);
+    if (b->impl) return TW_OK;
+    if (b->mode == TW_MODE_CACHED_ONLY)
+        return tw_fail(TW_MISS, "%s CACHED_ONLY does not run the reference.", b->plan->reason);
+    warn_reference(b->linear, b->plan);
     return TW_OK;
 }
 
@@ -135,8 +138,8 @@ tw_status tw_linear_bind_now(tw_linear *linear, int bucket, tw_binding **out) {
 enum { MOST_CONCURRENT = 1024 };
 
 static tw_status check_rows_of(const int64_t *M, int32_t count, int32_t max_concurrent) {
-    if (count < 0 || (count && !M))
-        return tw_fail(TW_INVALID, "M: %d values at %p, must be given", count, (const void *)M);
+    if (count < 0) return tw_fail(TW_INVALID, "count: %d, must be 0 or more", count);
+    if (count && !M) return tw_fail(TW_INVALID, "M: NULL, must hold the %d values", count);
     if (max_concurrent < 0 || max_concurrent > MOST_CONCURRENT)
         return tw_fail(TW_INVALID, "max_concurrent: %d, must be from 0 to %d", max_concurrent,
                        MOST_CONCURRENT);
@@ -146,9 +149,9 @@ static tw_status check_rows_of(const int64_t *M, int32_t count, int32_t max_conc
     return TW_OK;
 }
 
-/* Whether prepare() would have to tune a bucket, as far as can be told without asking. */
-static bool undecided(tw_linear *l, int bucket, tw_mode mode) {
-    tw_binding *b = tw_linear_bound(l, bucket);
+/* Whether prepare() would have to tune a bucket that runs b (NULL: nothing yet), as far as can be
+ * told without asking. */
+static bool undecided(const tw_binding *b, tw_mode mode) {
     if (!b || !tw_mode_tunes(mode)) return !b;
     return (b->plan && b->plan->decision.origin == TW_ORIGIN_GUESS) ||
            (b->contest && !b->contest->decided);
@@ -163,13 +166,14 @@ tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
     int left = 0;
     for (int32_t i = 0; i < count; i++) wanted[tw_bucket_index(M[i])] = true;
     for (int bucket = 0; bucket < TW_BUCKETS; bucket++)
-        left += wanted[bucket] && undecided(linear, bucket, c->mode);
+        left += wanted[bucket] && undecided(tw_linear_bound(linear, bucket), c->mode);
 
     int64_t start = tw_now_ns();
     for (int bucket = 0; bucket < TW_BUCKETS; bucket++) {
         if (!wanted[bucket]) continue;
+        /* Read once: others publish theirs, and the registry changes, at any moment. */
         tw_binding *binding = tw_linear_bound(linear, bucket);
-        if (undecided(linear, bucket, c->mode)) {
+        if (undecided(binding, c->mode)) {
             /* What one bucket does not use is the next ones'. */
             double spent = (double)(tw_now_ns() - start) / 1e9;
             double share = fmax((c->budget_s - spent) / (left > 1 ? left-- : 1), 1e-3);

@@ -38,9 +38,8 @@ static void destroy_code(void *user, void *value) { tw_code_destroy(user, value)
 
 /* The parts that can fail, in an order in which tw_context_destroy can take back any beginning. */
 static tw_status open_parts(tw_context *c, const tw_options *o, const tw_context_setup *setup) {
-    int64_t variable = tw_option_int(TW_OPT_TW_THREADS);
     int32_t threads = o->parallel.run ? o->parallel.threads : o->threads;
-    if (!threads && variable > 0 && variable <= INT16_MAX) threads = (int32_t)variable;
+    if (!threads) threads = tw_option_int(TW_OPT_TW_THREADS);
     const char *device = o->device ? o->device : "cpu";
     TW_TRY(setup->foreign ? tw_cpu_describe(device, threads, &c->target)
                           : tw_cpu_detect(device, threads, &c->target));
@@ -83,6 +82,7 @@ tw_status tw_context_open(const tw_options *options, const tw_context_setup *set
     tw_options o = TW_OPTIONS_INIT;
     if (options) TW_TRY(tw_struct_read("options", options, sizeof o, &o));
     TW_TRY(check_options(&o));
+    TW_TRY(tw_options_check());
     tw_allocator allocator = o.allocator.alloc ? o.allocator : tw_allocator_default;
     tw_context *c = tw_alloc(&allocator, sizeof *c);
     if (!c) return tw_fail(TW_MEMORY, "out of memory for a context");

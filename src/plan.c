@@ -93,9 +93,8 @@ static tw_status decide_by_guess(const decide_call *d, tw_decision *out) {
 
 /* CACHED_ONLY without a choice: the guess will do when its code is there; nothing compiles. */
 static tw_status decide_cached_only(const decide_call *d, tw_decision *out) {
-    if (decide_by_guess(d, out) == TW_OK &&
-        tw_object_cached(d->context, out->tmpl, &d->problem, &out->config))
-        return TW_OK;
+    TW_TRY(decide_by_guess(d, out));
+    if (tw_object_cached(d->context, out->tmpl, &d->problem, &out->config)) return TW_OK;
     return tw_fail(TW_MISS, "the cache has no kernel for %s", tw_str_text(&d->key.text));
 }
 
@@ -305,7 +304,7 @@ static tw_status make_plan(void *arg, void **value) {
     if (status == TW_OK && plan->decision.tmpl) status = load_plan(c, mode, plan);
     /* Nothing can be compiled for this problem here: the layer runs, slowly, and its owner is
      * told. */
-    if (status == TW_UNSUPPORTED && mode != TW_MODE_CACHED_ONLY && !m->request->tmpl) {
+    if (status == TW_UNSUPPORTED && !m->request->tmpl) {
         snprintf(plan->reason, sizeof plan->reason, "%s", tw_error_message());
         plan->decision = (tw_decision){.origin = TW_ORIGIN_REFERENCE};
         status = TW_OK;

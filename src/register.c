@@ -56,10 +56,9 @@ tw_status tw_registry_choose(tw_registry *registry, const tw_problem *problem,
     return status;
 }
 
-static tw_impl *find_open(tw_registry *registry, const char *name) {
+static tw_impl *find(tw_registry *registry, const char *name) {
     tw_impl *impl = atomic_load(&registry->first);
-    while (impl && (atomic_load(&impl->users) < 0 || strcmp(impl->name, name) != 0))
-        impl = impl->next;
+    while (impl && (impl->gone || strcmp(impl->name, name) != 0)) impl = impl->next;
     return impl;
 }
 
@@ -93,7 +92,7 @@ tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl) {
                        row.run ? "condition" : "run");
     tw_registry *registry = &context->registry;
     pthread_mutex_lock(&registry->lock);
-    tw_status status = find_open(registry, row.name)
+    tw_status status = find(registry, row.name)
                            ? tw_fail(TW_INVALID, "impl: %s is registered already", row.name)
                            : append(registry, &row);
     pthread_mutex_unlock(&registry->lock);
@@ -103,21 +102,27 @@ tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl) {
     return status;
 }
 
+/* Closed before it is idle, or under load it would never be. */
+static tw_status take_out(tw_registry *registry, tw_impl *impl) {
+    if (atomic_load(&impl->users) >= 0) {
+        atomic_fetch_add(&impl->users, TW_IMPL_CLOSED);
+        atomic_fetch_add(&registry->generation, 1);
+    }
+    int running = atomic_load_explicit(&impl->users, memory_order_acquire) - TW_IMPL_CLOSED;
+    if (running) return tw_fail(TW_BUSY, "name: %s, %d calls run it", impl->name, running);
+    impl->gone = true;
+    return TW_OK;
+}
+
 tw_status tw_unregister_linear(tw_context *context, const char *name) {
     if (!context || !name)
         return tw_fail(TW_INVALID, "%s: NULL, must be given", context ? "name" : "context");
     tw_registry *registry = &context->registry;
     pthread_mutex_lock(&registry->lock);
-    tw_impl *impl = find_open(registry, name);
-    int idle = 0;
-    tw_status status = TW_OK;
-    if (!impl)
-        status =
-            tw_fail(TW_INVALID, "name: %s, no implementation of this name is registered", name);
-    else if (!atomic_compare_exchange_strong(&impl->users, &idle, TW_IMPL_CLOSED))
-        status = tw_fail(TW_BUSY, "name: %s, %d calls run it", name, idle);
-    else
-        atomic_fetch_add(&registry->generation, 1);
+    tw_impl *impl = find(registry, name);
+    tw_status status =
+        impl ? take_out(registry, impl)
+             : tw_fail(TW_INVALID, "name: %s, no implementation of this name is registered", name);
     pthread_mutex_unlock(&registry->lock);
     if (status == TW_OK) tw_log_line(&context->log, TW_LOG_INFO, "unregistered %s", name);
     return status;

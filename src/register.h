@@ -10,13 +10,14 @@
 #include "src/core/problem.h"
 #include "src/core/target.h"
 
-/* `users` of an entry that was unregistered. */
+/* Added to the `users` of an entry that is to go: nobody enters it any more. */
 enum { TW_IMPL_CLOSED = INT_MIN / 2 };
 
 typedef struct tw_impl {
     struct tw_impl *next; /* the one registered before; never changes */
     tw_linear_impl row;   /* name points into this entry */
     atomic_int users;     /* calls of condition and run in flight; negative once closed */
+    bool gone;            /* nothing calls it, and nothing will; under the registry's lock */
     size_t size;
     char name[];
 } tw_impl;

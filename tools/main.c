@@ -1,6 +1,8 @@
 /* tilewright: the command table and what every command line has in common. */
 #include <string.h>
 
+#include "src/base/options.h"
+#include "src/base/status.h"
 #include "tools/cli.h"
 #include "tools/commands.h"
 #include "tools/out.h"
@@ -38,9 +40,13 @@ static int run(const cli_command *command, int count, char **text) {
     cli_args args;
     int code = cli_parse(command, count, text, &args);
     if (code) return code;
-    if (!args.help) return command->run(&args);
-    cli_help(command);
-    return CLI_OK;
+    if (args.help) {
+        cli_help(command);
+        return CLI_OK;
+    }
+    if (tw_options_check() == TW_OK) return command->run(&args);
+    out_error("%s", tw_error_message());
+    return CLI_USAGE;
 }
 
 int main(int argc, char **argv) {

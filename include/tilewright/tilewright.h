@@ -392,8 +392,10 @@ typedef struct tw_linear_impl {
 /* Takes effect at the next forward() or prepare() of each linear, existing ones included (which may
  * then take a lock, once).  Errors: INVALID for a duplicate name or a missing function, MEMORY. */
 TW_API tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl);
-/* On return nothing calls the implementation any more.  Errors: INVALID for an unknown name, BUSY
- * while a forward runs it. */
+/* On success nothing calls the implementation any more.
+ * Errors: INVALID for an unknown name; BUSY while a forward runs it: from then on none begins to,
+ * so that the same call succeeds once those that run it have returned.  Until it has, the name is
+ * taken. */
 TW_API tw_status tw_unregister_linear(tw_context *context, const char *name);
 
 #ifdef __cplusplus

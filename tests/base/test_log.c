@@ -67,6 +67,18 @@ static void test_long_line_is_cut(void **state) {
     assert_int_equal(strspn(h.last, "0"), 2047);
 }
 
+/* Whatever holds newlines - a path may - is several lines. */
+static void test_each_line_by_itself(void **state) {
+    (void)state;
+    heard h = {0};
+    tw_log hook = {hear, &h};
+    tw_logger logger;
+    tw_logger_init(&logger, &hook);
+    tw_log_line(&logger, TW_LOG_INFO, "one\n\ntwo\n");
+    assert_int_equal(h.lines, 2);
+    assert_string_equal(h.last, "two");
+}
+
 static void test_stderr(void **state) {
     (void)state;
     static const struct {
@@ -104,6 +116,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hook_hears_everything),
         cmocka_unit_test(test_long_line_is_cut),
+        cmocka_unit_test(test_each_line_by_itself),
         cmocka_unit_test(test_stderr),
         cmocka_unit_test(test_no_logger),
     };

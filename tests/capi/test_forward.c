@@ -165,8 +165,9 @@ static void prepare_arguments(void **state) {
     world w = open_world(state, "N=8,K=32,w=i8,s=f32,a=i8");
     static const int64_t M[] = {1, 16, 0};
     check_fails(tw_linear_prepare(NULL, M, 1, 1), TW_INVALID, "linear: NULL");
-    check_fails(tw_linear_prepare(w.linear, NULL, 1, 1), TW_INVALID, "M: 1 values");
-    check_fails(tw_linear_prepare(w.linear, M, -1, 1), TW_INVALID, "M: -1 values");
+    check_fails(tw_linear_prepare(w.linear, NULL, 1, 1), TW_INVALID,
+                "M: NULL, must hold the 1 values");
+    check_fails(tw_linear_prepare(w.linear, M, -1, 1), TW_INVALID, "count: -1, must be 0 or more");
     check_fails(tw_linear_prepare(w.linear, M, 3, 1), TW_INVALID, "M[2]: 0, must be positive");
     check_fails(tw_linear_prepare(w.linear, M, 2, -1), TW_INVALID, "max_concurrent: -1");
     check_fails(tw_linear_prepare(w.linear, M, 2, 1025), TW_INVALID, "from 0 to 1024");
@@ -184,6 +185,7 @@ static void reference_fallback(void **state) {
     check_plan(w.linear, 20, "reference", "reference");
     assert_int_equal(w.f->lines[TW_LOG_WARN], 1);
     assert_non_null(strstr(w.f->last[TW_LOG_WARN], "no kernel takes it"));
+    assert_null(strchr(w.f->last[TW_LOG_WARN], '\n'));
     assert_int_equal(stats_of(w.context).references, 2);
     close_world(&w);
 }

@@ -177,6 +177,24 @@ static void where_nothing_else_can(void **state) {
     close_world(&w);
 }
 
+/* CACHED_ONLY has nothing in its cache for what no kernel of ours takes: who is registered may. */
+static void in_cached_only(void **state) {
+    world w;
+    ((fixture *)*state)->options.mode = TW_MODE_CACHED_ONLY;
+    static const int32_t priorities[] = {-3, 0, 2};
+    for (size_t i = 0; i < TW_COUNT(priorities); i++) {
+        open_world(&w, state, "N=40,K=64,w=e5m2,g=32,s=f32,z=value,bias=f32");
+        add(&w, &w.m, "mine", priorities[i]);
+        check_ok(tw_linear_prepare(w.linear, (int64_t[]){4}, 1, 1));
+        check_forward(&w.l, w.linear, 4);
+        check_plan(w.linear, 4, "mine", "registered");
+        check_ok(tw_unregister_linear(w.context, "mine"));
+        check_fails(tw_linear_prepare(w.linear, (int64_t[]){4}, 1, 1), TW_MISS,
+                    "CACHED_ONLY does not run the reference");
+        close_world(&w);
+    }
+}
+
 static void not_in_reference_mode(void **state) {
     world w;
     ((fixture *)*state)->options.mode = TW_MODE_REFERENCE;
@@ -225,7 +243,18 @@ static void busy_while_it_runs(void **state) {
     w.m.context = w.context;
     check_forward(&w.l, w.linear, 3);
     assert_int_equal(w.m.runs, 1);
+    /* It was asked to go: no forward begins to run it, so that under load, too, it can. */
+    check_forward(&w.l, w.linear, 3);
+    check_plan(w.linear, 3, "cpu.dq_gemm", "guess");
+    assert_int_equal(w.m.runs, 1);
+    tw_linear_impl again = impl_of(&w.m, "mine", 1);
+    check_fails(tw_register_linear(w.context, &again), TW_INVALID, "mine is registered already");
     check_ok(tw_unregister_linear(w.context, "mine"));
+    check_fails(tw_unregister_linear(w.context, "mine"), TW_INVALID, "name: mine");
+    add(&w, &w.m, "mine", 1);
+    w.m.context = NULL;
+    check_forward(&w.l, w.linear, 3);
+    assert_int_equal(w.m.runs, 2);
     close_world(&w);
 }
 
@@ -249,9 +278,15 @@ static void failures_are_passed_on(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(replaces_and_gives_back), TEST(again_and_again),        TEST(priorities),
-        TEST(where_nothing_else_can),  TEST(not_in_reference_mode),  TEST(refused),
-        TEST(busy_while_it_runs),      TEST(failures_are_passed_on),
+        TEST(replaces_and_gives_back),
+        TEST(again_and_again),
+        TEST(priorities),
+        TEST(where_nothing_else_can),
+        TEST(in_cached_only),
+        TEST(not_in_reference_mode),
+        TEST(refused),
+        TEST(busy_while_it_runs),
+        TEST(failures_are_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

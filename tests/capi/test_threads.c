@@ -209,6 +209,46 @@ static void disturbed(void **state) {
     close_world(&w);
 }
 
+/* ---- everybody prepares a new linear at the same moment ---- */
+
+enum { NEW_LINEARS = 8000 };
+
+typedef struct crowd {
+    world *w;
+    pthread_barrier_t barrier;
+    tw_linear *linear;
+} crowd;
+
+static void *prepares(void *arg) {
+    crowd *c = arg;
+    for (int r = 0; r < NEW_LINEARS; r++) {
+        pthread_barrier_wait(&c->barrier);
+        if (tw_linear_prepare(c->linear, sizes, SIZES, 1) != TW_OK) c->w->failures++;
+        pthread_barrier_wait(&c->barrier);
+    }
+    return NULL;
+}
+
+static void prepared_at_once(void **state) {
+    world w;
+    pthread_t threads[THREADS];
+    open_world(&w, state);
+    crowd c = {.w = &w};
+    assert_int_equal(pthread_barrier_init(&c.barrier, NULL, THREADS + 1), 0);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, prepares, &c), 0);
+    for (int r = 0; r < NEW_LINEARS; r++) {
+        c.linear = make_linear(&w.tasks[0].l, w.context);
+        pthread_barrier_wait(&c.barrier);
+        pthread_barrier_wait(&c.barrier);
+        tw_linear_destroy(c.linear);
+    }
+    for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(w.failures, 0);
+    pthread_barrier_destroy(&c.barrier);
+    close_world(&w);
+}
+
 /* The canonical tensors are unpacked once, by whoever needs them first. */
 static void *recover(void *arg) {
     worker *k = arg;
@@ -253,10 +293,7 @@ static void canonical(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(prepared),
-        TEST(unprepared),
-        TEST(disturbed),
-        TEST(canonical),
+        TEST(prepared), TEST(unprepared), TEST(disturbed), TEST(prepared_at_once), TEST(canonical),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

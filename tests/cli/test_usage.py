@@ -84,6 +84,15 @@ class Usage(cli.Cli):
     def test_double_dash_ends_options(self):
         self.fails(1, '--json: ', 'shapes', '--', '--json')
 
+    def test_environment(self):
+        for name, value, rule in (('TW_THREADS', 'abc', 'from 0 to 4096'), ('TW_THREADS', '-3', 'from 0 to 4096'),
+                                  ('TW_THREADS', '5000', 'from 0 to 4096'), ('TW_DEBUG', 'all', 'from 0 to 5')):
+            self.env[name] = value
+            for command in ('devices', 'plan', 'doctor'):
+                self.fails(2, f'variable {name}: {value}, must be a whole number {rule}', command, *ARGUMENTS[command])
+            self.run_cli(command, '--help')
+            del self.env[name]
+
     def test_devices(self):
         for dev in ('gpu', 'cuda:0', 'cpu:', 'cpu:avx1024', 'CPU', ''):
             self.fails(2, 'DEV: ', 'plan', dev, 'M=1,' + cli.SMALL)
