@@ -67,10 +67,9 @@ static tw_status publish(bind_call *call, unsigned generation, tw_binding **out)
     return TW_OK;
 }
 
-static void warn_reference(tw_linear *l, const tw_plan *plan) {
-    if (!plan->reason[0] || atomic_exchange(&l->warned, true)) return;
-    tw_log_line(&l->context->log, TW_LOG_WARN, "a linear runs the slow reference: %s",
-                plan->reason);
+static void warn_reference(tw_linear *l, const char *reason) {
+    if (!*reason || atomic_exchange(&l->warned, true)) return;
+    tw_log_line(&l->context->log, TW_LOG_WARN, "a linear runs the slow reference: %s", reason);
 }
 
 static tw_status choose_plan(bind_call *b) {
@@ -108,7 +107,17 @@ static tw_status choose(bind_call *b) {
     if (b->impl) return TW_OK;
     if (b->mode == TW_MODE_CACHED_ONLY)
         return tw_fail(TW_MISS, "%s CACHED_ONLY does not run the reference.", b->plan->reason);
-    warn_reference(b->linear, b->plan);
+    warn_reference(b->linear, b->plan->reason);
+    return TW_OK;
+}
+
+/* Tuning found that no kernel is right: none may run as a guess later. */
+static tw_status choose_reference(bind_call *b) {
+    warn_reference(b->linear, tw_error_message());
+    tw_plan_request request = {.problem = &b->problem, .mode = TW_MODE_REFERENCE};
+    b->impl = b->rival = NULL;
+    TW_TRY(tw_plan_make(b->linear->context, &request, &b->plan));
+    b->owned = true;
     return TW_OK;
 }
 
@@ -120,8 +129,10 @@ tw_status tw_linear_bind(tw_linear *linear, int bucket, tw_mode mode, double bud
     /* Read before the registry is: a change in between makes the next forward come here again. */
     unsigned generation =
         atomic_load_explicit(&linear->context->registry.generation, memory_order_acquire);
-    tw_status status = choose(&b);
+    tw_status chosen = choose(&b), status = chosen;
+    if (chosen == TW_VERIFY) status = choose_reference(&b);
     if (status == TW_OK) status = publish(&b, generation, out);
+    if (status == TW_OK) status = chosen;
     if (b.owned) tw_plan_release(linear->context, b.plan);
     tw_contest_release(linear->context, b.contest);
     return status;

@@ -309,7 +309,8 @@ TW_API void tw_linear_destroy(tw_linear *linear);
  * count the forwards of all its linears that may run at once; one more still works, but allocates.
  * Kernels are shared by linears of the same shape.  The tuning modes tune here, within the
  * context's budget for the whole call.
- * Errors: MISS in CACHED_ONLY, VERIFY, COMPILE, MEMORY, INVALID. */
+ * Errors: MISS in CACHED_ONLY; VERIFY where tuning found no kernel that is right, and the reference
+ * runs from then on; COMPILE, MEMORY, INVALID. */
 TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
                                    int32_t max_concurrent);
 
