@@ -46,6 +46,15 @@ static void shape_text(int ndim, const int64_t *shape, tw_str *out) {
     tw_str_add(out, "%s", ndim > 0 ? "]" : "[]");
 }
 
+static tw_status fail_missing(const char *name, tw_dtype dtype, int ndim, const int64_t *shape) {
+    tw_str want = {0};
+    shape_text(ndim, shape, &want);
+    tw_fail(TW_INVALID, "%s: NULL, expected %s of %s", name, tw_str_text(&want),
+            tw_dtype_name(dtype));
+    tw_str_free(&want);
+    return TW_INVALID;
+}
+
 static tw_status fail_shape(const char *name, const tw_tensor *t, int ndim, const int64_t *shape) {
     tw_str got = {0}, want = {0};
     shape_text(t->ndim, t->shape, &got);
@@ -105,7 +114,7 @@ static tw_status check_strides(const char *name, const tw_tensor *t) {
 
 tw_status tw_check_tensor(const char *name, const tw_tensor *t, tw_dtype dtype, int ndim,
                           const int64_t *shape) {
-    if (!t) return tw_fail(TW_INVALID, "%s: NULL, must be given", name);
+    if (!t) return fail_missing(name, dtype, ndim, shape);
     if (t->dtype != dtype)
         return tw_fail(TW_INVALID, "%s: dtype %s, expected %s", name, tw_dtype_name(t->dtype),
                        tw_dtype_name(dtype));

@@ -35,8 +35,7 @@ static void tell(doctor *d, verdict v, const char *what, const char *found, cons
 
 static void check_cpu(doctor *d) {
     char found[160];
-    d->has_target =
-        tw_cpu_detect("cpu", tw_option_int(TW_OPT_TW_THREADS), &d->target) == TW_OK;
+    d->has_target = tw_cpu_detect("cpu", tw_option_int(TW_OPT_TW_THREADS), &d->target) == TW_OK;
     if (!d->has_target) {
         tell(d, BAD, "cpu", tw_error_message(),
              "give a target that exists: tilewright list targets");

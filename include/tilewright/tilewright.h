@@ -139,7 +139,9 @@ typedef struct tw_scheme {
     int32_t act_group; /* 0: per token; else a multiple of group_k */
 } tw_scheme;
 
-/* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any order. */
+/* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any order; w
+ * is required, the others have the defaults of docs/problem.md.
+ * Errors: INVALID points at the field, and says what it may be. */
 TW_API tw_status tw_scheme_parse(const char *text, tw_scheme *out);
 
 typedef enum tw_act {
@@ -163,11 +165,16 @@ typedef struct tw_tensor {
     int64_t stride[4]; /* in elements */
 } tw_tensor;
 
-/* Contiguous views. */
+/* Contiguous views; counts of any integer type. */
+#ifdef __cplusplus
+#define TW_EXTENT(count_) static_cast<int64_t>(count_)
+#else
+#define TW_EXTENT(count_) ((int64_t)(count_))
+#endif
 #define TW_TENSOR_1D(data_, dtype_, count_)                                                        \
-    {(data_), (dtype_), 1, {(count_), 0, 0, 0}, {0, 0, 0, 0}}
+    {(data_), (dtype_), 1, {TW_EXTENT(count_), 0, 0, 0}, {0, 0, 0, 0}}
 #define TW_TENSOR_2D(data_, dtype_, rows_, columns_)                                               \
-    {(data_), (dtype_), 2, {(rows_), (columns_), 0, 0}, {0, 0, 0, 0}}
+    {(data_), (dtype_), 2, {TW_EXTENT(rows_), TW_EXTENT(columns_), 0, 0}, {0, 0, 0, 0}}
 
 /* ---- context [shared] ------------------------------------------------------------------------ */
 
@@ -247,7 +254,7 @@ typedef struct tw_device_info {
 } tw_device_info;
 #define TW_DEVICE_INFO_INIT {sizeof(tw_device_info), {0}, {0}, 0, 0, 0, 0}
 
-/* Describes the device that the context generates for. */
+/* Describes the device that the context generates for.  Errors: INVALID. */
 TW_API tw_status tw_context_device(const tw_context *context, tw_device_info *out);
 
 /* What making plans has taken since the context was created: a warm process shows compiles 0. */
@@ -262,6 +269,7 @@ typedef struct tw_stats {
 } tw_stats;
 #define TW_STATS_INIT {sizeof(tw_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
+/* Counts so far; other threads may be counting on.  Errors: INVALID. */
 TW_API tw_status tw_context_stats(const tw_context *context, tw_stats *out);
 
 /* ---- linear layer [shared] ------------------------------------------------------------------- */
@@ -291,13 +299,27 @@ typedef struct tw_linear_desc {
  *   bias    [N] f32, f16 or bf16 (may be NULL)
  * Tensors of whole bytes may have any positive strides (a transposed view, say).
  * Errors: INVALID names the tensor; NaN or infinite scales and value zeros are refused, zero scales
- * are legal; MEMORY. */
+ * are legal, and floats that are no scales (plain weights, bias) may be anything.  UNSUPPORTED for
+ * schemes that nothing here computes yet; MEMORY. */
 TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc,
                                   const tw_tensor *weight, const tw_tensor *scales,
                                   const tw_tensor *zeros, const tw_tensor *bias, tw_linear **out);
 
-/* Quantizes float weights [N,K] (f32, f16, bf16) by scheme and creates the layer: z=none symmetric,
- * z=code and z=value by each group's minimum and maximum.  Plain float schemes convert. */
+/* Quantizes float weights [N,K] (f32, f16, bf16; any positive strides) by scheme and creates the
+ * layer; nothing is kept of the tensors.  In f32, rounding half to even, with s as it is stored:
+ *   integers, z=none    s = amax / ((qmax - qmin) / 2), unsigned amax / qmax; q = round(w / s)
+ *   unsigned, z=code    s = (max - min) / qmax with min <= 0 <= max, zero = -round(min / s),
+ *                       q = round(w / s) + zero
+ *   integers, z=value   s = (max - min) / (qmax - qmin), zero = min - qmin * s,
+ *                       q = round((w - zero) / s)
+ *   float codes, z=none s = amax / (largest finite code), q = round(w / s)
+ *   plain floats        a conversion
+ * amax, min and max are a group's; this is the min-max (affine) quantization of Jacob and others,
+ * arXiv:1712.05877.  Division by s is a multiplication by 1 / s where the codes are integers and z
+ * is not value.
+ * Errors: INVALID as tw_linear_create, and for a weight that is NaN, infinite or does not fit the
+ * scheme, with its place; UNSUPPORTED for the combinations above that are missing (z=code with
+ * signed codes, zeros beside float codes); MEMORY. */
 TW_API tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc *desc,
                                              const tw_tensor *weight, const tw_tensor *bias,
                                              tw_linear **out);
@@ -324,7 +346,8 @@ TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const 
 
 /* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL.  Its
  * dtype and shape are filled in (TW_NONE: the scheme has no such tensor); its data, unless NULL,
- * receives the contiguous tensor, so a first call with NULL data tells how much to allocate. */
+ * receives the contiguous tensor, so a first call with NULL data tells how much to allocate.
+ * Errors: INVALID for a misaligned pointer. */
 TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales,
                                    tw_tensor *zeros);
 
@@ -337,7 +360,8 @@ typedef struct tw_plan_info {
 } tw_plan_info;
 #define TW_PLAN_INFO_INIT {sizeof(tw_plan_info), {0}, {0}, {0}, 0.0}
 
-/* What forward() runs for this M; makes the plan, as forward() would, if there is none yet. */
+/* What forward() runs for this M (at least 1); makes the plan, as forward() would, if there is none
+ * yet.  Errors: INVALID; what forward() fails with on first use. */
 TW_API tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out);
 
 typedef enum tw_dump {

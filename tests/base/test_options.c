@@ -28,7 +28,7 @@ static void test_int(void **state) {
         const char *text;
         int64_t value;
     } rows[] = {
-        {"3", 3}, {"-2", 0}, {"0", 0},    {"", 0},    {"3x", 0},
+        {"3", 3}, {"-2", 0},  {"0", 0},    {"", 0},    {"3x", 0},
         {"x", 0}, {"12 ", 0}, {"0x10", 0}, {"4.5", 0},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++) {

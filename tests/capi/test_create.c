@@ -119,7 +119,7 @@ static void null_arguments(void **state) {
         TW_INVALID, "weight: NULL");
     check_fails(
         tw_linear_create(w.context, &w.l.desc, &w.l.weight, NULL, &w.l.zeros, NULL, &linear),
-        TW_INVALID, "scales: NULL");
+        TW_INVALID, "scales: NULL, expected [70,3] of f16");
     check_fails(
         tw_linear_create(w.context, &w.l.desc, &w.l.weight, &w.l.scales, NULL, NULL, &linear),
         TW_INVALID, "zeros: NULL");

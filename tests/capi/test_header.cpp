@@ -21,7 +21,7 @@ int run() {
     desc.scheme.weight = TW_F32;
     std::vector<float> weights{1, 2, 3, 4, 5, 6, 7, 8}, input{1, 1, 1, 1}, output(2);
     tw_tensor w = TW_TENSOR_2D(weights.data(), TW_F32, 2, 4);
-    tw_tensor x = TW_TENSOR_2D(input.data(), TW_F32, 1, 4);
+    tw_tensor x = TW_TENSOR_2D(input.data(), TW_F32, input.size() / 4, std::size_t{4});
     tw_tensor y = TW_TENSOR_2D(output.data(), TW_F32, 1, 2);
     tw_plan_info plan = TW_PLAN_INFO_INIT;
     tw_stats stats = TW_STATS_INIT;

@@ -85,11 +85,12 @@ class Usage(cli.Cli):
         self.fails(1, '--json: ', 'shapes', '--', '--json')
 
     def test_environment(self):
-        for name, value, rule in (('TW_THREADS', 'abc', 'from 0 to 4096'), ('TW_THREADS', '-3', 'from 0 to 4096'),
-                                  ('TW_THREADS', '5000', 'from 0 to 4096'), ('TW_DEBUG', 'all', 'from 0 to 5')):
+        for name, value, most in (('TW_THREADS', 'abc', 4096), ('TW_THREADS', '-3', 4096),
+                                  ('TW_THREADS', '5000', 4096), ('TW_DEBUG', 'all', 5)):
             self.env[name] = value
+            why = f'variable {name}: {value}, must be a whole number from 0 to {most}'
             for command in ('devices', 'plan', 'doctor'):
-                self.fails(2, f'variable {name}: {value}, must be a whole number {rule}', command, *ARGUMENTS[command])
+                self.fails(2, why, command, *ARGUMENTS[command])
             self.run_cli(command, '--help')
             del self.env[name]
 
