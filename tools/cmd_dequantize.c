@@ -1,5 +1,4 @@
 /* tilewright dequantize: a checkpoint's tensors as plain f32, in a safetensors file. */
-#include <errno.h>
 #include <regex.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "tools/commands.h"
 #include "tools/input.h"
 #include "tools/out.h"
+#include "tools/outfile.h"
 
 typedef struct job {
     tw_model *model;
@@ -38,7 +38,12 @@ static tw_status choose(job *j, const regex_t *pattern) {
                       : tw_fail(TW_INVALID, "no tensor of %d has such a name", all);
 }
 
-static tw_status start(const job *j, const char *path, tw_safetensors_writer **out) {
+static tw_status write_some(void *user, const void *bytes, size_t size) {
+    return outfile_write(user, bytes, size);
+}
+
+static tw_status start(const job *j, outfile *file, tw_safetensors_writer **out) {
+    const tw_safetensors_sink sink = {write_some, file};
     tw_safetensors_tensor *list = calloc((size_t)j->count, sizeof *list);
     if (!list) return tw_fail(TW_MEMORY, "tensors: out of memory");
     for (int32_t i = 0; i < j->count; i++) {
@@ -47,7 +52,7 @@ static tw_status start(const job *j, const char *path, tw_safetensors_writer **o
         list[i].ndim = t->ndim;
         memcpy(list[i].shape, t->shape, sizeof list[i].shape);
     }
-    tw_status status = tw_safetensors_create(path, list, j->count, out);
+    tw_status status = tw_safetensors_create(&sink, list, j->count, out);
     free(list);
     return status;
 }
@@ -70,9 +75,9 @@ static tw_status append(job *j, int32_t index, tw_safetensors_writer *writer) {
     return status;
 }
 
-static tw_status write_all(job *j, const cli_args *args) {
+static tw_status write_tensors(job *j, outfile *file) {
     tw_safetensors_writer *writer;
-    TW_TRY(start(j, args->words[1], &writer));
+    TW_TRY(start(j, file, &writer));
     for (int32_t i = 0; i < j->count; i++) {
         const tw_model_tensor *t = tw_model_tensor_at(j->model, j->chosen[i]);
         out_progress((double)i / j->count, -1, t->name);
@@ -83,6 +88,15 @@ static tw_status write_all(job *j, const cli_args *args) {
         }
     }
     return tw_safetensors_finish(writer);
+}
+
+static tw_status write_all(job *j, const cli_args *args) {
+    outfile file;
+    TW_TRY(outfile_open(args->words[1], OUTFILE_REGULAR, &file));
+    tw_status status = write_tensors(j, &file);
+    if (status == TW_OK) return outfile_finish(&file);
+    outfile_discard(&file);
+    return status;
 }
 
 static void report(const job *j, const cli_args *args) {
@@ -112,8 +126,8 @@ static int run(const cli_args *args) {
     job j = {0};
     int code = args->tensor ? compile_pattern(args->tensor, &pattern) : CLI_OK;
     if (code) return code;
-    tw_status status = TW_OK;
-    if (!args->force && !access(args->words[1], F_OK))
+    tw_status status = outfile_check(args->words[1], OUTFILE_REGULAR);
+    if (status == TW_OK && !args->force && !access(args->words[1], F_OK))
         status = tw_fail(TW_IO, "%s: is there already; --force replaces it", args->words[1]);
     if (status == TW_OK) status = tw_model_open(args->words[0], NULL, &j.model);
     if (status == TW_OK) {
@@ -140,7 +154,7 @@ const cli_command cmd_dequantize = {
     .name = "dequantize",
     .words = "MODEL OUT.safetensors",
     .summary = "A checkpoint's tensors as plain f32, exactly as the format defines them",
-    .about = "OUT is written whole or not at all.",
+    .about = "OUT is written whole or not at all; a symbolic link stays one.",
     .examples = "  tilewright dequantize model.gguf model-f32.safetensors\n"
                 "  tilewright dequantize model.gguf out.safetensors --tensor '^blk\\.0\\.' --force",
     .options = options,

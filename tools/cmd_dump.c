@@ -1,30 +1,18 @@
 /* tilewright dump: the code of one kernel, as it was generated. */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "src/base/status.h"
 #include "tools/commands.h"
 #include "tools/input.h"
 #include "tools/out.h"
+#include "tools/outfile.h"
 
-/* Whole or not at all: a reader never sees half a file. */
-static tw_status write_file(const char *path, const void *bytes, size_t size) {
-    tw_str part = {0};
-    tw_str_add(&part, "%s.%ld.part", path, (long)getpid());
-    TW_TRY(tw_str_ok(&part));
-    FILE *file = fopen(part.text, "wb");
-    bool done = file && fwrite(bytes, 1, size, file) == size;
-    if (file && fclose(file)) done = false;
-    if (done && rename(part.text, path)) done = false;
-    tw_status status = TW_OK;
-    if (!done) {
-        status = tw_fail(TW_IO, "%s: %s", path, strerror(errno));
-        if (file) remove(part.text);
-    }
-    tw_str_free(&part);
+static tw_status write_file(const char *path, const tw_str *text) {
+    outfile file;
+    TW_TRY(outfile_open(path, OUTFILE_STREAM, &file));
+    tw_status status = outfile_write(&file, text->text, text->size);
+    if (status == TW_OK) return outfile_finish(&file);
+    outfile_discard(&file);
     return status;
 }
 
@@ -89,7 +77,7 @@ static int run(const cli_args *args) {
     code = input_forced(args, &request, &config);
     if (!code) {
         tw_status status = generate(context, &request, kind, &text);
-        if (status == TW_OK && args->out) status = write_file(args->out, text.text, text.size);
+        if (status == TW_OK && args->out) status = write_file(args->out, &text);
         if (status != TW_OK) code = cli_failed();
         if (status == TW_OK && !args->out) out_bytes(text.text, text.size);
     }
@@ -104,7 +92,8 @@ static const cli_option options[] = {
     CLI_ROW("--asm", FLAG, assembly, "", "assembly"),
     CLI_ROW("--object", FLAG, object, "", "the relocatable object, as the cache keeps it"),
     CLI_ROW("--trace", FLAG, trace, "", "the vocabulary's calls; needs no LLVM"),
-    CLI_ROW("--out", TEXT, out, "FILE", "write there instead of to standard output"),
+    CLI_ROW("--out", TEXT, out, "FILE",
+            "write there instead of to standard output: whole or not at all, or to a device"),
     CLI_ROW_KERNEL,
     CLI_ROW_CONFIG,
     CLI_ROW_THREADS,

@@ -1,4 +1,5 @@
 /* tilewright: the command table and what every command line has in common. */
+#include <signal.h>
 #include <string.h>
 
 #include "src/base/options.h"
@@ -52,6 +53,8 @@ static int run(const cli_command *command, int count, char **text) {
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
     const cli_command *command = find(name);
+    /* A limit on file sizes is then an error of write(), as a full disk is. */
+    signal(SIGXFSZ, SIG_IGN);
     if (command) return out_finish(run(command, argc - 2, argv + 2));
     if (!strcmp(name, "--version")) {
         out_line("tilewright %d.%d.%d", TW_VERSION_MAJOR, TW_VERSION_MINOR, TW_VERSION_PATCH);

@@ -1,38 +1,20 @@
-/* Header by jansson, data through one buffer, rename at the end. */
+/* Header by jansson, data through one buffer. */
 #include "src/format/safetensors_write.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "src/base/status.h"
 
 enum { BUFFER = 1 << 20, HEADER_ALIGN = 8, MOST_HEADER = 100000000 };
 
 struct tw_safetensors_writer {
-    int fd;
-    char *path, *temporary;
+    tw_safetensors_sink sink;
     uint64_t expected, given; /* bytes of data */
     size_t filled;
     uint8_t buffer[BUFFER];
 };
-
-static tw_status write_all(tw_safetensors_writer *w, const void *bytes, size_t size) {
-    const uint8_t *at = bytes;
-    while (size) {
-        ssize_t n = write(w->fd, at, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return tw_fail(TW_IO, "%s: %s", w->path, strerror(errno));
-        at += n;
-        size -= (size_t)n;
-    }
-    return TW_OK;
-}
 
 static tw_status put(tw_safetensors_writer *w, const void *bytes, size_t size) {
     const uint8_t *at = bytes;
@@ -43,7 +25,7 @@ static tw_status put(tw_safetensors_writer *w, const void *bytes, size_t size) {
         at += n;
         size -= n;
         if (w->filled < BUFFER) continue;
-        TW_TRY(write_all(w, w->buffer, BUFFER));
+        TW_TRY(w->sink.write(w->sink.user, w->buffer, BUFFER));
         w->filled = 0;
     }
     return TW_OK;
@@ -104,37 +86,13 @@ static tw_status put_tensors(tw_safetensors_writer *w, const tw_safetensors_tens
     return status;
 }
 
-/* A new file beside the target, on the same file system, with the permissions of any new file. */
-static tw_status make_temporary(tw_safetensors_writer *w) {
-    enum { TRIES = 100 };
-    size_t room = strlen(w->path) + 40;
-    struct stat st;
-    /* Found out now rather than by the rename after an hour's work. */
-    if (!stat(w->path, &st) && S_ISDIR(st.st_mode))
-        return tw_fail(TW_IO, "%s: is a folder", w->path);
-    w->temporary = malloc(room);
-    if (!w->temporary) return tw_fail(TW_MEMORY, "out of memory for a file name");
-    for (int i = 0; i < TRIES; i++) {
-        snprintf(w->temporary, room, "%s.tmp-%ld-%d", w->path, (long)getpid(), i);
-        w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (w->fd >= 0 || errno != EEXIST) break;
-    }
-    if (w->fd >= 0) return TW_OK;
-    int error = errno;
-    /* Whatever has the last name tried is not ours to remove. */
-    free(w->temporary);
-    w->temporary = NULL;
-    return tw_fail(TW_IO, "%s: %s", w->path, strerror(error));
-}
-
-tw_status tw_safetensors_create(const char *path, const tw_safetensors_tensor *tensors,
-                                int32_t count, tw_safetensors_writer **out) {
+tw_status tw_safetensors_create(const tw_safetensors_sink *sink,
+                                const tw_safetensors_tensor *tensors, int32_t count,
+                                tw_safetensors_writer **out) {
     tw_safetensors_writer *w = calloc(1, sizeof *w);
     if (!w) return tw_fail(TW_MEMORY, "out of memory for a writer");
-    w->fd = -1;
-    w->path = strdup(path);
-    tw_status status = w->path ? make_temporary(w) : tw_fail(TW_MEMORY, "out of memory for a path");
-    if (!status) status = put_tensors(w, tensors, count);
+    w->sink = *sink;
+    tw_status status = put_tensors(w, tensors, count);
     if (status) {
         tw_safetensors_discard(w);
         return status;
@@ -151,33 +109,14 @@ tw_status tw_safetensors_append(tw_safetensors_writer *writer, const float *valu
     return put(writer, values, count * sizeof(float));
 }
 
-static tw_status conclude(tw_safetensors_writer *w) {
-    if (w->given != w->expected)
-        return tw_fail(TW_INVALID, "values: %llu bytes given, expected %llu",
-                       (unsigned long long)w->given, (unsigned long long)w->expected);
-    TW_TRY(write_all(w, w->buffer, w->filled));
-    if (fsync(w->fd)) return tw_fail(TW_IO, "%s: %s", w->path, strerror(errno));
-    int fd = w->fd;
-    w->fd = -1;
-    if (close(fd)) return tw_fail(TW_IO, "%s: %s", w->path, strerror(errno));
-    if (rename(w->temporary, w->path)) return tw_fail(TW_IO, "%s: %s", w->path, strerror(errno));
-    /* From here on there is no temporary file to remove. */
-    free(w->temporary);
-    w->temporary = NULL;
-    return TW_OK;
-}
-
 tw_status tw_safetensors_finish(tw_safetensors_writer *writer) {
-    tw_status status = conclude(writer);
-    tw_safetensors_discard(writer);
+    tw_safetensors_writer *w = writer;
+    tw_status status = w->given == w->expected
+                           ? w->sink.write(w->sink.user, w->buffer, w->filled)
+                           : tw_fail(TW_INVALID, "values: %llu bytes given, expected %llu",
+                                     (unsigned long long)w->given, (unsigned long long)w->expected);
+    tw_safetensors_discard(w);
     return status;
 }
 
-void tw_safetensors_discard(tw_safetensors_writer *writer) {
-    if (!writer) return;
-    if (writer->fd >= 0) close(writer->fd);
-    if (writer->temporary) unlink(writer->temporary);
-    free(writer->path);
-    free(writer->temporary);
-    free(writer);
-}
+void tw_safetensors_discard(tw_safetensors_writer *writer) { free(writer); }

@@ -1,8 +1,4 @@
-/* Writing f32 tensors as one safetensors file, a piece at a time.
- *
- * The data goes to a temporary file beside the target, which takes the target's name only once
- * everything is on disk: what has the name is whole.  A process that is killed leaves at most a
- * TARGET.tmp-PID-N behind. */
+/* f32 tensors as one safetensors file, a piece at a time, to wherever the caller keeps it. */
 #ifndef TW_FORMAT_SAFETENSORS_WRITE_H
 #define TW_FORMAT_SAFETENSORS_WRITE_H
 
@@ -16,17 +12,23 @@ typedef struct tw_safetensors_tensor {
     int64_t shape[TW_MODEL_DIMS];
 } tw_safetensors_tensor;
 
+/* Takes the file's bytes, front to back. */
+typedef struct tw_safetensors_sink {
+    tw_status (*write)(void *user, const void *bytes, size_t size);
+    void *user;
+} tw_safetensors_sink;
+
 /* The header stands first, so all tensors are named here; their data follows in that order.
- * Errors: INVALID (a name twice or not UTF-8, a shape out of range), IO, MEMORY. */
-tw_status tw_safetensors_create(const char *path, const tw_safetensors_tensor *tensors,
-                                int32_t count, tw_safetensors_writer **out);
+ * Errors: INVALID (a name twice or not UTF-8, a shape out of range), MEMORY, and the sink's. */
+tw_status tw_safetensors_create(const tw_safetensors_sink *sink,
+                                const tw_safetensors_tensor *tensors, int32_t count,
+                                tw_safetensors_writer **out);
 /* Appends values; their ends need not be ends of tensors.  Errors: INVALID (more than the
- * tensors hold), IO (a full disk).  After an error only discard() makes sense. */
+ * tensors hold), the sink's.  After an error only discard() makes sense. */
 tw_status tw_safetensors_append(tw_safetensors_writer *writer, const float *values, size_t count);
-/* Gives the file its name.  INVALID when values are missing.  The writer is gone either way, and on
- * failure so is the temporary file: a file that had the name before is then still what it was. */
+/* Gives the sink what is left.  INVALID when values are missing.  The writer is gone either way. */
 tw_status tw_safetensors_finish(tw_safetensors_writer *writer);
-/* Removes the temporary file.  NULL is allowed. */
+/* NULL is allowed. */
 void tw_safetensors_discard(tw_safetensors_writer *writer);
 
 #endif
