@@ -23,6 +23,8 @@ void tw_registry_free(tw_registry *registry) {
 }
 
 bool tw_impl_enter(tw_impl *impl) {
+    /* Who only looks in does not count as somebody inside. */
+    if (atomic_load_explicit(&impl->users, memory_order_relaxed) < 0) return false;
     if (atomic_fetch_add_explicit(&impl->users, 1, memory_order_acquire) >= 0) return true;
     tw_impl_leave(impl);
     return false;

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "src/core/dtype.h"
 #include "tests/capi/fixture.h"
@@ -28,6 +29,7 @@ typedef struct world {
     fixture *f;
     tw_context *context;
     task tasks[LINEARS];
+    int rounds;
     atomic_int failures, running;
 } world;
 
@@ -209,44 +211,84 @@ static void disturbed(void **state) {
     close_world(&w);
 }
 
-/* ---- everybody prepares a new linear at the same moment ---- */
+/* ---- gone although somebody is always running it ---- */
 
-enum { NEW_LINEARS = 8000 };
+static tw_status replay_slowly(void *user, const tw_linear_call *call) {
+    nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
+    return replay(user, call);
+}
 
-typedef struct crowd {
-    world *w;
-    pthread_barrier_t barrier;
-    tw_linear *linear;
-} crowd;
+static void *forwards_on(void *arg) {
+    worker *k = arg;
+    while (k->w->running) forward_once(k->w, k->same, k->index % SIZES);
+    return NULL;
+}
 
+static void gone_under_load(void **state) {
+    world w;
+    worker workers[THREADS];
+    open_world(&w, state);
+    expect(&w);
+    tw_linear_impl impl = {sizeof impl,          "replay", 1, 5, accept, replay_slowly,
+                           &w.tasks[LINEARS - 1]};
+    check_ok(tw_register_linear(w.context, &impl));
+    start(&w, workers, forwards_on, LINEARS - 1);
+    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    tw_status status = TW_BUSY;
+    for (int tries = 0; status == TW_BUSY && tries < 500; tries++) {
+        status = tw_unregister_linear(w.context, "replay");
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    w.running = 0;
+    finish(&w, workers);
+    assert_int_equal(status, TW_OK);
+    close_world(&w);
+}
+
+/* ---- one linear prepared by everybody, while what it runs comes and goes ---- */
+
+static int decline(void *user, const char *problem, const char *target) {
+    (void)user, (void)problem, (void)target;
+    return 0;
+}
+
+/* Every thread brings an implementation of its own and takes it away again. */
 static void *prepares(void *arg) {
-    crowd *c = arg;
-    for (int r = 0; r < NEW_LINEARS; r++) {
-        pthread_barrier_wait(&c->barrier);
-        if (tw_linear_prepare(c->linear, sizes, SIZES, 1) != TW_OK) c->w->failures++;
-        pthread_barrier_wait(&c->barrier);
+    worker *k = arg;
+    world *w = k->w;
+    int64_t M[TW_BUCKETS];
+    char name[] = "mine 0";
+    name[5] = (char)(name[5] + k->index);
+    tw_linear_impl impl = {sizeof impl, name, 1, 5, decline, replay, NULL};
+    for (int i = 0; i < TW_BUCKETS; i++) M[i] = tw_bucket_rows(i);
+    for (int r = 0; r < w->rounds; r++) {
+        tw_status status =
+            r % 2 ? tw_unregister_linear(w->context, name) : tw_register_linear(w->context, &impl);
+        if (status == TW_BUSY) /* somebody asks it this moment */
+            r--;
+        else if (status != TW_OK)
+            w->failures++;
+        if (tw_linear_prepare(w->tasks[0].linear, M, TW_BUCKETS, 1) != TW_OK) w->failures++;
     }
     return NULL;
 }
 
-static void prepared_at_once(void **state) {
+static void check_prepared_by_all(void **state, tw_mode mode, int rounds) {
     world w;
-    pthread_t threads[THREADS];
+    worker workers[THREADS];
+    ((fixture *)*state)->options.mode = mode;
     open_world(&w, state);
-    crowd c = {.w = &w};
-    assert_int_equal(pthread_barrier_init(&c.barrier, NULL, THREADS + 1), 0);
-    for (int i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, prepares, &c), 0);
-    for (int r = 0; r < NEW_LINEARS; r++) {
-        c.linear = make_linear(&w.tasks[0].l, w.context);
-        pthread_barrier_wait(&c.barrier);
-        pthread_barrier_wait(&c.barrier);
-        tw_linear_destroy(c.linear);
-    }
-    for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_join(threads[i], NULL), 0);
-    assert_int_equal(w.failures, 0);
-    pthread_barrier_destroy(&c.barrier);
+    w.rounds = rounds;
+    start(&w, workers, prepares, 0);
+    finish(&w, workers);
+    expect(&w);
     close_world(&w);
+}
+
+static void prepared_by_all(void **state) { check_prepared_by_all(state, TW_MODE_DEFAULT, 40); }
+/* Where deciding takes no time, somebody always decides between two looks of somebody else. */
+static void prepared_by_all_at_once(void **state) {
+    check_prepared_by_all(state, TW_MODE_REFERENCE, 1500);
 }
 
 /* The canonical tensors are unpacked once, by whoever needs them first. */
@@ -293,7 +335,9 @@ static void canonical(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(prepared), TEST(unprepared), TEST(disturbed), TEST(prepared_at_once), TEST(canonical),
+        TEST(prepared),        TEST(unprepared),      TEST(disturbed),
+        TEST(gone_under_load), TEST(prepared_by_all), TEST(prepared_by_all_at_once),
+        TEST(canonical),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
