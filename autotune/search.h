@@ -49,14 +49,15 @@ typedef struct tw_search {
 /* Builds and times `count` entries against each other by successive halving until at most `keep`
  * are left, which become the leaders.  Every timing goes to the sink as it is final; what fails,
  * too.  Ends early, with what is known, when the progress hook asks for it or at the deadline.
- * Errors: MEMORY. */
+ * Errors: MEMORY, as tw_search_load, what the sink fails with. */
 tw_status tw_search_wave(tw_search *s, const int *ids, int count, int keep, int64_t deadline_ns);
 /* Times entries until the answer is settled: the leaders and their times are then final. */
 tw_status tw_search_final(tw_search *s, const int *ids, int count, int64_t deadline_ns);
-/* Builds and loads the entries that are not; false in entries' candidate.tmpl where that failed. */
-void tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns);
-/* Marks, counts, tells the sink and the log. */
-void tw_search_fail(tw_search *s, int id, const char *stage, const char *why);
+/* Builds and loads the entries that are not; candidate.tmpl stays NULL where the config failed.
+ * Errors: what a build fails with through no fault of its config; what the sink fails with. */
+tw_status tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns);
+/* Marks, counts, tells the sink and the log.  Errors: what the sink fails with. */
+tw_status tw_search_fail(tw_search *s, int id, const char *stage, const char *why);
 /* Asks the progress hook; true when the run shall end. */
 bool tw_search_stop(tw_search *s);
 

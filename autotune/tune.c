@@ -89,7 +89,7 @@ static tw_status time_guess(tw_search *s) {
         if (s->entries[id].state == TW_ENTRY_FAILED || (i >= 0 && s->taken[id])) continue;
         int64_t start = tw_env_now(s->env);
         s->taken[id] = true;
-        tw_search_load(s, &id, 1, INT64_MAX);
+        TW_TRY(tw_search_load(s, &id, 1, INT64_MAX));
         s->build_ns = (double)(tw_env_now(s->env) - start);
         TW_TRY(tw_search_wave(s, &id, 1, 1, INT64_MAX));
         s->launch_ns = s->entries[id].median_ns;
@@ -107,7 +107,7 @@ static tw_status verified(tw_search *s, int id, bool *yes) {
     tw_entry *e = &s->entries[id];
     *yes = e->state == TW_ENTRY_VERIFIED;
     if (*yes || e->state == TW_ENTRY_FAILED) return TW_OK;
-    if (!e->candidate.tmpl) tw_search_load(s, &id, 1, INT64_MAX);
+    if (!e->candidate.tmpl) TW_TRY(tw_search_load(s, &id, 1, INT64_MAX));
     if (!e->candidate.tmpl) return TW_OK;
     tw_status status =
         tw_verify(s->workload, s->request->threads, &e->candidate, s->rows, &e->error);
@@ -124,8 +124,7 @@ static tw_status verified(tw_search *s, int id, bool *yes) {
     tw_str_free(&text);
     char why[320];
     snprintf(why, sizeof why, "%s", tw_error_message());
-    tw_search_fail(s, id, "verify", why);
-    return TW_OK;
+    return tw_search_fail(s, id, "verify", why);
 }
 
 /* The fastest without a failure, of those timed here or of those known; -1 when there is none. */

@@ -18,13 +18,15 @@ typedef struct tw_tune_trial {
 typedef struct tw_tune_hooks {
     void *user;
     /* Stores one measurement as it is made; a config may come again, with a better or a later
-     * figure, or with a failure: the last one counts.  On the calling thread.  May be NULL. */
-    void (*sink)(void *user, const tw_tune_trial *trial);
+     * figure, or with a failure: the last one counts.  On the calling thread.  What it fails with
+     * ends the run.  May be NULL. */
+    tw_status (*sink)(void *user, const tw_tune_trial *trial);
     /* Calls each(arg, trial) for what is already known of this problem, in the order it was stored.
      * May be NULL. */
     void (*source)(void *user, void (*each)(void *arg, const tw_tune_trial *trial), void *arg);
     /* The object of one config (binary cache first, then the compiler); out is filled with object
-     * bytes.  Called by several threads at once. */
+     * bytes.  COMPILE, FORMAT and INTERNAL are failures of that config; anything else is no fault of
+     * it and ends the run.  Called by several threads at once. */
     tw_status (*build)(void *user, const tw_template *tmpl, const tw_problem *problem,
                        const tw_config *config, tw_str *out);
     /* Progress: done of about total configs of this problem; returns nonzero to stop early
@@ -58,7 +60,8 @@ typedef struct tw_tune_result {
  * of what was known, or the guess with median_ns 0.  The least
  * there is to do (data, two rows of the oracle, the guess) may exceed a very small budget.
  * Errors: UNSUPPORTED when no template takes the problem, VERIFY when every config that was timed
- * failed, MEMORY. */
+ * failed, MEMORY; what the sink fails with, and what a build fails with through no fault of its
+ * config. */
 tw_status tw_tune(const tw_tune_request *request, const tw_tune_hooks *hooks, tw_tune_result *out);
 
 /* How something that is no kernel of ours does beside the tuned one. */

@@ -28,7 +28,7 @@ static bool stop_build(void *arg) { return tw_search_stop(arg); }
 
 /* ---- what becomes known ---- */
 
-static void tell_sink(const tw_search *s, int id, const char *failure) {
+static tw_status tell_sink(const tw_search *s, int id, const char *failure) {
     const tw_entry *e = &s->entries[id];
     const tw_point *p = point_of(s, id);
     tw_str text = {0};
@@ -42,22 +42,22 @@ static void tell_sink(const tw_search *s, int id, const char *failure) {
     tw_str_free(&text);
     tw_tune_trial trial = {p->tmpl, p->config, failure ? 0 : e->median_ns,
                            failure ? 0 : e->spread_ns, failure};
-    if (s->hooks->sink) s->hooks->sink(s->hooks->user, &trial);
+    return s->hooks->sink ? s->hooks->sink(s->hooks->user, &trial) : TW_OK;
 }
 
-void tw_search_fail(tw_search *s, int id, const char *stage, const char *why) {
+tw_status tw_search_fail(tw_search *s, int id, const char *stage, const char *why) {
     tw_entry *e = &s->entries[id];
     char failure[400];
     snprintf(failure, sizeof failure, "%s: %s", stage, why);
     if (e->state == TW_ENTRY_NEW) s->done++;
     e->state = TW_ENTRY_FAILED;
     s->result.failed++;
-    tell_sink(s, id, failure);
     tw_candidate_unload(&e->candidate);
+    return tell_sink(s, id, failure);
 }
 
-static void record(tw_search *s, int id, const tw_series *series) {
-    if (!series->count) return;
+static tw_status record(tw_search *s, int id, const tw_series *series) {
+    if (!series->count) return TW_OK;
     tw_entry *e = &s->entries[id];
     tw_timing timing = tw_series_timing(series);
     e->median_ns = timing.median_ns;
@@ -69,12 +69,24 @@ static void record(tw_search *s, int id, const tw_series *series) {
         s->result.measured++;
     }
     e->here = true;
-    tell_sink(s, id, NULL);
+    return tell_sink(s, id, NULL);
 }
 
 /* ---- building ---- */
 
-void tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns) {
+/* The config does not build, whatever the machine; any other failure is the machine's. */
+static bool is_of_config(tw_status status) {
+    return status == TW_COMPILE || status == TW_FORMAT || status == TW_INTERNAL;
+}
+
+static tw_status take_failure(tw_search *s, int id, const tw_build_job *job) {
+    if (!is_of_config(job->status)) return tw_fail(job->status, "%s", job->why);
+    tw_log_line(s->request->log, TW_LOG_WARN, "tune: %s does not build: %s", job->point->tmpl->name,
+                job->why);
+    return tw_search_fail(s, id, "compile", job->why);
+}
+
+tw_status tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns) {
     tw_build_job jobs[TW_MAX_WAVE];
     int which[TW_MAX_WAVE], wanted = 0;
     for (int i = 0; i < count; i++)
@@ -83,16 +95,12 @@ void tw_search_load(tw_search *s, const int *ids, int count, int64_t deadline_ns
             jobs[wanted++] = (tw_build_job){.point = point_of(s, ids[i])};
         }
     tw_build(s->env, s->request, s->hooks, jobs, wanted, deadline_ns, stop_build, s);
-    for (int i = 0; i < wanted; i++) {
-        if (!jobs[i].done) continue;
-        if (jobs[i].status == TW_OK) {
-            s->entries[which[i]].candidate = jobs[i].candidate;
-            continue;
-        }
-        tw_log_line(s->request->log, TW_LOG_WARN, "tune: %s does not build: %s",
-                    jobs[i].point->tmpl->name, jobs[i].why);
-        tw_search_fail(s, which[i], "compile", jobs[i].why);
-    }
+    /* First, since those that were built have to be unloaded however this ends. */
+    for (int i = 0; i < wanted; i++)
+        if (jobs[i].done) s->entries[which[i]].candidate = jobs[i].candidate;
+    for (int i = 0; i < wanted; i++)
+        if (jobs[i].status != TW_OK) TW_TRY(take_failure(s, which[i], &jobs[i]));
+    return TW_OK;
 }
 
 /* ---- timing ---- */
@@ -108,7 +116,7 @@ typedef struct wave {
 /* Those that are loaded, each with an empty series. */
 static tw_status start(tw_search *s, const int *ids, int count, int64_t deadline_ns, wave *w) {
     *w = (wave){0};
-    tw_search_load(s, ids, count, deadline_ns);
+    TW_TRY(tw_search_load(s, ids, count, deadline_ns));
     w->series = malloc((size_t)count * sizeof *w->series + 1);
     if (!w->series) return tw_fail(TW_MEMORY, "tune: samples of %d configs, out of memory", count);
     tw_status status = TW_OK;
@@ -154,53 +162,59 @@ static void sort(wave *w) {
 }
 
 /* Takes those behind position `alive` out. */
-static void cut(tw_search *s, wave *w, int alive) {
+static tw_status cut(tw_search *s, wave *w, int alive) {
     for (int i = alive; i < w->alive; i++) {
         int id = w->ids[w->order[i]];
-        record(s, id, &w->series[w->order[i]]);
+        TW_TRY(record(s, id, &w->series[w->order[i]]));
         tw_candidate_unload(&s->entries[id].candidate);
     }
     if (alive < w->alive) w->alive = alive;
+    return TW_OK;
 }
 
-static void halve(tw_search *s, wave *w, int keep) {
+static tw_status halve(tw_search *s, wave *w, int keep) {
     int alive = (int)tw_max(w->alive / 2, keep);
     double limit = w->level[w->order[0]] * HOPELESS;
     while (alive > 1 && alive <= w->alive && w->level[w->order[alive - 1]] > limit) alive--;
-    cut(s, w, alive);
+    return cut(s, w, alive);
 }
 
-static void finish(tw_search *s, wave *w, int keep) {
+/* The leaders are those that are left. */
+static tw_status finish(tw_search *s, wave *w, int keep) {
     sort(w);
-    cut(s, w, keep);
+    TW_TRY(cut(s, w, keep));
     int leaders = 0;
     for (int i = 0; i < w->alive; i++) {
         int id = w->ids[w->order[i]];
-        record(s, id, &w->series[w->order[i]]);
+        TW_TRY(record(s, id, &w->series[w->order[i]]));
         if (w->series[w->order[i]].count && leaders < (int)TW_COUNT(s->leaders))
             s->leaders[leaders++] = id;
     }
     /* A wave that ended before its first sample leaves the leaders of the one before. */
     if (leaders) s->leader_count = leaders;
-    free(w->series);
+    return TW_OK;
+}
+
+static tw_status halving(tw_search *s, wave *w, int keep, int64_t deadline_ns) {
+    bool is_long = s->launch_ns >= LONG_NS;
+    double look = LOOK_NS / fmax(s->launch_ns, 1);
+    int samples = is_long ? 1 : (int)fmin(fmax(look, LEAST_SAMPLES), MOST_SAMPLES), round = 0;
+    for (bool going = w->alive > 0; going;) {
+        for (int i = 0; i < samples && going; i++) going = sample_round(s, w, round++, deadline_ns);
+        sort(w);
+        if (w->alive <= keep) break;
+        if (going) TW_TRY(halve(s, w, keep));
+        if (!is_long) samples *= 2;
+    }
+    return finish(s, w, keep);
 }
 
 tw_status tw_search_wave(tw_search *s, const int *ids, int count, int keep, int64_t deadline_ns) {
     wave w;
     TW_TRY(start(s, ids, count, deadline_ns, &w));
-    bool is_long = s->launch_ns >= LONG_NS;
-    double look = LOOK_NS / fmax(s->launch_ns, 1);
-    int samples = is_long ? 1 : (int)fmin(fmax(look, LEAST_SAMPLES), MOST_SAMPLES), round = 0;
-    for (bool going = w.alive > 0; going;) {
-        for (int i = 0; i < samples && going; i++)
-            going = sample_round(s, &w, round++, deadline_ns);
-        sort(&w);
-        if (w.alive <= keep) break;
-        if (going) halve(s, &w, keep);
-        if (!is_long) samples *= 2;
-    }
-    finish(s, &w, keep);
-    return TW_OK;
+    tw_status status = halving(s, &w, keep, deadline_ns);
+    free(w.series);
+    return status;
 }
 
 tw_status tw_search_final(tw_search *s, const int *ids, int count, int64_t deadline_ns) {
@@ -212,6 +226,7 @@ tw_status tw_search_final(tw_search *s, const int *ids, int count, int64_t deadl
         for (int i = 0; i < w.count; i++) timings[i] = tw_series_timing(&w.series[i]);
         if (tw_timing_settled(timings, w.count)) break;
     }
-    finish(s, &w, w.alive);
-    return TW_OK;
+    tw_status status = finish(s, &w, w.alive);
+    free(w.series);
+    return status;
 }

@@ -116,11 +116,13 @@ void tw_db_read_failed(tw_cache *cache, int rc) {
     char why[256];
     int primary = rc & 0xff;
     bool passing = primary == SQLITE_BUSY || primary == SQLITE_LOCKED || primary == SQLITE_NOMEM;
+    const char *hence = passing                           ? "counts as a miss"
+                        : cache->access == TW_CACHE_WRITE ? "nothing can be stored"
+                                                          : "going on without it";
     describe(cache, rc, why, sizeof why);
     if (!cache->warned_read)
         tw_log_line(&cache->log, TW_LOG_WARN, "cache: %s: read failed: %s; %s",
-                    tw_str_text(&cache->path), why,
-                    passing ? "counts as a miss" : "going on without it");
+                    tw_str_text(&cache->path), why, hence);
     cache->warned_read = true;
     cache->broken = cache->broken || !passing;
 }

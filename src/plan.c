@@ -116,7 +116,7 @@ static tw_status decide_forced(const decide_call *d, tw_decision *out) {
 
 /* ---- tuning: the cache behind the tuner's hooks ---- */
 
-static void store_trial(void *user, const tw_tune_trial *t) {
+static tw_status store_trial(void *user, const tw_tune_trial *t) {
     decide_call *d = user;
     tw_str device = {0}, config = {0};
     tw_cache_trial row = {.kernel_version = t->tmpl->version,
@@ -128,12 +128,13 @@ static void store_trial(void *user, const tw_tune_trial *t) {
     snprintf(row.kernel, sizeof row.kernel, "%s", t->tmpl->name);
     snprintf(row.config, sizeof row.config, "%s", tw_str_text(&config));
     snprintf(row.reason, sizeof row.reason, "%s", t->failure ? t->failure : "");
-    if (tw_str_ok(&device) == TW_OK && tw_str_ok(&config) == TW_OK &&
-        tw_cache_put_trial(d->context->cache, &d->key, tw_str_text(&device), &row) != TW_OK)
-        tw_log_line(&d->context->log, TW_LOG_WARN, "a measurement was not stored: %s",
-                    tw_error_message());
+    tw_status status = tw_str_ok(&device);
+    if (status == TW_OK) status = tw_str_ok(&config);
+    if (status == TW_OK)
+        status = tw_cache_put_trial(d->context->cache, &d->key, tw_str_text(&device), &row);
     tw_str_free(&device);
     tw_str_free(&config);
+    return status;
 }
 
 typedef struct replay {

@@ -222,16 +222,19 @@ static void hear(void *user, tw_log_level level, const char *line) {
 }
 const tw_logger fake_log = {{hear, NULL}, TW_LOG_WARN};
 
-static void fake_sink(void *user, const tw_tune_trial *trial) {
+static tw_status fake_sink(void *user, const tw_tune_trial *trial) {
     (void)user;
+    if (the_fake.sink_room && the_fake.trial_count == the_fake.sink_room)
+        return tw_fail(TW_CACHE, "sink: full");
     assert_true(the_fake.trial_count < (int)TW_COUNT(the_fake.trials));
     tw_tune_trial *t = &the_fake.trials[the_fake.trial_count++];
     *t = *trial;
-    if (!trial->failure) return;
+    if (!trial->failure) return TW_OK;
     assert_true(the_fake.failure_count < (int)TW_COUNT(the_fake.failures));
     char *text = the_fake.failures[the_fake.failure_count++];
     snprintf(text, sizeof the_fake.failures[0], "%s", trial->failure);
     t->failure = text;
+    return TW_OK;
 }
 static void fake_source(void *user, void (*each)(void *arg, const tw_tune_trial *trial),
                         void *arg) {
@@ -246,7 +249,7 @@ static tw_status fake_build(void *user, const tw_template *tmpl, const tw_proble
     the_fake.now += (int64_t)the_fake.build_ns;
     pthread_mutex_unlock(&lock);
     const char *why = the_fake.build_failure ? the_fake.build_failure(tmpl, config) : NULL;
-    if (why) return tw_fail(TW_COMPILE, "%s", why);
+    if (why) return tw_fail(the_fake.build_status ? the_fake.build_status : TW_COMPILE, "%s", why);
     tw_str_add(out, "code");
     return tw_str_ok(out);
 }

@@ -38,6 +38,8 @@ typedef struct fake {
     const char *declines_a, *declines_b; /* NULL: takes every problem */
     fake_defect (*defect)(const tw_template *tmpl, const tw_config *config); /* NULL: correct */
     const char *(*build_failure)(const tw_template *tmpl, const tw_config *config); /* NULL: none */
+    tw_status build_status; /* of a build that fails; TW_OK: COMPILE */
+    int sink_room; /* trials after which the sink fails with CACHE; 0: it takes any number */
     const tw_template *const *templates; /* NULL ends it */
     double busy;     /* share of launches that a busy machine makes several times as long */
     double noise;    /* relative, deterministic */

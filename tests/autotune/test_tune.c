@@ -173,6 +173,41 @@ static void test_nothing_builds(void **state) {
     assert_int_equal(result.legal, -1);
 }
 
+static const char *only_the_guess(const tw_template *tmpl, const tw_config *c) {
+    (void)tmpl;
+    return c->block_m == 48 ? NULL : "out of order";
+}
+
+/* A full disk, a machine out of memory: whatever is built next fails as well, and no config is to
+ * blame. */
+static void test_what_the_machine_lacks_ends_the_run(void **state) {
+    (void)state;
+    static const tw_status lacks[] = {TW_CACHE, TW_MEMORY, TW_IO, TW_UNSUPPORTED};
+    for (size_t i = 0; i < TW_COUNT(lacks); i++)
+        for (int guess_builds = 0; guess_builds < 2; guess_builds++) {
+            set_up(NULL);
+            the_fake.time_ns = landscape;
+            the_fake.build_failure = guess_builds ? only_the_guess : nothing_builds;
+            the_fake.build_status = lacks[i];
+            assert_int_equal(tune(), lacks[i]);
+            assert_string_equal(tw_error_message(), "out of order");
+            assert_int_equal(the_fake.failure_count, 0);
+            assert_string_equal(the_fake.log, "");
+        }
+}
+
+static void test_a_sink_that_fails_ends_the_run(void **state) {
+    (void)state;
+    for (int room = 1; room < 40; room += 6) {
+        set_up(NULL);
+        the_fake.time_ns = landscape;
+        the_fake.sink_room = room;
+        assert_int_equal(tune(), TW_CACHE);
+        assert_string_equal(tw_error_message(), "sink: full");
+        assert_int_equal(the_fake.trial_count, room);
+    }
+}
+
 static fake_defect fast_are_wrong(const tw_template *tmpl, const tw_config *c) {
     return tmpl == &fake_a && landscape(tmpl, c) < 115000 ? FAKE_LAST_K : FAKE_CORRECT;
 }
@@ -415,6 +450,8 @@ int main(void) {
         cmocka_unit_test_setup(test_exhaustive_measures_everything, set_up),
         cmocka_unit_test_setup(test_failed_builds_are_told_and_passed_over, set_up),
         cmocka_unit_test_setup(test_nothing_builds, set_up),
+        cmocka_unit_test_setup(test_what_the_machine_lacks_ends_the_run, set_up),
+        cmocka_unit_test_setup(test_a_sink_that_fails_ends_the_run, set_up),
         cmocka_unit_test_setup(test_fast_but_wrong_is_no_winner, set_up),
         cmocka_unit_test_setup(test_all_wrong_is_an_error, set_up),
         cmocka_unit_test_setup(test_nobody_takes_it, set_up),

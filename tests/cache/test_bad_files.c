@@ -281,9 +281,17 @@ static void damage_met_on_the_way(void **state) {
     assert_non_null(strstr(tw_error_message(), "malformed"));
     assert_int_equal(put_choice(cache, 500), TW_CACHE);
     tw_cache_close(cache);
+    assert_int_equal(f->warnings, 1);
+    /* A writer that finds out by reading is not told that it can do without. */
+    cache = open_cache(f, TW_CACHE_WRITE, TW_OK);
+    assert_false(get_binary(cache, 0, 5000));
+    assert_int_equal(f->warnings, 2);
+    assert_non_null(strstr(f->warning, "malformed; nothing can be stored"));
+    assert_int_equal(put_choice(cache, 500), TW_CACHE);
+    tw_cache_close(cache);
     folder_digest(f->folder, after);
     assert_string_equal(before, after);
-    assert_int_equal(f->warnings, 1);
+    assert_int_equal(f->warnings, 2);
 }
 
 /* An empty file is nobody's: mktemp makes one, and so does a process that dies while creating. */

@@ -5,7 +5,9 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
+import sqlite3
 import subprocess
 import time
 import unittest
@@ -101,6 +103,65 @@ class Tune(cli.Cli):
         self.fails(1, 'junk.db', 'tune', 'cpu', 'M=1,' + cli.SMALL)
         with open(self.env['TW_CACHE'], encoding='utf-8') as file:
             self.assertTrue(file.read().startswith('this is no database'))
+
+
+class FailingCache(cli.Cli):
+    """The cache fails in the middle of the run: no config is to blame, and nothing says so."""
+
+    ARGS = ('tune', 'cpu', 'M=4,' + cli.SMALL, '--threads', '1', '--budget', '2s')
+
+    def failures(self):
+        return [t for t in self.records('cache', 'list', '--trials') if t['outcome'] != 'ok']
+
+    def run_on_a_full_disk(self, command, room, code):
+        """No file may grow beyond `room` bytes; the signal that comes with that is ignored."""
+        done = subprocess.run(command, env=self.env, text=True, capture_output=True, check=False,
+                              restore_signals=False, timeout=300, preexec_fn=lambda:
+                              resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return done.stderr.splitlines()
+
+    def test_a_full_disk_ends_the_run(self):
+        for room in (60 << 10, 250 << 10):
+            self.env['TW_CACHE'] = self.path(f'{room}.db')
+            said = self.run_on_a_full_disk(self.command(*self.ARGS), room, code=1)
+            self.assertEqual(len(said), 1, said)
+            self.assertRegex(said[0], self.env['TW_CACHE'] + ': a .* could not be stored: ')
+            self.assertEqual(self.failures(), [])
+            # With room again the same command decides.
+            self.run_cli(*self.ARGS)
+
+    def test_a_full_disk_costs_a_layer_one_warning(self):
+        self.records('plan', 'cpu', 'M=1,' + cli.SMALL)
+        said = self.run_on_a_full_disk(self.command('verify', 'cpu', 'M=1,' + cli.SMALL), 4 << 10,
+                                       code=0)
+        self.assertEqual(len(said), 1, said)
+
+    def damage(self, index):
+        with sqlite3.connect(self.env['TW_CACHE']) as db:
+            page, = db.execute('select rootpage from sqlite_schema where name = ?',
+                               (index,)).fetchone()
+        db.close()
+        with open(self.env['TW_CACHE'], 'r+b') as file:
+            file.seek((page - 1) * 4096)
+            file.write(bytes(4096))
+
+    def test_damage_ends_the_run(self):
+        for index in ('sqlite_autoindex_choice_1', 'trial_choice', 'sqlite_autoindex_binary_1'):
+            self.env['TW_CACHE'] = self.path(index + '.db')
+            self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--threads', '1', '--budget', '2s')
+            self.damage(index)
+            done = self.run_cli(*self.ARGS, code=1)
+            said = done.stderr.splitlines()
+            self.assertNotIn('does not build', done.stderr)
+            self.assertNotIn('without', done.stderr)
+            self.assertLessEqual(len(said), 2, said)
+            self.assertIn(self.env['TW_CACHE'], said[-1])
+            self.assertRegex(said[-1], '(nothing can|could not) be stored')
+            # A layer runs all the same, with a warning where it reads what is damaged.
+            bench = self.run_bench('cpu', 'M=4,' + cli.SMALL)
+            said = [x for x in bench.stderr.splitlines() if cli.WRONG not in x]
+            self.assertEqual(len(said), index != 'trial_choice', said)
 
 
 class BrokenOff(cli.Cli):
