@@ -5,9 +5,25 @@
 
 #include "src/core/dtype.h"
 
-enum { TILE_M = 8, TILE_N = 64, CHUNK_K = 128 };
+/* COLUMNS chains of additions run side by side, each in its order of k: one alone waits for itself
+ * most of the time. */
+enum { TILE_M = 8, TILE_N = 64, CHUNK_K = 128, COLUMNS = 8 };
 
 /* ---- weights ---- */
+
+/* q[k0..k1) of a row, less the zero code. */
+static void quantized_span(tw_dtype dtype, const char *row, int32_t zero, int64_t k0, int64_t k1,
+                           float *out) {
+    uint8_t codes[CHUNK_K];
+    int32_t base = tw_dtype_is_int(dtype) ? tw_dtype_min(dtype) - zero : 0;
+    for (int64_t k = k0; !tw_dtype_is_int(dtype) && k < k1; k++)
+        out[k - k0] = tw_float_get(row, dtype, k);
+    for (int64_t k = k0, count; tw_dtype_is_int(dtype) && k < k1; k += count) {
+        count = tw_min(k1 - k, CHUNK_K);
+        tw_codes_get(row, dtype, k, count, codes);
+        for (int64_t i = 0; i < count; i++) out[k - k0 + i] = (float)(codes[i] + base);
+    }
+}
 
 /* w[n, k0..k1) in f32.  src/core/meson.build turns contraction off for the whole library. */
 static void dequantize_span(const tw_problem *p, const tw_canonical *w, int64_t n, int64_t k0,
@@ -20,19 +36,17 @@ static void dequantize_span(const tw_problem *p, const tw_canonical *w, int64_t 
     }
     int64_t group_k = tw_group_k(s, p->K);
     int64_t scale_row = n / tw_group_n(s, p->N) * tw_groups(s, p->K);
-    bool is_int = tw_dtype_is_int(s->weight);
-    for (int64_t k = k0; k < k1;) {
-        int64_t at = scale_row + k / group_k, end = tw_min(k1, (k / group_k + 1) * group_k);
-        float scale = tw_float_get(w->scales, s->scale, at), zero = 0;
+    for (int64_t k = k0, end; k < k1; k = end) {
+        int64_t at = scale_row + k / group_k;
+        end = tw_min(k1, (k / group_k + 1) * group_k);
         int32_t code = s->zero_mode == TW_ZERO_CODE ? ((const uint8_t *)w->zeros)[at] : 0;
-        if (s->zero_mode == TW_ZERO_VALUE) zero = tw_float_get(w->zeros, s->scale, at);
-        for (; k < end; k++) {
-            float q = is_int ? (float)(tw_code_get(row, s->weight, k) - code)
-                             : tw_float_get(row, s->weight, k);
-            float product = q * scale;
-            /* Without a zero nothing is added: -0 stays -0. */
-            out[k - k0] = s->zero_mode == TW_ZERO_VALUE ? product + zero : product;
-        }
+        float scale = tw_float_get(w->scales, s->scale, at), *to = out + (k - k0);
+        quantized_span(s->weight, row, code, k, end, to);
+        for (int64_t i = 0; i < end - k; i++) to[i] *= scale;
+        /* Without a zero nothing is added: -0 stays -0. */
+        if (s->zero_mode != TW_ZERO_VALUE) continue;
+        float zero = tw_float_get(w->zeros, s->scale, at);
+        for (int64_t i = 0; i < end - k; i++) to[i] += zero;
     }
 }
 
@@ -116,18 +130,47 @@ typedef struct rows {
     int count;
 } rows;
 
-/* sum[m][n - n0] over all of K for at most TILE_M rows and TILE_N columns. */
+/* Some columns of some stretch of K, side by side: weights, and what their magnitudes count. */
+typedef struct columns {
+    double w[CHUNK_K][COLUMNS], size[CHUNK_K][COLUMNS];
+} columns;
+
+/* Columns n0..n1, k0..k1; what was in the others stays. */
+static void dequantize_columns(const tw_problem *p, const tw_canonical *w, int64_t n0, int64_t n1,
+                               int64_t k0, int64_t k1, columns *out) {
+    float span[CHUNK_K];
+    double sizes[CHUNK_K];
+    for (int64_t n = n0; n < n1; n++) {
+        dequantize_span(p, w, n, k0, k1, span);
+        weigh_span(p, w, n, k0, k1, span, sizes);
+        for (int64_t k = 0; k < k1 - k0; k++) {
+            out->w[k][n - n0] = (double)span[k];
+            out->size[k][n - n0] = sizes[k];
+        }
+    }
+}
+
+static void add_products(const double *x, const columns *c, int64_t count, double *sum,
+                         double *magnitude) {
+    for (int64_t k = 0; k < count; k++)
+        for (int j = 0; j < COLUMNS; j++) {
+            sum[j] += x[k] * c->w[k][j];
+            magnitude[j] += fabs(x[k]) * c->size[k][j];
+        }
+}
+
+/* sum[m][n - n0] over all of K for at most TILE_M rows and TILE_N columns; the tile's other columns
+ * mean nothing. */
 static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows *x, int64_t n0,
                           int64_t n1, double sum[TILE_M][TILE_N],
                           double magnitude[TILE_M][TILE_N]) {
     const tw_scheme *s = &p->scheme;
     act_params act[TILE_M] = {0};
     double xs[TILE_M][CHUNK_K];
-    float ws[CHUNK_K];
-    double sizes[CHUNK_K];
+    columns some = {0};
     int64_t act_group = tw_act_group(s, p->K);
     for (int m = 0; m < x->count; m++)
-        for (int n = 0; n < n1 - n0; n++) sum[m][n] = magnitude[m][n] = 0;
+        for (int n = 0; n < TILE_N; n++) sum[m][n] = magnitude[m][n] = 0;
 
     for (int64_t k0 = 0, k1; k0 < p->K; k0 = k1) {
         int64_t group_end = tw_min(p->K, (k0 / act_group + 1) * act_group);
@@ -143,14 +186,10 @@ static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows
                                              : (double)v;
             }
         }
-        for (int64_t n = n0; n < n1; n++) {
-            dequantize_span(p, w, n, k0, k1, ws);
-            weigh_span(p, w, n, k0, k1, ws, sizes);
+        for (int64_t n = n0; n < n1; n += COLUMNS) {
+            dequantize_columns(p, w, n, tw_min(n1, n + COLUMNS), k0, k1, &some);
             for (int m = 0; m < x->count; m++)
-                for (int64_t k = 0; k < k1 - k0; k++) {
-                    sum[m][n - n0] += xs[m][k] * (double)ws[k];
-                    magnitude[m][n - n0] += fabs(xs[m][k]) * sizes[k];
-                }
+                add_products(xs[m], &some, k1 - k0, &sum[m][n - n0], &magnitude[m][n - n0]);
         }
     }
 }
