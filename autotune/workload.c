@@ -148,7 +148,7 @@ tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **
     if (!p.copies) return no_memory(p.stride * (size_t)p.count);
     tw_canonical canonical = tw_data_canonical(&w->data);
     if (layout)
-        layout->pack(&w->problem, &canonical, p.copies);
+        layout->pack(&w->problem, &canonical, 0, w->problem.N, p.copies);
     else
         copy_canonical(&w->data, p.copies);
     for (int64_t i = 1; i < p.count; i++)

@@ -167,11 +167,11 @@ static tw_status keep_weights(tw_linear *l, const tw_canonical *w) {
     l->layout = choose_layout(c, &l->problem);
     if (l->layout) {
         l->packed_bytes = l->layout->bytes(&l->problem);
-        l->packed = tw_alloc(&c->allocator, l->packed_bytes);
+        l->packed = tw_alloc_untouched(&c->allocator, l->packed_bytes);
         if (!l->packed)
             return tw_fail(TW_MEMORY, "out of memory for %zu bytes of packed weights",
                            l->packed_bytes);
-        l->layout->pack(&l->problem, w, l->packed);
+        l->layout->pack(&l->problem, w, 0, l->problem.N, l->packed);
         return TW_OK;
     }
     tw_tensors *t = tensors_create(c, &l->problem);

@@ -21,14 +21,19 @@ static void default_free(void *user, void *p, size_t size) {
 
 const tw_allocator tw_allocator_default = {default_alloc, default_free, NULL};
 
-void *tw_alloc(const tw_allocator *allocator, size_t size) {
+void *tw_alloc_untouched(const tw_allocator *allocator, size_t size) {
     size_t align = size >= HUGE_FROM ? HUGE_ALIGN : SMALL_ALIGN;
     size_t whole = size ? size : 1;
     void *p = allocator->alloc(allocator->user, whole, align);
     if (!p) return NULL;
     /* Streaming weights through 4 KiB pages costs up to a quarter of the bandwidth. */
     if (align == HUGE_ALIGN) madvise(p, whole / HUGE_ALIGN * HUGE_ALIGN, MADV_HUGEPAGE);
-    return memset(p, 0, whole);
+    return p;
+}
+
+void *tw_alloc(const tw_allocator *allocator, size_t size) {
+    void *p = tw_alloc_untouched(allocator, size);
+    return p ? memset(p, 0, size ? size : 1) : NULL;
 }
 
 void tw_free(const tw_allocator *allocator, void *p, size_t size) {

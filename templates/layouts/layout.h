@@ -6,14 +6,19 @@
 #include "src/core/problem.h"
 #include "src/core/reference.h"
 
+enum { TW_PACK_ROWS = 64 };
+
 typedef struct tw_layout {
     const char *name;
     uint32_t version;
     /* NULL: can hold this problem's weights; else why not, as a sentence. */
     const char *(*reject)(const tw_problem *problem);
     size_t (*bytes)(const tw_problem *problem);
-    /* packed: bytes() of zeroed memory, 64-byte aligned. */
-    void (*pack)(const tw_problem *problem, const tw_canonical *canonical, void *packed);
+    /* Rows n0 to n1 of the matrix, every byte of theirs, so that any number of threads can share the
+     * work.  n0 and n1 are multiples of TW_PACK_ROWS, or n1 is N.  packed: the whole matrix's
+     * bytes(), 64-byte aligned. */
+    void (*pack)(const tw_problem *problem, const tw_canonical *canonical, int64_t n0, int64_t n1,
+                 void *packed);
     /* Each output may be NULL; each is the contiguous canonical tensor. */
     void (*unpack)(const tw_problem *problem, const void *packed, void *weight, void *scales,
                    void *zeros);

@@ -137,10 +137,10 @@ static void move_row(const tw_problem *problem, const tw_panel *p, uint8_t *pack
     }
 }
 
-static void move_codes(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
-                       uint8_t *weight, bool to_packed) {
+static void move_codes(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
+                       int64_t n1, uint8_t *weight, bool to_packed) {
     size_t row_bytes = tw_dtype_row_bytes(problem->scheme.weight, problem->K);
-    for (int64_t n = 0; n < problem->N; n++)
+    for (int64_t n = n0; n < n1; n++)
         move_row(problem, p, packed, n, weight + (size_t)n * row_bytes, to_packed);
 }
 
@@ -152,11 +152,11 @@ static uint8_t *plain_at(const tw_panel *p, uint8_t *packed, tw_dtype d, int64_t
            k % p->chunk_k * size;
 }
 
-static void copy_plain(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
-                       uint8_t *weight, bool to_packed) {
+static void copy_plain(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
+                       int64_t n1, uint8_t *weight, bool to_packed) {
     tw_dtype d = problem->scheme.weight;
     size_t size = (size_t)tw_dtype_bits(d) / 8;
-    for (int64_t n = 0; n < problem->N; n++)
+    for (int64_t n = n0; n < n1; n++)
         for (int64_t k = 0; k < problem->K; k++) {
             uint8_t *inside = plain_at(p, packed, d, n, k),
                     *outside = weight + (size_t)(n * problem->K + k) * size;
@@ -182,11 +182,11 @@ static void store_scale(void *scales, tw_dtype d, int64_t i, float value) {
 
 /* Calls for every (row, group) of the panels: index into the canonical scales, slot into the
  * header. */
-static void copy_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
-                        const tw_canonical *from, void *scales, void *zeros) {
+static void copy_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
+                        int64_t n1, const tw_canonical *from, void *scales, void *zeros) {
     const tw_scheme *s = &problem->scheme;
     int64_t group_n = tw_group_n(s, problem->N);
-    for (int64_t n = 0; n < problem->N; n++)
+    for (int64_t n = n0; n < n1; n++)
         for (int64_t j = 0; j < p->groups; j++) {
             uint8_t *unit = unit_at(p, packed, n, j / p->unit_groups);
             int64_t slot = j % p->unit_groups * TW_PANEL_ROWS + n % TW_PANEL_ROWS;
@@ -209,15 +209,20 @@ static void copy_header(const tw_problem *problem, const tw_panel *p, uint8_t *p
         }
 }
 
-static void pack(const tw_problem *problem, const tw_canonical *canonical, void *packed) {
+_Static_assert(TW_PACK_ROWS % TW_PANEL_ROWS == 0, "parts of the packing are whole panels");
+static void pack(const tw_problem *problem, const tw_canonical *canonical, int64_t n0, int64_t n1,
+                 void *packed) {
     tw_panel p;
     tw_panel_init(problem, &p);
+    int64_t first = n0 / TW_PANEL_ROWS, count = tw_ceil_div(n1, TW_PANEL_ROWS) - first;
+    /* What pads rows and panels is 0. */
+    memset((char *)packed + first * p.panel_stride, 0, (size_t)(count * p.panel_stride));
     if (tw_scheme_plain(&problem->scheme)) {
-        copy_plain(problem, &p, packed, (uint8_t *)canonical->weight, true);
+        copy_plain(problem, &p, packed, n0, n1, (uint8_t *)canonical->weight, true);
         return;
     }
-    move_codes(problem, &p, packed, (uint8_t *)canonical->weight, true);
-    copy_header(problem, &p, packed, canonical, NULL, NULL);
+    move_codes(problem, &p, packed, n0, n1, (uint8_t *)canonical->weight, true);
+    copy_header(problem, &p, packed, n0, n1, canonical, NULL, NULL);
 }
 
 static void unpack(const tw_problem *problem, const void *packed, void *weight, void *scales,
@@ -225,15 +230,16 @@ static void unpack(const tw_problem *problem, const void *packed, void *weight, 
     tw_panel p;
     tw_panel_init(problem, &p);
     if (tw_scheme_plain(&problem->scheme)) {
-        if (weight) copy_plain(problem, &p, (uint8_t *)packed, weight, false);
+        if (weight) copy_plain(problem, &p, (uint8_t *)packed, 0, problem->N, weight, false);
         return;
     }
     if (weight) {
         memset(weight, 0,
                tw_dtype_row_bytes(problem->scheme.weight, problem->K) * (size_t)problem->N);
-        move_codes(problem, &p, (uint8_t *)packed, weight, false);
+        move_codes(problem, &p, (uint8_t *)packed, 0, problem->N, weight, false);
     }
-    if (scales || zeros) copy_header(problem, &p, (uint8_t *)packed, NULL, scales, zeros);
+    if (scales || zeros)
+        copy_header(problem, &p, (uint8_t *)packed, 0, problem->N, NULL, scales, zeros);
 }
 
 const tw_layout tw_layout_panel64 = {"panel64", 1, reject, bytes, pack, unpack};

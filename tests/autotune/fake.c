@@ -307,11 +307,16 @@ static const char *takes_weights(const tw_problem *problem) {
     return NULL;
 }
 static size_t layout_bytes(const tw_problem *p) { return (size_t)tw_problem_weight_bytes(p); }
-static void layout_pack(const tw_problem *p, const tw_canonical *c, void *packed) {
+/* Weights by the part, scales and zeros with the first one. */
+static void layout_pack(const tw_problem *p, const tw_canonical *c, int64_t n0, int64_t n1,
+                        void *packed) {
     tw_canonical at = unpack(p, packed);
+    size_t row = tw_dtype_row_bytes(p->scheme.weight, p->K);
     const char *scales = at.scales, *zeros = at.zeros, *end = (char *)packed + layout_bytes(p);
-    const char *weight_end = scales ? scales : end, *scales_end = zeros ? zeros : end;
-    memcpy(packed, c->weight, (size_t)(weight_end - (char *)packed));
+    const char *scales_end = zeros ? zeros : end;
+    memcpy((char *)packed + (size_t)n0 * row, (const char *)c->weight + (size_t)n0 * row,
+           (size_t)(n1 - n0) * row);
+    if (n0) return;
     if (scales)
         memcpy((char *)packed + (scales - (char *)packed), c->scales,
                (size_t)(scales_end - scales));

@@ -48,6 +48,21 @@ static void test_aligned_and_zeroed(void **state) {
     }
 }
 
+static void test_untouched(void **state) {
+    (void)state;
+    const size_t sizes[] = {1, 65, 1 << 20, 5 << 20};
+    for (size_t i = 0; i < TW_COUNT(sizes); i++) {
+        ledger l = {0};
+        tw_allocator hook = {ledger_alloc, ledger_free, &l};
+        unsigned char *p = tw_alloc_untouched(&hook, sizes[i]);
+        assert_non_null(p);
+        assert_int_equal(l.align, sizes[i] >= 1 << 20 ? 2 << 20 : 64);
+        for (size_t b = 0; b < sizes[i]; b++) assert_int_equal(p[b], 0xa5);
+        tw_free(&hook, p, sizes[i]);
+        assert_int_equal(l.freed, l.size);
+    }
+}
+
 static void test_size_0(void **state) {
     (void)state;
     ledger l = {0};
@@ -72,6 +87,7 @@ static void test_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_aligned_and_zeroed),
+        cmocka_unit_test(test_untouched),
         cmocka_unit_test(test_size_0),
         cmocka_unit_test(test_refused),
     };

@@ -39,12 +39,20 @@ static void round_trip(const tw_layout *layout, const layer *l, bool at_end) {
     const tw_problem *p = &l->problem;
     tw_canonical canonical = layer_canonical(l);
     canonical_size size = sizes_of(l);
-    guard packed = guard_new(layout->bytes(p), 64, at_end, 0);
+    guard packed = guard_new(layout->bytes(p), 64, at_end, 0xff);
+    guard whole = guard_new(layout->bytes(p), 64, at_end, 0);
     /* Outputs start out full of ones: every byte has to be written. */
     guard weight = guard_new(size.weight, 1, at_end, 0xff);
     guard scales = guard_new(size.scales, 4, at_end, 0xff);
     guard zeros = guard_new(size.zeros, 4, at_end, 0xff);
-    layout->pack(p, &canonical, packed.data);
+    /* In parts, last part first, over whatever was there: the same as at once. */
+    for (int64_t n1 = p->N, n0; n1 > 0; n1 = n0) {
+        n0 = (n1 - 1) / TW_PACK_ROWS * TW_PACK_ROWS;
+        layout->pack(p, &canonical, n0, n1, packed.data);
+    }
+    layout->pack(p, &canonical, 0, p->N, whole.data);
+    same_bytes(p, "parts", whole.data, packed.data, layout->bytes(p));
+    guard_free(&whole);
     guard_read_only(&packed);
     layout->unpack(p, packed.data, weight.data, size.scales ? scales.data : NULL,
                    size.zeros ? zeros.data : NULL);
