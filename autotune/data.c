@@ -1,4 +1,4 @@
-/* Weights as random bits, everything else value by value. */
+/* Weights as random bits, x value by value; what is slow to encode, and long, as runs of a table. */
 #include "autotune/data.h"
 
 #include <math.h>
@@ -41,12 +41,12 @@ static void keep_finite(tw_dtype dtype, uint8_t *bytes, size_t size) {
     }
 }
 
-/* Any bits are codes, but pad bits are 0. */
-static void fill_codes(const tw_problem *p, uint8_t *weight) {
+/* Rows n0 to n1.  Any bits are codes, but pad bits are 0. */
+static void fill_codes(const tw_problem *p, uint8_t *weight, int64_t n0, int64_t n1) {
     tw_dtype dtype = p->scheme.weight;
     size_t row = tw_dtype_row_bytes(dtype, p->K);
     int used = (int)(p->K * tw_dtype_bits(dtype) % 8);
-    for (int64_t n = 0; n < p->N; n++) {
+    for (int64_t n = n0; n < n1; n++) {
         uint8_t *to = weight + (size_t)n * row;
         uint64_t state = random_at(STREAM_WEIGHT, n);
         for (size_t at = 0; at < row; at += sizeof state) {
@@ -58,24 +58,26 @@ static void fill_codes(const tw_problem *p, uint8_t *weight) {
     }
 }
 
-/* Plain floats: rows are different runs through one table, since encoding is slow. */
-static void fill_floats(const tw_problem *p, char *weight) {
-    enum { TABLE = 4093 };
-    float table[TABLE];
-    size_t size = (size_t)tw_dtype_bits(p->scheme.weight) / 8;
-    for (int i = 0; i < TABLE; i++)
-        tw_double_set(table, p->scheme.weight, i, normal(random_at(STREAM_WEIGHT, i)) / 8);
-    for (int64_t n = 0; n < p->N; n++) {
-        int64_t from = (int64_t)(random_at(STREAM_WEIGHT, n + TABLE) % TABLE);
-        char *to = weight + (size_t)(n * p->K) * size;
-        for (int64_t k = 0, run; k < p->K; k += run, from = 0) {
-            run = tw_min(p->K - k, TABLE - from);
-            memcpy(to + (size_t)k * size, (char *)table + (size_t)from * size, (size_t)run * size);
-        }
-    }
+/* ---- tables: encoding is slow, so rows of plain weights, of scales and of zeros are different runs
+ * of one table each ---- */
+
+enum { TABLE = 4093 };
+struct tw_data_table {
+    float weights[TABLE], scales[TABLE], zeros[TABLE]; /* encoded: of up to 4 bytes each */
+};
+
+/* Where the row begins; it goes on at the start. */
+static int64_t run_of(int stream, int64_t row) {
+    return (int64_t)(random_at(stream, row + TABLE) % TABLE);
 }
 
-/* ---- scales and zeros ---- */
+static void copy_run(const void *table, size_t size, int64_t from, int64_t count, void *row) {
+    for (int64_t i = 0, run; i < count; i += run, from = 0) {
+        run = tw_min(count - i, TABLE - from);
+        memcpy((char *)row + (size_t)i * size, (const char *)table + (size_t)from * size,
+               (size_t)run * size);
+    }
+}
 
 /* Half the range of the codes: scales of about 1 / (4 * half) make weights of 1/4 at most. */
 static double half_range(tw_dtype dtype) {
@@ -83,33 +85,62 @@ static double half_range(tw_dtype dtype) {
     return (double)tw_float_max(dtype);
 }
 
-static void fill_scales(const tw_problem *p, int64_t count, tw_data *d) {
-    const tw_scheme *s = &p->scheme;
+static void make_scales(const tw_scheme *s, struct tw_data_table *t) {
     double half = half_range(s->weight);
     double smallest = ldexp(1, 2 - (1 << (tw_dtype_get(s->scale)->exponent_bits - 1)));
     double base = fmax(1 / (4 * half), smallest);
     bool has_sign = s->scale != TW_E8M0;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < TABLE; i++) {
         uint64_t bits = random_at(STREAM_SCALE, i);
         double scale = base * (0.5 + uniform(bits));
         if (has_sign && (bits & 7) == 0) scale = -scale;
-        if (has_sign && count > 4 && i == count / 3) scale = 0;
-        tw_double_set(d->scales, s->scale, i, scale);
+        tw_double_set(t->scales, s->scale, i, scale);
         if (s->zero_mode == TW_ZERO_CODE) {
             /* Anywhere in the range but its middle, where a wrong zero would be least wrong. */
             int codes = (int)(2 * half), zero = (int)(random_at(STREAM_ZERO, i) % (uint64_t)codes);
-            ((uint8_t *)d->zeros)[i] = (uint8_t)(zero == codes / 2 ? zero - 1 : zero);
+            ((uint8_t *)t->zeros)[i] = (uint8_t)(zero == codes / 2 ? zero - 1 : zero);
         } else if (s->zero_mode == TW_ZERO_VALUE) {
             double middle = tw_dtype_is_int(s->weight) && !tw_dtype_is_signed(s->weight) ? half : 0;
             double off = (uniform(random_at(STREAM_ZERO, i)) - 0.4) * half / 2;
-            tw_double_set(d->zeros, s->scale, i, -scale * middle + base * off);
+            tw_double_set(t->zeros, s->scale, i, -scale * middle + base * off);
         }
     }
 }
 
+static void make_table(const tw_problem *p, struct tw_data_table *t) {
+    if (!tw_scheme_plain(&p->scheme)) {
+        make_scales(&p->scheme, t);
+        return;
+    }
+    for (int64_t i = 0; i < TABLE; i++)
+        tw_double_set(t->weights, p->scheme.weight, i, normal(random_at(STREAM_WEIGHT, i)) / 8);
+}
+
+static void fill_floats(const tw_problem *p, const tw_data *d, int64_t n0, int64_t n1) {
+    size_t size = (size_t)tw_dtype_bits(p->scheme.weight) / 8;
+    for (int64_t n = n0; n < n1; n++)
+        copy_run(d->table->weights, size, run_of(STREAM_WEIGHT, n), p->K,
+                 (char *)d->weight + (size_t)(n * p->K) * size);
+}
+
+/* Row r of scales and zeros.  One scale in all is 0. */
+static void fill_scales(const tw_problem *p, const tw_data *d, int64_t r) {
+    const tw_scheme *s = &p->scheme;
+    int64_t groups = tw_groups(s, p->K), first = r * groups, from = run_of(STREAM_SCALE, r);
+    int64_t count = tw_scale_rows(s, p->N) * groups, silent = count / 3 - first;
+    size_t size = (size_t)tw_dtype_bits(s->scale) / 8;
+    size_t zero_size = (size_t)tw_dtype_bits(tw_zero_dtype(s)) / 8;
+    copy_run(d->table->scales, size, from, groups, (char *)d->scales + (size_t)first * size);
+    if (s->zero_mode)
+        copy_run(d->table->zeros, zero_size, from, groups,
+                 (char *)d->zeros + (size_t)first * zero_size);
+    if (s->scale != TW_E8M0 && count > 4 && silent >= 0 && silent < groups)
+        tw_double_set(d->scales, s->scale, first + silent, 0);
+}
+
 /* Group `j` of row `r` of scales: a code that its zero takes away, as far as the scale's dtype can
  * tell, for all but one in 64 columns. */
-static void cancel_group(const tw_problem *p, int64_t r, int64_t j, tw_data *d) {
+static void cancel_group(const tw_problem *p, int64_t r, int64_t j, const tw_data *d) {
     const tw_scheme *s = &p->scheme;
     int64_t i = r * tw_groups(s, p->K) + j, group_n = tw_group_n(s, p->N);
     int64_t group_k = tw_group_k(s, p->K), k1 = tw_min(p->K, (j + 1) * group_k);
@@ -127,22 +158,26 @@ static void cancel_group(const tw_problem *p, int64_t r, int64_t j, tw_data *d) 
 
 /* Where q * s and z cancel, whoever adds them up late must do it exactly: some rows are nearly all
  * such codes.  Among the first ones, since columns are alike. */
-static void cancel_rows(const tw_problem *p, tw_data *d) {
+static void cancel_row(const tw_problem *p, int64_t r, const tw_data *d) {
     const tw_scheme *s = &p->scheme;
-    if (s->zero_mode != TW_ZERO_VALUE || !tw_dtype_is_int(s->weight)) return;
-    for (int64_t r = 5; r < tw_min(512, tw_scale_rows(s, p->N)); r += 8)
-        for (int64_t j = 0; j < tw_groups(s, p->K); j++) cancel_group(p, r, j, d);
+    if (s->zero_mode != TW_ZERO_VALUE || !tw_dtype_is_int(s->weight) || r >= 512 || r % 8 != 5)
+        return;
+    for (int64_t j = 0; j < tw_groups(s, p->K); j++) cancel_group(p, r, j, d);
 }
+
+/* ---- all of it ---- */
 
 static tw_status reserve(size_t size, void **p, size_t *bytes) {
     *bytes = size;
-    *p = tw_alloc(&tw_allocator_default, size);
+    *p = tw_alloc_untouched(&tw_allocator_default, size);
     return *p ? TW_OK : tw_fail(TW_MEMORY, "generated data: %zu bytes, out of memory", size);
 }
 
-static tw_status reserve_all(const tw_problem *p, int64_t scales, tw_data *d) {
+static tw_status reserve_all(const tw_problem *p, tw_data *d) {
     const tw_scheme *s = &p->scheme;
-    size_t row = tw_dtype_row_bytes(s->weight, p->K);
+    int64_t scales = tw_scheme_plain(s) ? 0 : tw_scale_rows(s, p->N) * tw_groups(s, p->K);
+    size_t row = tw_dtype_row_bytes(s->weight, p->K), unused;
+    TW_TRY(reserve(sizeof *d->table, (void **)&d->table, &unused));
     TW_TRY(reserve((size_t)p->N * row, &d->weight, &d->weight_bytes));
     if (scales) TW_TRY(reserve(tw_dtype_row_bytes(s->scale, scales), &d->scales, &d->scale_bytes));
     if (s->zero_mode)
@@ -150,26 +185,50 @@ static tw_status reserve_all(const tw_problem *p, int64_t scales, tw_data *d) {
     return p->bias ? reserve(tw_dtype_row_bytes(p->bias, p->N), &d->bias, &d->bias_bytes) : TW_OK;
 }
 
-tw_status tw_data_create(const tw_problem *problem, tw_data *out) {
-    const tw_scheme *s = &problem->scheme;
-    bool plain = tw_scheme_plain(s);
-    int64_t scales = plain ? 0 : tw_scale_rows(s, problem->N) * tw_groups(s, problem->K);
+tw_status tw_data_reserve(const tw_problem *problem, tw_data *out) {
     tw_data d = {0};
-    tw_status status = reserve_all(problem, scales, &d);
+    tw_status status = reserve_all(problem, &d);
     if (status != TW_OK) {
         tw_data_free(&d);
         return status;
     }
-    if (plain) {
-        fill_floats(problem, d.weight);
-    } else {
-        fill_codes(problem, d.weight);
-        fill_scales(problem, scales, &d);
-        cancel_rows(problem, &d);
-    }
+    make_table(problem, d.table);
     for (int64_t n = 0; problem->bias && n < problem->N; n++)
         tw_double_set(d.bias, problem->bias, n, normal(random_at(STREAM_BIAS, n)) / 2);
     *out = d;
+    return TW_OK;
+}
+
+/* Rows of one part: some milliseconds of them.  Those of a group belong together, unless it has
+ * them all. */
+static int64_t part_rows(const tw_problem *p) {
+    enum { WEIGHTS = 1 << 20 };
+    int64_t rows = tw_ceil_div(WEIGHTS, p->K), group_n = tw_group_n(&p->scheme, p->N);
+    return group_n < p->N ? tw_round_up(rows, group_n) : rows;
+}
+
+size_t tw_data_parts(const tw_problem *problem) {
+    return (size_t)tw_ceil_div(problem->N, part_rows(problem));
+}
+
+void tw_data_fill(const tw_problem *problem, const tw_data *data, size_t part) {
+    int64_t rows = part_rows(problem), n0 = (int64_t)part * rows,
+            n1 = tw_min(problem->N, n0 + rows);
+    if (tw_scheme_plain(&problem->scheme)) {
+        fill_floats(problem, data, n0, n1);
+        return;
+    }
+    fill_codes(problem, data->weight, n0, n1);
+    int64_t group_n = tw_group_n(&problem->scheme, problem->N);
+    for (int64_t r = tw_ceil_div(n0, group_n); r < tw_ceil_div(n1, group_n); r++) {
+        fill_scales(problem, data, r);
+        cancel_row(problem, r, data);
+    }
+}
+
+tw_status tw_data_create(const tw_problem *problem, tw_data *out) {
+    TW_TRY(tw_data_reserve(problem, out));
+    for (size_t i = 0; i < tw_data_parts(problem); i++) tw_data_fill(problem, out, i);
     return TW_OK;
 }
 
@@ -178,6 +237,7 @@ void tw_data_free(tw_data *data) {
     tw_free(&tw_allocator_default, data->scales, data->scale_bytes);
     tw_free(&tw_allocator_default, data->zeros, data->zero_bytes);
     tw_free(&tw_allocator_default, data->bias, data->bias_bytes);
+    if (data->table) tw_free(&tw_allocator_default, data->table, sizeof *data->table);
     *data = (tw_data){0};
 }
 

@@ -10,12 +10,18 @@
 typedef struct tw_data {
     void *weight, *scales, *zeros, *bias;
     size_t weight_bytes, scale_bytes, zero_bytes, bias_bytes;
+    struct tw_data_table *table; /* what long tensors are runs of */
 } tw_data;
 
 /* Every code of the dtype occurs; scales differ from group to group, some negative, one zero; zeros
  * lie off the middle; value zeros of some rows cancel nearly all their codes.  Sizes are such that
  * y fits f16.  Errors: MEMORY; nothing is left to free. */
 tw_status tw_data_create(const tw_problem *problem, tw_data *out);
+/* The same by the part, in any order, by any number of threads: memory and the short tensors, then
+ * each of so many parts. */
+tw_status tw_data_reserve(const tw_problem *problem, tw_data *out);
+size_t tw_data_parts(const tw_problem *problem);
+void tw_data_fill(const tw_problem *problem, const tw_data *data, size_t part);
 void tw_data_free(tw_data *data);
 static inline tw_canonical tw_data_canonical(const tw_data *data) {
     return (tw_canonical){data->weight, data->scales, data->zeros, data->bias};

@@ -27,6 +27,31 @@ static void test_same_problem_same_data(void **state) {
     assert_null(a.weight);
 }
 
+/* Parts in any order, over memory that holds anything: what is created at once. */
+static void test_parts_make_the_whole(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "M=1,N=700,K=5000,w=u4,g=32,s=f16,z=value,bias=f16", "M=1,N=700,K=5000,w=i8,g=tensor",
+        "M=1,N=700,K=5000,w=u3,g=48x100,s=bf16,z=value", "M=1,N=300,K=9000,w=f16"};
+    for (size_t t = 0; t < TW_COUNT(texts); t++) {
+        tw_problem p = fake_problem(texts[t]);
+        tw_data whole = data_of(&p), d;
+        assert_int_equal(tw_data_reserve(&p, &d), TW_OK);
+        memset(d.weight, 0xa5, d.weight_bytes);
+        if (d.scales) memset(d.scales, 0xa5, d.scale_bytes);
+        if (d.zeros) memset(d.zeros, 0xa5, d.zero_bytes);
+        size_t parts = tw_data_parts(&p);
+        assert_true(parts > 2);
+        while (parts--) tw_data_fill(&p, &d, parts);
+        assert_memory_equal(d.weight, whole.weight, d.weight_bytes);
+        if (d.scales) assert_memory_equal(d.scales, whole.scales, d.scale_bytes);
+        if (d.zeros) assert_memory_equal(d.zeros, whole.zeros, d.zero_bytes);
+        if (d.bias) assert_memory_equal(d.bias, whole.bias, d.bias_bytes);
+        tw_data_free(&d);
+        tw_data_free(&whole);
+    }
+}
+
 /* The mixing function's published first outputs from seed 0 are mix(0), mix(golden), ... */
 static void test_mix_is_splitmix64(void **state) {
     (void)state;
@@ -174,6 +199,7 @@ static void test_edge_rows_hold_ties_zeros_and_a_silent_group(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_problem_same_data),
+        cmocka_unit_test(test_parts_make_the_whole),
         cmocka_unit_test(test_mix_is_splitmix64),
         cmocka_unit_test(test_codes_use_their_range_and_leave_pad_bits_clear),
         cmocka_unit_test(test_every_weight_is_finite),
