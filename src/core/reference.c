@@ -124,9 +124,8 @@ static void weigh_span(const tw_problem *p, const tw_canonical *w, int64_t n, in
 
 /* Rows of x of any real dtype. */
 typedef struct rows {
-    const char *data;
+    const void *at[TILE_M];
     tw_dtype dtype;
-    int64_t stride_bytes;
     int count;
 } rows;
 
@@ -176,7 +175,7 @@ static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows
         int64_t group_end = tw_min(p->K, (k0 / act_group + 1) * act_group);
         k1 = tw_min(k0 + CHUNK_K, group_end);
         for (int m = 0; m < x->count; m++) {
-            const char *row = x->data + m * x->stride_bytes;
+            const void *row = x->at[m];
             if (s->act_quant && k0 % act_group == 0)
                 act[m] = act_choose(s->act_quant, row, x->dtype, k0, group_end);
             for (int64_t k = k0; k < k1; k++) {
@@ -211,18 +210,27 @@ static double finish(const tw_problem *p, const tw_canonical *w, int64_t n, doub
     return tw_act_apply(p->act, p->bias ? sum + bias : sum);
 }
 
-void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0,
-                      int64_t n1, double *out, double *magnitude) {
+void tw_reference_rows(const tw_problem *p, const tw_canonical *w, int64_t M, const float *const *x,
+                       int64_t n0, int64_t n1, double *const *out, double *const *magnitude) {
     double sum[TILE_M][TILE_N], size[TILE_M][TILE_N];
-    rows one = {(const char *)x, TW_F32, 0, 1};
-    for (int64_t n = n0; n < n1; n += TILE_N) {
-        int64_t end = tw_min(n1, n + TILE_N);
-        multiply_tile(p, w, &one, n, end, sum, size);
-        for (int64_t i = n; i < end; i++) {
-            out[i - n0] = finish(p, w, i, sum[0][i - n]);
-            if (magnitude) magnitude[i - n0] = size[0][i - n];
+    for (int64_t m = 0; m < M; m += TILE_M) {
+        rows some = {.dtype = TW_F32, .count = (int)tw_min(TILE_M, M - m)};
+        for (int i = 0; i < some.count; i++) some.at[i] = x[m + i];
+        for (int64_t n = n0; n < n1; n += TILE_N) {
+            int64_t end = tw_min(n1, n + TILE_N);
+            multiply_tile(p, w, &some, n, end, sum, size);
+            for (int i = 0; i < some.count; i++)
+                for (int64_t j = n; j < end; j++) {
+                    out[m + i][j - n0] = finish(p, w, j, sum[i][j - n]);
+                    if (magnitude) magnitude[m + i][j - n0] = size[i][j - n];
+                }
         }
     }
+}
+
+void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0,
+                      int64_t n1, double *out, double *magnitude) {
+    tw_reference_rows(p, w, 1, &x, n0, n1, &out, magnitude ? &magnitude : NULL);
 }
 
 void tw_reference_linear(const tw_problem *p, const tw_canonical *w, const void *x,
@@ -230,8 +238,8 @@ void tw_reference_linear(const tw_problem *p, const tw_canonical *w, const void 
     double sum[TILE_M][TILE_N], size[TILE_M][TILE_N];
     int64_t stride_bytes = x_stride * tw_dtype_bits(p->x) / 8, y_bytes = tw_dtype_bits(p->y) / 8;
     for (int64_t m = 0; m < M; m += TILE_M) {
-        rows some = {(const char *)x + m * stride_bytes, p->x, stride_bytes,
-                     (int)tw_min(TILE_M, M - m)};
+        rows some = {.dtype = p->x, .count = (int)tw_min(TILE_M, M - m)};
+        for (int i = 0; i < some.count; i++) some.at[i] = (const char *)x + (m + i) * stride_bytes;
         for (int64_t n = 0; n < p->N; n += TILE_N) {
             int64_t end = tw_min(p->N, n + TILE_N);
             multiply_tile(p, w, &some, n, end, sum, size);

@@ -35,6 +35,10 @@ void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *c
 void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0,
                       int64_t n1, double *out, double *magnitude);
 
+/* The same for M rows of x, of each a pointer: weights are dequantized once for up to 8 of them. */
+void tw_reference_rows(const tw_problem *p, const tw_canonical *w, int64_t M, const float *const *x,
+                       int64_t n0, int64_t n1, double *const *out, double *const *magnitude);
+
 /* The whole layer: x and y with row strides in elements, dtypes as the problem says. */
 void tw_reference_linear(const tw_problem *p, const tw_canonical *w, const void *x,
                          int64_t x_stride, void *y, int64_t y_stride, int64_t M);

@@ -252,6 +252,28 @@ static void test_layers(void **state) {
     for (size_t i = 0; i < TW_COUNT(texts); i++) check_layer(texts[i]);
 }
 
+/* Many rows at once are the same as one by one, bit by bit. */
+static void test_rows_at_once(void **state) {
+    (void)state;
+    enum { M = 11, N = 70, K = 300, N0 = 3 };
+    static float x[M][K];
+    static double one[2][N], out[M][N], magnitude[M][N];
+    const float *xs[M];
+    double *outs[M], *magnitudes[M];
+    layer l = make_layer("M=11,N=70,K=300,w=u4,g=32,s=f16,z=value,a=i8g64,bias=f32,act=silu", 7);
+    fill_x(&l, 3, x, K);
+    for (int m = 0; m < M; m++) xs[m] = x[m], outs[m] = out[m], magnitudes[m] = magnitude[m];
+    for (int with = 0; with < 2; with++) {
+        tw_reference_rows(&l.p, &l.c, M, xs, N0, N, outs, with ? magnitudes : NULL);
+        for (int m = 0; m < M; m++) {
+            tw_reference_row(&l.p, &l.c, x[m], N0, N, one[0], one[1]);
+            assert_memory_equal(one[0], out[m], (N - N0) * sizeof(double));
+            if (with) assert_memory_equal(one[1], magnitude[m], (N - N0) * sizeof(double));
+        }
+    }
+    free_layer(&l);
+}
+
 static void test_no_rows(void **state) {
     (void)state;
     layer l = make_layer("M=1,N=3,K=5,w=u4", 1);
@@ -480,6 +502,7 @@ static void test_act_functions(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_rows_at_once),
         cmocka_unit_test(test_no_rows),
         cmocka_unit_test(test_by_hand),
         cmocka_unit_test(test_not_contracted),
