@@ -27,7 +27,7 @@ static void print_row(out_table *table, const tw_model_linear *linear, const cha
     out_table_row(table, "(%s, %lld, %lld)\t%lld\t%s\t%s\t%s\t%s", m, (long long)p->K,
                   (long long)p->N, (long long)linear->count, linear->type,
                   p->scheme.weight == TW_NONE ? "cannot be read yet" : scheme,
-                  tw_dtype_name(p->bias), linear->names[0]);
+                  tw_dtype_name(p->bias), out_name(linear->names[0]).text);
 }
 
 static void print(const tw_model *model, const tw_model_linears *linears, const cli_args *args) {
@@ -45,14 +45,15 @@ static void print(const tw_model *model, const tw_model_linears *linears, const 
         else
             print_row(&table, linear, tw_str_text(&scheme));
         for (int32_t n = 1; args->names && !args->json && n < linear->name_count; n++)
-            out_table_row(&table, "\t\t\t\t\t%s", linear->names[n]);
+            out_table_row(&table, "\t\t\t\t\t%s", out_name(linear->names[n]).text);
         tw_str_free(&scheme);
     }
     if (args->json) return;
     out_table_end(&table);
     const char *architecture = tw_model_architecture(model);
     out_line("%d different, %lld linear layers in all (%s%s%s)", linears->count, (long long)count,
-             tw_model_kind_name(tw_model_kind_of(model)), *architecture ? ", " : "", architecture);
+             tw_model_kind_name(tw_model_kind_of(model)), *architecture ? ", " : "",
+             out_name(architecture).text);
 }
 
 static int run(const cli_args *args) {

@@ -14,13 +14,32 @@
 static bool lost; /* something meant for stdout could not even be formatted */
 static bool bar;  /* a progress bar stands on the terminal's last line */
 
+/* Formats; what must not reach a terminal becomes \x1b, but for the characters in `keep`. */
+static void add(tw_str *out, const char *keep, const char *format, va_list args) {
+    char *text = NULL;
+    int size = vasprintf(&text, format, args);
+    lost = lost || size < 0;
+    if (size >= 0) {
+        tw_str_add_printable(out, text, (size_t)size, keep);
+        free(text);
+    }
+    lost = lost || out->failed;
+}
+
+static void print(FILE *stream, const char *keep, const char *format, va_list args) {
+    tw_str text = {0};
+    add(&text, keep, format, args);
+    fputs(tw_str_text(&text), stream);
+    fputc('\n', stream);
+    tw_str_free(&text);
+}
+
 void out_line(const char *format, ...) {
     va_list args;
     out_progress_clear();
     va_start(args, format);
-    vprintf(format, args);
+    print(stdout, "\n\t", format, args);
     va_end(args);
-    putchar('\n');
 }
 
 void out_bytes(const void *bytes, size_t size) {
@@ -30,10 +49,11 @@ void out_bytes(const void *bytes, size_t size) {
 
 void out_json(json_t *record) {
     char *text = record ? json_dumps(record, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    if (text)
-        out_line("%s", text);
-    else
-        lost = true;
+    lost = lost || !text;
+    if (text) {
+        out_bytes(text, strlen(text));
+        out_bytes("\n", 1);
+    }
     free(text);
     json_decref(record);
     fflush(stdout);
@@ -44,9 +64,8 @@ void out_note(const char *format, ...) {
     out_progress_clear();
     fflush(stdout);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    print(stderr, "", format, args);
     va_end(args);
-    fputc('\n', stderr);
 }
 
 void out_error(const char *format, ...) {
@@ -55,9 +74,8 @@ void out_error(const char *format, ...) {
     fflush(stdout);
     fputs("tilewright: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    print(stderr, "", format, args);
     va_end(args);
-    fputc('\n', stderr);
 }
 
 int out_finish(int code) {
@@ -77,14 +95,11 @@ void out_table_begin(out_table *table, const char *align, const char *titles) {
 }
 
 void out_table_row(out_table *table, const char *format, ...) {
-    char *cells = NULL;
     va_list args;
     va_start(args, format);
-    if (vasprintf(&cells, format, args) < 0) cells = NULL;
+    add(&table->cells, "\t", format, args);
     va_end(args);
-    lost = lost || !cells;
-    tw_str_add(&table->cells, "%s\n", cells ? cells : "");
-    free(cells);
+    tw_str_add_bytes(&table->cells, "\n", 1);
 }
 
 /* Columns, not bytes: continuation bytes of UTF-8 take none. */
@@ -131,7 +146,8 @@ void out_progress(double share, double left_s, const char *label) {
     if (left_s >= 0) snprintf(left, sizeof left, ", %.0f s left", left_s);
     fflush(stdout);
     /* At most 79 columns: a bar that wraps could not be overwritten. */
-    fprintf(stderr, "\r\033[K[%s] %3.0f%%%s  %.30s", cells, share * 100, left, label);
+    fprintf(stderr, "\r\033[K[%s] %3.0f%%%s  %.30s", cells, share * 100, left,
+            out_name(label).text);
     fflush(stderr);
     bar = true;
 }
@@ -140,6 +156,18 @@ void out_progress_clear(void) {
     if (!bar) return;
     fputs("\r\033[K", stderr);
     bar = false;
+}
+
+out_shown out_name(const char *name) {
+    tw_str text = {0};
+    out_shown shown;
+    tw_str_add_printable(&text, name, strlen(name), "");
+    size_t most = sizeof shown.text - 1;
+    bool fits = text.size <= most;
+    snprintf(shown.text, sizeof shown.text, "%.*s%s", (int)(fits ? most : most - 3),
+             tw_str_text(&text), fits ? "" : "...");
+    tw_str_free(&text);
+    return shown;
 }
 
 out_time out_ns(double ns) {

@@ -1,5 +1,6 @@
-/* Everything that the CLI prints goes through here: results to stdout, notes and errors to
- * stderr. */
+/* Everything that the CLI prints goes through here: results to stdout, notes and errors to stderr.
+ * Control characters of a terminal, which a file or an argument may bring in, are shown as \x1b;
+ * bytes and JSON are left as they are. */
 #ifndef TW_TOOLS_OUT_H
 #define TW_TOOLS_OUT_H
 
@@ -8,7 +9,7 @@
 #include "src/base/base.h"
 #include "src/base/str.h"
 
-/* Results: a line, or bytes as they are. */
+/* Results: lines, or bytes as they are. */
 void out_line(const char *format, ...) TW_PRINTF(1, 2);
 void out_bytes(const void *bytes, size_t size);
 /* One object on one line; takes over the reference. */
@@ -39,6 +40,13 @@ void out_table_end(out_table *table);
 void out_progress(double share, double left_s, const char *label);
 /* Removes the bar, so that a line can follow. */
 void out_progress_clear(void);
+
+/* A name from a file, for lines and tables: there a tab or a newline of its own would pass for
+ * theirs.  A very long one is cut. */
+typedef struct out_shown {
+    char text[512];
+} out_shown;
+out_shown out_name(const char *name);
 
 /* Nanoseconds for people: "840 ns", "12.3 us", "4.56 ms", "1.23 s". */
 typedef struct out_time {

@@ -94,13 +94,17 @@ tw_status tw_model_index(tw_model *model, const char *label) {
 }
 
 tw_shown tw_show(const void *text, size_t size) {
-    enum { MOST = 64 };
     tw_shown shown;
-    const char *from = text;
-    size_t n = size < MOST ? size : MOST;
-    for (size_t i = 0; i < n; i++)
-        shown.text[i] = from[i] < 0x20 || from[i] == 0x7f ? '?' : from[i];
-    strcpy(shown.text + n, size > MOST ? "..." : "");
+    size_t used = 0;
+    for (size_t i = 0; i < size;) {
+        char next[5];
+        i += tw_printable((const char *)text + i, size - i, next);
+        bool fits = used + strlen(next) <= TW_MOST_SHOWN;
+        strcpy(shown.text + used, fits ? next : "...");
+        if (!fits) return shown;
+        used += strlen(next);
+    }
+    shown.text[used] = 0;
     return shown;
 }
 

@@ -98,9 +98,10 @@ tw_status tw_model_index(tw_model *model, const char *label);
 /* Decides is_linear for every tensor and collects the linears (classify.c). */
 tw_status tw_model_classify(tw_model *model);
 
-/* At most 64 bytes of a hostile text, printable, for messages. */
+/* The beginning of a hostile text, printable, for messages. */
+enum { TW_MOST_SHOWN = 64 };
 typedef struct tw_shown {
-    char text[72];
+    char text[TW_MOST_SHOWN + 4];
 } tw_shown;
 tw_shown tw_show(const void *text, size_t size);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/base/status.h"
+#include "src/format/model_impl.h"
 
 enum { BUFFER = 1 << 20, HEADER_ALIGN = 8, MOST_HEADER = 100000000 };
 
@@ -43,17 +44,18 @@ static bool size_of(const tw_safetensors_tensor *t, int64_t *bytes) {
 static tw_status describe(json_t *header, const tw_safetensors_tensor *t, int64_t at,
                           int64_t *end) {
     int64_t bytes;
+    tw_shown name = tw_show(t->name, strlen(t->name));
     if (!size_of(t, &bytes) || __builtin_add_overflow(at, bytes, end))
-        return tw_fail(TW_INVALID, "tensor '%.64s': shape out of range", t->name);
+        return tw_fail(TW_INVALID, "tensor '%s': shape out of range", name.text);
     if (json_object_get(header, t->name) || !strcmp(t->name, "__metadata__"))
-        return tw_fail(TW_INVALID, "tensor '%.64s': its name is taken", t->name);
+        return tw_fail(TW_INVALID, "tensor '%s': its name is taken", name.text);
     json_t *shape = json_array();
     for (int32_t i = 0; i < t->ndim; i++) json_array_append_new(shape, json_integer(t->shape[i]));
     json_t *entry = json_pack("{s:s, s:o, s:[I,I]}", "dtype", "F32", "shape", shape, "data_offsets",
                               (json_int_t)at, (json_int_t)*end);
     /* Fails for a name that is not UTF-8, too. */
     if (json_object_set_new(header, t->name, entry))
-        return tw_fail(TW_INVALID, "tensor '%.64s': its name is not UTF-8", t->name);
+        return tw_fail(TW_INVALID, "tensor '%s': its name is not UTF-8", name.text);
     return TW_OK;
 }
 

@@ -65,6 +65,45 @@ static void test_failure_is_remembered(void **state) {
     assert_int_equal(tw_str_ok(&s), TW_OK);
 }
 
+static void check_printable(const char *text, size_t size, const char *keep, const char *expected) {
+    tw_str s = {0};
+    tw_str_add_printable(&s, text, size, keep);
+    assert_string_equal(tw_str_text(&s), expected);
+    tw_str_free(&s);
+}
+
+static void test_printable(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *keep, *expected;
+    } cases[] = {
+        {"", "", ""},
+        {"plain ~", "", "plain ~"},
+        {"\x1b[31m\a\x7f", "", "\\x1b[31m\\x07\\x7f"},
+        {"a\tb\nc", "", "a\\x09b\\x0ac"},
+        {"a\tb\nc\r", "\n\t", "a\tb\nc\\x0d"},
+        /* UTF-8 of two, three and four bytes. */
+        {"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"},
+        /* U+0080 to U+009F: what ESC and a letter say in one character; U+00A0 is a space. */
+        {"\xc2\x80\xc2\x9b\xc2\xa0", "", "\\xc2\\x80\\xc2\\x9b\xc2\xa0"},
+        /* No UTF-8: alone, cut off, overlong, a surrogate, past the end. */
+        {"\x9b"
+         "0m",
+         "", "\\x9b0m"},
+        {"\xe2\x82", "", "\\xe2\\x82"},
+        {"\xc3(", "", "\\xc3("},
+        {"\xc0\x9b", "", "\\xc0\\x9b"},
+        {"\xe0\x80\x9b", "", "\\xe0\\x80\\x9b"},
+        {"\xf0\x80\x80\x9b", "", "\\xf0\\x80\\x80\\x9b"},
+        {"\xed\xa0\x80", "", "\\xed\\xa0\\x80"},
+        {"\xf4\x90\x80\x80\xff", "", "\\xf4\\x90\\x80\\x80\\xff"},
+    };
+    for (size_t i = 0; i < TW_COUNT(cases); i++)
+        check_printable(cases[i].text, strlen(cases[i].text), cases[i].keep, cases[i].expected);
+    check_printable("a\0b", 3, "", "a\\x00b");
+    check_printable("\xc3\xa9", 1, "", "\\xc3");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),
@@ -72,6 +111,7 @@ int main(void) {
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_one_long_piece),
         cmocka_unit_test(test_failure_is_remembered),
+        cmocka_unit_test(test_printable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

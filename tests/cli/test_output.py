@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The files that commands write: what may be replaced, what may not, and what is left behind."""
+"""What commands write: files, what may be replaced, what is left behind; text from outside."""
 
 import glob
 import json
@@ -194,6 +194,54 @@ class Interrupted(Output):
                             preexec_fn=limit)
         self.assertIn(self.path('out') + ': File too large', done.stderr)
         self.assertEqual(self.new(), [])
+
+
+class Text(cli.Cli):
+    """What a file says of itself does not reach the terminal as it is."""
+
+    evil = 'a\x1b]0;owned\x07\x1b[2J\x7f\u009b31m\tb\nc\u00e9'
+    shown = 'a\\x1b]0;owned\\x07\\x1b[2J\\x7f\\xc2\\x9b31m\\x09b\\x0ac\u00e9'
+
+    def shows(self, *args, code=0):
+        done = self.run_cli(*args, code=code)
+        text = done.stdout + done.stderr
+        self.assertNotRegex(text, r'[\x00-\x09\x0b-\x1f\x7f-\x9f]')
+        self.assertIn(self.shown, text)
+        return text
+
+    def safetensors(self, header):
+        text = json.dumps(header).encode()
+        path = self.path('evil.safetensors')
+        with open(path, 'wb') as file:
+            file.write(struct.pack('<Q', len(text)) + text + bytes(128))
+        return path
+
+    def test_names_in_tables(self):
+        names = (self.evil + '.0.weight', self.evil + '.1.weight')
+        model = self.safetensors({n: {'dtype': 'F32', 'shape': [4, 4],
+                                      'data_offsets': [64 * i, 64 * i + 64]}
+                                  for i, n in enumerate(names)})
+        for args in ((), ('--names',)):
+            rows = self.shows('shapes', model, *args).splitlines()
+            self.assertEqual(len(rows), 4 if args else 3)
+        self.assertEqual(self.records('shapes', model, '--names')[0]['names'], list(names))
+        # What is written keeps the names.
+        self.run_cli('dequantize', model, self.path('out'))
+        again, = self.records('shapes', self.path('out'), '--names')
+        self.assertEqual(set(again['names']), set(names))
+
+    def test_architectures(self):
+        model = gguf.write(self.path('m.gguf'), [(b'blk.0.attn_k.weight', gguf.F32, [4, 4], None)],
+                           architecture=self.evil.encode())
+        self.shows('shapes', model)
+
+    def test_notes_and_errors(self):
+        model = gguf.write(self.path('m.gguf'), [(self.evil.encode(), gguf.IQ4_NL, [4, 32], None)])
+        self.shows('dequantize', model, self.path('out'), code=1)
+        self.shows('shapes', self.path(self.evil), code=1)
+        self.shows('plan', 'cpu', 'M=1,' + self.evil, code=2)
+        self.shows(self.evil, code=2)
+        self.shows('dequantize', self.safetensors({self.evil: 1}), self.path('out'), code=1)
 
 
 if __name__ == '__main__':
