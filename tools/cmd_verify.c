@@ -3,6 +3,7 @@
 
 #include "autotune/workload.h"
 #include "src/base/status.h"
+#include "src/check.h"
 #include "tools/commands.h"
 #include "tools/fixtures.h"
 #include "tools/input.h"
@@ -65,6 +66,16 @@ static void verify_kernel(verification *v, const input_item *item, const tw_temp
     print(v, item, tmpl, &config, status, error);
 }
 
+/* NaN and infinities make every comparison fail, and no kernel is to blame. */
+static tw_status check_weights(const tw_problem *p, const tw_data *data) {
+    const tw_scheme *s = &p->scheme;
+    int64_t rows = tw_scale_rows(s, p->N), groups = tw_groups(s, p->K);
+    if (tw_scheme_plain(s)) return tw_check_finite("weight", data->weight, s->weight, p->N, p->K);
+    TW_TRY(tw_check_finite("scales", data->scales, s->scale, rows, groups));
+    if (s->zero_mode != TW_ZERO_VALUE) return TW_OK;
+    return tw_check_finite("zeros", data->zeros, s->scale, rows, groups);
+}
+
 /* Canonical tensors into those of the workload, which has not packed them yet.  Of a tensor that
  * stacks several layers the first one's rows. */
 static tw_status take_weights(tw_workload *workload, const tw_model *model, int32_t tensor) {
@@ -79,7 +90,11 @@ static tw_status take_weights(tw_workload *workload, const tw_model *model, int3
         if (data->zero_bytes) memcpy(data->zeros, t.zeros, data->zero_bytes);
     }
     tw_canonical_tensor_free(&t);
-    return fits ? TW_OK : tw_fail(TW_INTERNAL, "tensor %d: smaller than its problem", tensor);
+    if (!fits) return tw_fail(TW_INTERNAL, "tensor %d: smaller than its problem", tensor);
+    tw_status status = check_weights(&workload->problem, data);
+    if (status == TW_OK) return TW_OK;
+    return tw_fail_within(status, "%s: tensor '%s'", tw_model_file_of(model, tensor),
+                          tw_model_tensor_at(model, tensor)->name);
 }
 
 /* Every kernel that takes the problem, on one set of weights.  why: what the last one said. */
@@ -173,7 +188,7 @@ const cli_command cmd_verify = {
         "The oracle dequantizes in f32 and adds in double, on the same codes.  Data is generated "
         "to\n"
         "leave no defect unseen: edge values, zeros off the middle, scales that differ by group.\n"
-        "Then, where a model holds them, its own weights.\n"
+        "Then, where a model holds them, its own weights, which must be finite.\n"
         "nmse is the largest of a row.  Exit code 1 when any kernel disagrees.",
     .examples = "  tilewright verify cpu M=7,N=100,K=1000,w=u4,g=128,s=f16,z=code,a=i8\n"
                 "  tilewright verify cpu:avx2 model.gguf --m 1,33\n"

@@ -149,6 +149,11 @@ const tw_model_tensor *tw_model_tensor_at(const tw_model *model, int32_t index) 
     return index >= 0 && index < model->tensor_count ? &model->tensors[index].info : NULL;
 }
 
+const char *tw_model_file_of(const tw_model *model, int32_t index) {
+    if (index < 0 || index >= model->tensor_count) return NULL;
+    return model->files[model->tensors[index].file].label;
+}
+
 const void *tw_model_data(const tw_model *model, int32_t index) {
     return index >= 0 && index < model->tensor_count ? model->tensors[index].data : NULL;
 }

@@ -67,6 +67,8 @@ int32_t tw_model_tensor_count(const tw_model *model);
 const tw_model_tensor *tw_model_tensor_at(const tw_model *model, int32_t index);
 /* -1 for a name that no tensor has. */
 int32_t tw_model_find(const tw_model *model, const char *name);
+/* The file that holds the tensor, as messages name it; NULL outside [0, count). */
+const char *tw_model_file_of(const tw_model *model, int32_t index);
 /* The tensor's bytes as they lie in the file, in its own element type; NULL outside [0, count). */
 const void *tw_model_data(const tw_model *model, int32_t index);
 

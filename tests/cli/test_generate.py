@@ -4,9 +4,11 @@
 import json
 import os
 import re
+import struct
 import unittest
 
 import cli
+import gguf
 
 TARGETS = ('portable', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16',
            'avx512gfni')
@@ -149,6 +151,45 @@ class Verify(cli.Cli):
         if not others:
             self.skipTest('this CPU runs every target')
         self.fails(1, others[0], 'verify', 'cpu:' + others[0], 'M=2,' + cli.SMALL)
+
+
+class ModelsOwnWeights(cli.Cli):
+    """verify on the weights of a file."""
+
+    name = 'blk.0.attn_k.weight'
+
+    def model(self, data, kind=gguf.Q4_0, shape=(4, 64)):
+        return gguf.write(self.path('m.gguf'), [(self.name.encode(), kind, shape, data)])
+
+    def refuses(self, path, sentence):
+        done = self.run_cli('verify', 'cpu', path, '--m', '1', code=1)
+        self.assertIn(f"tilewright: {path}: tensor '{self.name}': {sentence}", done.stderr)
+        self.assertNotIn('FAILED', done.stdout)
+        return done
+
+    def test_scales_that_are_no_numbers(self):
+        for bits, word in ((0x7e00, 'NaN'), (0xfe00, 'NaN'), (0x7c00, 'infinity'),
+                           (0xfc00, 'infinity')):
+            data = bytearray(struct.pack('<H', 0x3c00) + bytes(range(16))) * 8
+            data[5 * 18:5 * 18 + 2] = struct.pack('<H', bits)
+            path = self.model(bytes(data))
+            done = self.refuses(path, f'scales: {word} at [2,1], must be finite')
+            # Generated weights of the same problem are checked all the same.
+            self.assertIn('1 problem, 1 check, 1 failure', done.stdout)
+            self.run_cli('dequantize', path, self.path('out'), '--force')
+
+    def test_dequantize_gives_what_ggml_gives(self):
+        data = struct.pack('<H', 0x7e00) + bytes(16)
+        self.run_cli('dequantize', self.model(data, shape=(1, 32)), self.path('out'))
+        with open(self.path('out'), 'rb') as file:
+            values = struct.unpack('<32f', file.read()[-128:])
+        self.assertTrue(all(v != v for v in values))
+
+    def test_plain_weights_that_are_no_numbers(self):
+        values = [0.5] * 64
+        values[33] = float('nan')
+        path = self.model(struct.pack('<64f', *values), gguf.F32, (2, 32))
+        self.refuses(path, 'weight: NaN at [1,1], must be finite')
 
 
 class Doctor(cli.Cli):
