@@ -63,7 +63,7 @@ typedef struct cli_option {
 #define CLI_ROW_SCHEME                                                                             \
     CLI_ROW("--scheme", TEXT, scheme, "S", "fields w, g, s, z, a in place of the weights' own")
 #define CLI_ROW_THREADS                                                                            \
-    CLI_ROW("--threads", COUNT, threads, "N", "threads to use (every CPU of this process)")
+    CLI_ROW("--threads", COUNT, threads, "N", "threads to use, at most one a CPU (all of them)")
 #define CLI_ROW_KERNEL CLI_ROW("--kernel", TEXT, kernel, "K", "this kernel instead of the plan's")
 #define CLI_ROW_CONFIG                                                                             \
     CLI_ROW("--config", TEXT, config, "C", "this config (\"mm4 mn64 ...\") instead of the plan's")

@@ -38,7 +38,7 @@ void input_close(input *in);
 /* One PROBLEM alone.  need_m: an M must be given. */
 int input_problem(const char *word, bool need_m, tw_problem *out);
 
-/* DEV with --threads (else $TW_THREADS). */
+/* DEV with --threads (else $TW_THREADS), which may not be more than this process has CPUs. */
 int input_target(const char *word, const cli_args *args, tw_target *out);
 
 /* A context for DEV with --threads.  Its logger, cache and counters are the library's own. */

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What every command line has in common: help, options, exit codes, sentences, failing output."""
 
+import os
 import re
 import unittest
 
@@ -80,6 +81,24 @@ class Usage(cli.Cli):
         self.fails(2, '--m needs', 'bench', *problem, '--m')
         self.fails(2, '--json takes no value', 'bench', *problem, '--json=yes')
         self.fails(2, '--repeat: 5000, at most', 'bench', *problem, '--repeat', '5000')
+
+    def test_more_threads_than_cpus(self):
+        """More threads than CPUs take turns, and every figure measured on them is wrong."""
+        cpus = len(os.sched_getaffinity(0))
+        for value in (cpus + 1, 4097, 1000000, 2**31 - 1):
+            for command, *arguments in (['devices'], ['plan', 'cpu', 'M=1,' + cli.SMALL],
+                                        ['dump', 'cpu', 'M=1,' + cli.SMALL, '--trace'],
+                                        ['tune', 'cpu', cli.SMALL], ['bench', 'cpu', cli.SMALL],
+                                        ['verify', 'cpu', cli.SMALL], ['demo'], ['demo', '--warm']):
+                self.fails(2, f'--threads: {value}, expected at most the {cpus} CPU', command,
+                           *arguments, '--threads', str(value))
+        self.assertEqual(self.records('devices', '--threads', str(cpus))[0]['threads'], cpus)
+
+    def test_the_cpus_are_those_of_the_process(self):
+        one = min(os.sched_getaffinity(0))
+        done = self.run_cli('devices', '--threads', '2', code=2,
+                            preexec_fn=lambda: os.sched_setaffinity(0, {one}))
+        self.assertIn('--threads: 2, expected at most the 1 CPU of this process', done.stderr)
 
     def test_double_dash_ends_options(self):
         self.fails(1, '--json: ', 'shapes', '--', '--json')
