@@ -1,4 +1,6 @@
 /* tilewright dump: the code of one kernel, as it was generated. */
+#include <sodium.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "src/base/status.h"
@@ -35,54 +37,104 @@ static int kind_of(const cli_args *args, tw_code_kind *out) {
     return CLI_USAGE;
 }
 
-/* The code of what the plan decides, built anew whatever the cache holds. */
-static tw_status generate(tw_context *context, const tw_plan_request *request, tw_code_kind kind,
-                          tw_str *out) {
+typedef struct dump {
+    const cli_args *args;
+    tw_context *context;
+    tw_problem problem;
+    tw_code_kind kind;
     tw_decision decision;
-    tw_problem problem = *request->problem;
+    tw_str code; /* owned */
+} dump;
+
+/* The code of what the plan decides, built anew whatever the cache holds. */
+static tw_status generate(dump *d, const tw_plan_request *request) {
+    tw_problem problem = d->problem;
     tw_plan_request complete = *request;
     complete.problem = &problem;
     /* Without an M the config is one of some bucket's, and which does not matter. */
-    for (int bucket = TW_BUCKETS - 1; !request->problem->M && bucket >= 0; bucket--) {
+    for (int bucket = TW_BUCKETS - 1; !d->problem.M && bucket >= 0; bucket--) {
         problem.M = tw_bucket_rows(bucket);
-        if (!request->tmpl->reject(&context->target, &problem, request->config)) break;
+        if (!request->tmpl->reject(&d->context->target, &problem, request->config)) break;
     }
-    request = &complete;
-    TW_TRY(tw_plan_decide(context, request, &decision));
-    if (!decision.tmpl)
+    TW_TRY(tw_plan_decide(d->context, &complete, &d->decision));
+    if (!d->decision.tmpl)
         return tw_fail(TW_UNSUPPORTED,
                        "dump: no kernel takes this problem; tilewright plan says why");
-    return tw_template_compile(decision.tmpl, request->problem, &decision.config, &context->target,
-                               kind, out);
+    return tw_template_compile(d->decision.tmpl, &problem, &d->decision.config, &d->context->target,
+                               d->kind, &d->code);
+}
+
+static json_t *base64(const tw_str *code) {
+    enum { VARIANT = sodium_base64_VARIANT_ORIGINAL };
+    size_t room = sodium_base64_encoded_len(code->size, VARIANT);
+    char *text = malloc(room);
+    if (text) sodium_bin2base64(text, room, (const unsigned char *)code->text, code->size, VARIANT);
+    json_t *value = text ? json_string(text) : NULL;
+    free(text);
+    return value;
+}
+
+/* What it is and, unless that went to a file, the code itself. */
+static void print_json(const dump *d) {
+    static const char *const kinds[] = {
+        [TW_CODE_OBJECT] = "object",
+        [TW_CODE_IR] = "ir",
+        [TW_CODE_ASM] = "asm",
+        [TW_CODE_TRACE] = "trace",
+    };
+    tw_str problem = {0}, config = {0};
+    tw_problem_text(&d->problem, &problem);
+    tw_config_text(&d->decision.config, &config);
+    json_t *record =
+        json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:I}", "problem", tw_str_text(&problem), "device",
+                  d->args->words[0], "kernel", d->decision.tmpl->name, "version",
+                  (int)d->decision.tmpl->version, "config", tw_str_text(&config), "kind",
+                  kinds[d->kind], "bytes", (json_int_t)d->code.size);
+    const char *field = d->args->out ? "out" : d->kind == TW_CODE_OBJECT ? "base64" : "text";
+    json_t *value = d->args->out                ? json_string(d->args->out)
+                    : d->kind == TW_CODE_OBJECT ? base64(&d->code)
+                                                : json_stringn(d->code.text, d->code.size);
+    if (json_object_set_new(record, field, value)) {
+        json_decref(record);
+        record = NULL; /* which out_json() reports */
+    }
+    out_json(record);
+    tw_str_free(&problem);
+    tw_str_free(&config);
+}
+
+static tw_status deliver(const dump *d) {
+    if (d->args->out) TW_TRY(write_file(d->args->out, &d->code));
+    if (d->args->json)
+        print_json(d);
+    else if (!d->args->out)
+        out_bytes(d->code.text, d->code.size);
+    return TW_OK;
 }
 
 static int run(const cli_args *args) {
     static const tw_context_setup setup = {.access = TW_CACHE_USE, .foreign = true};
-    tw_problem problem;
-    tw_context *context;
+    dump d = {.args = args};
     tw_config config;
-    tw_code_kind kind;
-    tw_str text = {0};
     /* Code does not depend on M, only the choice of a config does. */
-    int code = input_problem(args->words[1], !args->config, &problem);
-    if (!code) code = kind_of(args, &kind);
-    if (!code && kind == TW_CODE_OBJECT && !args->out && isatty(STDOUT_FILENO)) {
+    int code = input_problem(args->words[1], !args->config, &d.problem);
+    if (!code) code = kind_of(args, &d.kind);
+    if (!code && d.kind == TW_CODE_OBJECT && !args->out && !args->json && isatty(STDOUT_FILENO)) {
         out_error("dump: an object on a terminal; redirect it, or name a file with --out");
         code = CLI_USAGE;
     }
-    if (!code) code = input_context(args->words[0], args, TW_MODE_DEFAULT, &setup, &context);
+    if (!code) code = input_context(args->words[0], args, TW_MODE_DEFAULT, &setup, &d.context);
     if (code) return code;
 
-    tw_plan_request request = tw_plan_ask(context, &problem);
+    tw_plan_request request = tw_plan_ask(d.context, &d.problem);
     code = input_forced(args, &request, &config);
     if (!code) {
-        tw_status status = generate(context, &request, kind, &text);
-        if (status == TW_OK && args->out) status = write_file(args->out, &text);
+        tw_status status = generate(&d, &request);
+        if (status == TW_OK) status = deliver(&d);
         if (status != TW_OK) code = cli_failed();
-        if (status == TW_OK && !args->out) out_bytes(text.text, text.size);
     }
-    tw_str_free(&text);
-    tw_context_destroy(context);
+    tw_str_free(&d.code);
+    tw_context_destroy(d.context);
     return code;
 }
 
@@ -97,6 +149,8 @@ static const cli_option options[] = {
     CLI_ROW_KERNEL,
     CLI_ROW_CONFIG,
     CLI_ROW_THREADS,
+    CLI_ROW("--json", FLAG, json, "",
+            "one JSON object, with the code in text, an object in base64"),
     CLI_ROW_HELP,
 };
 
@@ -106,7 +160,9 @@ const cli_command cmd_dump = {
     .summary = "The generated code of what would run: IR, assembly, object or trace",
     .about =
         "The same arguments give the same bytes, on every machine.  DEV may be a target that this\n"
-        "CPU cannot run.  M may be left out where --kernel and --config are given.",
+        "CPU cannot run.  M may be left out where --kernel and --config are given.  With --out, "
+        "--json\n"
+        "tells the file and its size.",
     .examples =
         "  tilewright dump cpu M=64,N=4096,K=4096,w=u4,g=128,s=f16,z=code,a=i8 --asm\n"
         "  tilewright dump cpu:avx512vnni M=1,N=576,K=576,w=i8,a=i8 --object --out kernel.o\n"

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Commands that look and generate: devices, list, plan, dump, verify, doctor."""
 
+import base64
 import json
 import os
 import re
@@ -113,6 +114,26 @@ class Dump(cli.Cli):
             self.assertEqual(file.read(), self.dump('cpu', self.problem, '--asm'))
         self.fails(1, 'no/k.s', 'dump', 'cpu', self.problem, '--asm', '--out', self.path('no/k.s'))
         self.assertEqual([n for n in os.listdir(self.folder) if n.endswith('.part')], [])
+
+    def test_json(self):
+        plan, = self.records('plan', 'cpu', self.problem)
+        for option, kind in (('--source', 'ir'), ('--ir', 'ir'), ('--asm', 'asm'),
+                             ('--trace', 'trace'), ('--object', 'object')):
+            code = self.dump('cpu', self.problem, option)
+            record, = self.records('dump', 'cpu', self.problem, option)
+            for field in ('problem', 'device', 'kernel', 'version', 'config'):
+                self.assertEqual(record[field], plan[field])
+            self.assertEqual((record['kind'], record['bytes']), (kind, len(code)))
+            text = base64.b64decode(record['base64']) if kind == 'object' else record[
+                'text'].encode()
+            self.assertEqual(text, code)
+            self.assertNotIn('text' if kind == 'object' else 'base64', record)
+
+    def test_json_and_a_file(self):
+        out = self.path('k.o')
+        record, = self.records('dump', 'cpu', self.problem, '--object', '--out', out)
+        self.assertEqual((record['out'], record['bytes']), (out, os.path.getsize(out)))
+        self.assertFalse({'text', 'base64'} & set(record))
 
     def test_what_no_kernel_takes(self):
         self.fails(1, 'no kernel takes it', 'dump', 'cpu', 'M=1,N=64,K=64,w=e4m3', '--ir')

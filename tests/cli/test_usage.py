@@ -40,8 +40,7 @@ class Help(cli.Cli):
             self.assertIn('--help', known)
             self.assertGreaterEqual(examples.count(f'tilewright {command}'), 2)
             self.assertLessEqual(set(re.findall(r'--[a-z-]+', examples)), known)
-            if command != 'dump':
-                self.assertIn('--json', known)
+            self.assertIn('--json', known)
 
 
 class Usage(cli.Cli):
