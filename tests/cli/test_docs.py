@@ -35,6 +35,15 @@ class Readme(cli.Cli):
         said = re.search(r'\$ \./hello\n +(y\[0,0\] = \S+) by cpu\.', read('README.md'))[1]
         self.assertTrue(done.stdout.startswith(said + ' by cpu.'), done.stdout)
 
+    def test_kernels_are_shown_at_their_version(self):
+        """Sample output of plan and dump is that of this build's kernels."""
+        versions = {r['kernel']: r['version'] for r in self.records('list', 'kernels')}
+        shown = [(page, kernel, int(version)) for page in PAGES for kernel, version in
+                 re.findall(r'\bkernel +(cpu\.\w+) version (\d+)', read(page))]
+        self.assertGreaterEqual(len(shown), 2)
+        for page, kernel, version in shown:
+            self.assertEqual(version, versions[kernel], f'{page}: {kernel}')
+
     def test_files_that_are_linked_exist(self):
         for page in PAGES:
             for link in re.findall(r'\]\(([^)#:]+)\)', read(page)):
