@@ -157,7 +157,7 @@ static const field fields[FIELD_COUNT] = {
     {"N", parse_size, offsetof(tw_problem, N), SIZE_RULE},
     {"K", parse_size, offsetof(tw_problem, K), SIZE_RULE},
     {"x", parse_real, offsetof(tw_problem, x), "f32, f16 or bf16"},
-    {"w", parse_weight, 0, "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, lut4, f32, f16 or bf16"},
+    {"w", parse_weight, 0, "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, f32, f16 or bf16"},
     {"g", parse_group, 0, "a group of K (32), a block of N x K (128x128), channel or tensor"},
     {"s", parse_scale, 0, "f32, f16, bf16, e8m0 or e4m3"},
     {"z", parse_zero, 0, "none, code or value"},

@@ -135,7 +135,7 @@ static void test_other_fields(void **state) {
 }
 
 #define SIZE "a positive integer up to 268435456"
-#define WEIGHTS "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, lut4, f32, f16 or bf16"
+#define WEIGHTS "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, f32, f16 or bf16"
 #define GROUPS "a group of K (32), a block of N x K (128x128), channel or tensor"
 #define ACTQS "none, i8, i8gG with G a group of K (i8g32), or i8z"
 
