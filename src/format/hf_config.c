@@ -180,6 +180,11 @@ static tw_status read_dims(config *c) {
                            (long long)dims[HIDDEN], (long long)heads);
         head_dim = dims[HIDDEN] / heads;
     }
+    /* Each key head serves as many query heads as any other. */
+    if (heads % key_heads)
+        return tw_fail(TW_FORMAT,
+                       "%s: num_attention_heads: %lld, not a multiple of num_key_value_heads %lld",
+                       l, (long long)heads, (long long)key_heads);
     dims[QUERY] = heads * head_dim;
     dims[KEY] = key_heads * head_dim;
     if (dims[QUERY] > MOST_SIZE || dims[KEY] > MOST_SIZE)
