@@ -61,6 +61,7 @@ static bool parse_value(const cli_option *option, const char *text, cli_args *ou
     switch (option->kind) {
     case CLI_FLAG: return *(bool *)field = true;
     case CLI_TEXT: *(const char **)field = text; return true;
+    case CLI_NAME: *(const char **)field = text; return *text;
     case CLI_COUNT: return (*(int64_t *)field = parse_count(text, strlen(text))) > 0;
     case CLI_SECONDS: return (*(double *)field = parse_seconds(text)) > 0;
     case CLI_SIZES: return parse_sizes(text, field);
@@ -71,6 +72,7 @@ static bool parse_value(const cli_option *option, const char *text, cli_args *ou
 
 static const char *rule_of(const cli_option *option) {
     switch (option->kind) {
+    case CLI_NAME: return "a name";
     case CLI_COUNT: return "a positive integer";
     case CLI_SECONDS: return "a time such as 30s, 500ms or 2m";
     case CLI_SIZES: return "at most 32 positive integers by commas, such as 1,16,512";
@@ -98,8 +100,15 @@ static int usage_error(const cli_command *command) {
 
 static int add_word(const cli_command *command, const char *text, cli_args *out) {
     size_t size;
-    if (!word_name(command->words, out->word_count, &size)) {
+    const char *name = word_name(command->words, out->word_count, &size);
+    if (!name) {
         out_error("%s: unexpected argument \"%s\"", command->name, text);
+        return usage_error(command);
+    }
+    if (!*text) {
+        int bracket = *name == '[';
+        out_error("%s: %.*s: \"\", must not be empty", command->name, (int)size - 2 * bracket,
+                  name + bracket);
         return usage_error(command);
     }
     out->words[out->word_count++] = text;

@@ -37,6 +37,7 @@ typedef struct cli_args {
 typedef enum cli_kind {
     CLI_FLAG,    /* bool, takes no value */
     CLI_TEXT,    /* const char * */
+    CLI_NAME,    /* the same, of a file or a folder: not empty */
     CLI_COUNT,   /* int64_t, a positive integer */
     CLI_SECONDS, /* double: 30, 30s, 500ms, 2m */
     CLI_SIZES,   /* cli_sizes: 1,16,512 */

@@ -19,8 +19,9 @@ typedef struct job {
 } job;
 
 /* The readable tensors whose names match. */
-static tw_status choose(job *j, const regex_t *pattern) {
+static tw_status choose(job *j, const cli_args *args, const regex_t *pattern) {
     int32_t all = tw_model_tensor_count(j->model), unreadable = 0;
+    if (!all) return tw_fail(TW_INVALID, "%s: holds no tensors", args->words[0]);
     j->chosen = calloc((size_t)all + 1, sizeof *j->chosen);
     if (!j->chosen) return tw_fail(TW_MEMORY, "tensors: out of memory");
     for (int32_t i = 0; i < all; i++) {
@@ -34,8 +35,10 @@ static tw_status choose(job *j, const regex_t *pattern) {
         j->chosen[j->count++] = i;
     }
     if (j->count) return TW_OK;
-    return unreadable ? tw_fail(TW_UNSUPPORTED, "none of the %d tensors can be read", unreadable)
-                      : tw_fail(TW_INVALID, "no tensor of %d has such a name", all);
+    if (unreadable)
+        return tw_fail(TW_UNSUPPORTED, "none of the %d tensors can be read", unreadable);
+    return tw_fail(TW_INVALID, "no tensor of %d has a name that --tensor \"%s\" matches", all,
+                   args->tensor);
 }
 
 static tw_status write_some(void *user, const void *bytes, size_t size) {
@@ -131,7 +134,7 @@ static int run(const cli_args *args) {
         status = tw_fail(TW_IO, "%s: is there already; --force replaces it", args->words[1]);
     if (status == TW_OK) status = tw_model_open(args->words[0], NULL, &j.model);
     if (status == TW_OK) {
-        status = choose(&j, args->tensor ? &pattern : NULL);
+        status = choose(&j, args, args->tensor ? &pattern : NULL);
         if (status == TW_OK) status = write_all(&j, args);
         if (status == TW_OK) report(&j, args);
     }

@@ -144,7 +144,7 @@ static const cli_option options[] = {
     CLI_ROW("--asm", FLAG, assembly, "", "assembly"),
     CLI_ROW("--object", FLAG, object, "", "the relocatable object, as the cache keeps it"),
     CLI_ROW("--trace", FLAG, trace, "", "the vocabulary's calls; needs no LLVM"),
-    CLI_ROW("--out", TEXT, out, "FILE",
+    CLI_ROW("--out", NAME, out, "FILE",
             "write there instead of to standard output: whole or not at all, or to a device"),
     CLI_ROW_KERNEL,
     CLI_ROW_CONFIG,

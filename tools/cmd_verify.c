@@ -173,7 +173,7 @@ static const cli_option options[] = {
     CLI_ROW("--kernel", TEXT, kernel, "K", "this kernel alone"),
     CLI_ROW("--config", TEXT, config, "C", "at this config instead of the kernel's guess"),
     CLI_ROW("--full", FLAG, full, "", "all rows of M, not 8 of them, first and last included"),
-    CLI_ROW("--fixtures", TEXT, fixtures, "DIR",
+    CLI_ROW("--fixtures", NAME, fixtures, "DIR",
             "instead: recorded cases of other projects' quantization, every bit of them"),
     CLI_ROW_THREADS,
     CLI_ROW_JSON,

@@ -148,6 +148,10 @@ int input_open(const char *word, const cli_args *args, input_rows rows, input *o
     tw_problem problem;
     *out = (input){.rows = rows};
     if (args->scheme && tw_scheme_parse(args->scheme, &scheme) != TW_OK) return cli_bad("--scheme");
+    if (!strcmp(word, "@")) {
+        out_error("@FILE: \"@\", expected the name of a file after the @");
+        return CLI_USAGE;
+    }
     bool file = is_file(word);
     if (!file && tw_problem_parse(word, false, &problem) != TW_OK) return cli_bad("PROBLEM");
     tw_status status = file ? add_model(*word == '@' ? word + 1 : word, args, out)

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """What every command line has in common: help, options, exit codes, sentences, failing output."""
 
+import json
 import os
 import re
 import unittest
 
 import cli
+import gguf
 
 ARGUMENTS = {
     'devices': [], 'list': ['kernels'], 'shapes': ['config.json'],
@@ -161,6 +163,28 @@ class Usage(cli.Cli):
         self.fails(2, 'expected one of --source', 'dump', 'cpu', problem, '--ir', '--asm')
 
 
+class EmptyNames(cli.Cli):
+    def test_arguments(self):
+        for command, word in (('shapes', 'MODEL'), ('tune', 'DEV'), ('plan', 'DEV'),
+                              ('list', 'kernels|'), ('cache', 'stats|'),
+                              ('demo', 'MODEL|PROBLEM|@FILE:'), ('verify', 'DEV:'),
+                              ('dequantize', 'MODEL')):
+            self.fails(2, f'{command}: {word}', command, '')
+            self.assertIn('must not be empty', self.run_cli(command, '', code=2).stderr)
+        self.fails(2, 'OUT.safetensors: "", must not be empty', 'dequantize', 'model.gguf', '')
+        self.fails(2, 'PROBLEM: "", must not be empty', 'plan', 'cpu', '')
+
+    def test_files_of_problems(self):
+        for command in (['tune', 'cpu'], ['bench', 'cpu'], ['verify', 'cpu'], ['demo']):
+            self.fails(2, '"@", expected the name of a file after the @', *command, '@')
+
+    def test_options(self):
+        for command, option in ((['dump', 'cpu', 'M=1,' + cli.SMALL, '--trace'], '--out'),
+                                (['verify'], '--fixtures')):
+            self.fails(2, f'{option}: "", expected a name', *command, option, '')
+            self.fails(2, f'{option}: "", expected a name', *command, option + '=')
+
+
 class Files(cli.Cli):
     def test_models_that_are_none(self):
         self.fails(1, 'missing.gguf', 'shapes', self.path('missing.gguf'))
@@ -169,6 +193,17 @@ class Files(cli.Cli):
             self.fails(1, 'junk.gguf', *command, self.write('junk.gguf', 'GGUF\0\0\0\0 no more'))
         text = self.write('problems.txt', '# two\nN=8,K=8,w=u4\nN=8,K=oops,w=u4\n')
         self.fails(1, 'problems.txt:3: K: "oops"', 'verify', 'cpu', '@' + text)
+
+    def test_models_without_tensors(self):
+        config = self.write('config.json', json.dumps({
+            'model_type': 'llama', 'hidden_size': 64, 'intermediate_size': 64, 'vocab_size': 64,
+            'num_hidden_layers': 1, 'num_attention_heads': 4}))
+        empty = gguf.write(self.path('empty.gguf'), [])
+        for model in (config, empty, self.write('p.txt', 'N=8,K=8,w=u4')):
+            self.fails(1, f'{model}: holds no tensors', 'dequantize', model, self.path('out'))
+        one = gguf.write(self.path('one.gguf'), [(b'a', gguf.F32, [2], None)])
+        self.fails(1, 'no tensor of 1 has a name that --tensor "^b" matches', 'dequantize',
+                   one, self.path('out'), '--tensor', '^b')
 
     def test_output_that_cannot_be_written(self):
         with open('/dev/full', 'w', encoding='utf-8') as full:
