@@ -97,21 +97,50 @@ static tw_status measure_rounds(bench *b, tw_workload *workload, const tw_candid
     return TW_OK;
 }
 
+/* ---- the reference, where no kernel takes the problem ---- */
+
+static tw_status run_reference(void *user, const tw_problem *problem, const tw_canonical *w,
+                               const void *x, int64_t x_stride, void *y, int64_t y_stride,
+                               int64_t M) {
+    (void)user;
+    tw_reference_linear(problem, w, x, x_stride, y, y_stride, M);
+    return TW_OK;
+}
+
+static const char *kernel_name(const bench_row *row) {
+    return row->decision.tmpl ? row->decision.tmpl->name : "reference";
+}
+
+/* The reference needs no building, and no checking: it is what kernels are checked against. */
+static tw_status load(bench *b, const bench_row *row, tw_rival *reference, tw_candidate *out) {
+    const tw_decision *d = &row->decision;
+    if (d->tmpl) return subject_load(b->context, d->tmpl, &row->item->problem, &d->config, out);
+    out_note("%s: no kernel takes it, so a layer runs the reference, on one thread; tilewright "
+             "plan says why",
+             row->item->text);
+    *reference = (tw_rival){.run = run_reference};
+    *out = (tw_candidate){.rival = reference};
+    return TW_OK;
+}
+
 static tw_status measure(bench *b, const tw_plan_request *forced, bench_row *row) {
     static const tw_weights_state states[] = {TW_WEIGHTS_AUTO, TW_WEIGHTS_COLD, TW_WEIGHTS_HOT};
     tw_plan_request request = tw_plan_ask(b->context, &row->item->problem);
     request.tmpl = forced->tmpl;
     request.config = forced->config;
-    TW_TRY(tw_plan_decide(b->context, &request, &row->decision));
+    TW_TRY(subject_decide(b->context, &request, &row->decision));
+    tw_rival reference;
     tw_candidate candidate;
     tw_workload *workload;
-    const tw_decision *d = &row->decision;
-    TW_TRY(subject_load(b->context, d->tmpl, &row->item->problem, &d->config, &candidate));
-    tw_status status = tw_workload_create(&row->item->problem, d->tmpl->layout, &b->context->target,
+    tw_packed *packed;
+    const tw_template *tmpl = row->decision.tmpl;
+    TW_TRY(load(b, row, &reference, &candidate));
+    tw_status status = tw_workload_create(&row->item->problem, NULL, &b->context->target,
                                           states[b->args->weights], &workload);
     if (status == TW_OK) {
-        status = measure_rounds(b, workload, &candidate, row);
-        if (status == TW_OK &&
+        status = tw_workload_pack(workload, tw_candidate_layout(&candidate), &packed);
+        if (status == TW_OK) status = measure_rounds(b, workload, &candidate, row);
+        if (status == TW_OK && tmpl &&
             tw_verify(workload, b->context->threads, &candidate, SUBJECT_ROWS, &row->nmse) != TW_OK)
             row->wrong = tw_error_message();
         tw_workload_destroy(workload);
@@ -126,7 +155,7 @@ static void print(bench *b, const bench_row *row) {
     double gops = 2.0 * (double)p->M * (double)p->N * (double)p->K / ns;
     double gbps = (double)tw_problem_weight_bytes(p) / ns;
     tw_str config = {0}, text = {0};
-    tw_config_text(&row->decision.config, &config);
+    if (row->decision.tmpl) tw_config_text(&row->decision.config, &config);
     subject_text(p, &text);
     if (b->args->json)
         out_json(json_pack("{s:s,s:I,s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:f,s:f,s:f,s:i,s:f,s:f,s:f,s:f,s:"
@@ -134,7 +163,7 @@ static void print(bench *b, const bench_row *row) {
                            "problem", row->item->text, "count", row->item->count, "device",
                            b->args->words[0], "target", tw_target_isa(&b->context->target)->name,
                            "threads", b->context->target.threads, "weights",
-                           row->cold ? "cold" : "hot", "kernel", row->decision.tmpl->name, "config",
+                           row->cold ? "cold" : "hot", "kernel", kernel_name(row), "config",
                            tw_str_text(&config), "origin", tw_origin_text(row->decision.origin),
                            "median_ns", ns, "min_ns", row->timing.min_ns, "p90_ns",
                            row->timing.p90_ns, "samples", row->timing.samples, "gops", gops,
@@ -143,7 +172,7 @@ static void print(bench *b, const bench_row *row) {
                            "fraction_of_limit", row->share, "wrong", row->wrong));
     else
         out_table_row(&b->table, "%s\t%s %s\t%s\t%s\t%s\t%.4g\t%.3g\t%.2g\t%.4g\t%.3g\t%.1f %%",
-                      tw_str_text(&text), row->decision.tmpl->name, tw_str_text(&config),
+                      tw_str_text(&text), kernel_name(row), tw_str_text(&config),
                       tw_origin_text(row->decision.origin), row->cold ? "cold" : "hot",
                       out_ns(ns).text, gops, gbps, row->nmse, row->limit_gops, row->limit_gbps,
                       row->share * 100);
@@ -231,7 +260,8 @@ const cli_command cmd_bench = {
     .name = "bench",
     .words = "DEV MODEL|PROBLEM|@FILE",
     .summary = "How fast it runs, as a share of the machine's limits measured in the same run",
-    .about = "Runs what a plan gives: the tuned choice where the cache has one, else the guess.\n"
+    .about = "Runs what a plan gives: the tuned choice where the cache has one, else the guess,\n"
+             "or the reference where no kernel takes the problem.\n"
              "Quantizing x is part of the time.  limit GOPS is the best rate of the operation's "
              "class on\n"
              "the target in force, limit GB/s the best of several read loops over weights of that "

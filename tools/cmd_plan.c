@@ -77,12 +77,7 @@ static int run(const cli_args *args) {
     tw_decision decision;
     code = input_forced(args, &request, &config);
     if (!code) {
-        tw_status status = tw_plan_decide(context, &request, &decision);
-        /* As a layer does it: what no kernel takes, the reference runs. */
-        if (status == TW_UNSUPPORTED && !request.tmpl) {
-            decision = (tw_decision){.origin = TW_ORIGIN_REFERENCE};
-            status = TW_OK;
-        }
+        tw_status status = subject_decide(context, &request, &decision);
         if (status == TW_OK)
             status = (args->json ? print_json : print_text)(args, context, &request, &decision);
         if (status != TW_OK) code = cli_failed();

@@ -1,6 +1,14 @@
 /* Building and naming what is tested. */
 #include "tools/subject.h"
 
+tw_status subject_decide(tw_context *context, const tw_plan_request *request,
+                         tw_decision *decision) {
+    tw_status status = tw_plan_decide(context, request, decision);
+    if (status != TW_UNSUPPORTED || request->tmpl) return status;
+    *decision = (tw_decision){.origin = TW_ORIGIN_REFERENCE};
+    return TW_OK;
+}
+
 tw_status subject_load(tw_context *context, const tw_template *tmpl, const tw_problem *problem,
                        const tw_config *config, tw_candidate *out) {
     tw_str object = {0};

@@ -9,6 +9,11 @@
 /* Rows of M that a check compares with the oracle unless all are asked for. */
 enum { SUBJECT_ROWS = 8 };
 
+/* What a layer would run: of what no kernel takes, unless one is asked for, the reference, and then
+ * decision->tmpl is NULL. */
+tw_status subject_decide(tw_context *context, const tw_plan_request *request,
+                         tw_decision *decision);
+
 /* Builds (binary cache first) and loads one config. */
 tw_status subject_load(tw_context *context, const tw_template *tmpl, const tw_problem *problem,
                        const tw_config *config, tw_candidate *out);

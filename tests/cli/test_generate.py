@@ -165,13 +165,44 @@ class Verify(cli.Cli):
     def test_failures(self):
         self.fails(1, 'cpu.dq_gemm declines', 'verify', 'cpu', 'M=2,' + cli.SMALL, '--kernel',
                    'cpu.dq_gemm', '--json')
-        self.fails(1, 'no kernel takes it', 'verify', 'cpu', 'M=1,N=8,K=8,w=e4m3', '--json')
+        self.fails(1, 'cpu.dq_gemm declines', 'verify', 'cpu', 'M=1,N=8,K=8,w=e4m3', '--kernel',
+                   'cpu.dq_gemm', '--json')
+
+    def test_what_no_kernel_takes(self):
+        """The reference is what kernels are checked against: there is nothing to check."""
+        text = self.write('p.txt', 'M=1,N=8,K=8,w=e4m3\nM=2,N=8,K=8,w=i8\n')
+        done = self.run_cli('verify', 'cpu', text)
+        self.assertIn('M=1,N=8,K=8,x=f32,w=e4m3,g=channel,s=f32,z=none,a=none,y=f32,bias=none,'
+                      'act=none: no kernel takes it, so a layer runs the reference', done.stderr)
+        self.assertTrue(done.stdout.endswith('2 problems, 1 check, 0 failures\n'), done.stdout)
+        none, one = self.records('verify', 'cpu', text)
+        self.assertEqual((none['kernel'], none['ok']), (None, None))
+        self.assertIn('no kernel takes it', none['note'])
+        self.assertTrue(one['ok'])
 
     def test_targets_of_other_machines_cannot_run(self):
         others = [r['target'] for r in self.records('list', 'targets') if not r['runs_here']]
         if not others:
             self.skipTest('this CPU runs every target')
         self.fails(1, others[0], 'verify', 'cpu:' + others[0], 'M=2,' + cli.SMALL)
+
+
+class Bench(cli.Cli):
+    def test_what_no_kernel_takes(self):
+        """It runs on the reference, which is measured as a kernel is."""
+        problem = 'M=3,N=64,K=64,w=e4m3,bias=f32'
+        record, = self.bench('cpu', problem)
+        self.assertEqual((record['kernel'], record['config'], record['origin']),
+                         ('reference', '', 'reference'))
+        self.assertGreater(record['median_ns'], 0)
+        self.assertGreater(record['limit_gops'], 0)
+        self.assertLess(record['fraction_of_limit'], 1)
+        self.assertIsNone(record['wrong'])
+        done = self.run_bench('cpu', problem)
+        self.assertIn(': no kernel takes it, so a layer runs the reference, on one thread',
+                      done.stderr)
+        self.assertRegex(done.stdout, r'\breference +reference\b')
+        self.fails(1, 'cpu.dq_gemm: ', 'bench', 'cpu', problem, '--kernel', 'cpu.dq_gemm')
 
 
 class ModelsOwnWeights(cli.Cli):
