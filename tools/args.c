@@ -9,12 +9,13 @@
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* Digits alone, from 1; 0 for anything else. */
+/* Digits alone, 1 to 2^31-1; 0 for anything else. */
 static int64_t parse_count(const char *text, size_t size) {
     int64_t value = 0;
     for (size_t i = 0; i < size; i++) {
-        if (!isdigit((unsigned char)text[i]) || value > INT32_MAX) return 0;
+        if (!isdigit((unsigned char)text[i])) return 0;
         value = value * 10 + (text[i] - '0');
+        if (value > INT32_MAX) return 0;
     }
     return value;
 }
@@ -73,7 +74,7 @@ static bool parse_value(const cli_option *option, const char *text, cli_args *ou
 static const char *rule_of(const cli_option *option) {
     switch (option->kind) {
     case CLI_NAME: return "a name";
-    case CLI_COUNT: return "a positive integer";
+    case CLI_COUNT: return "a positive integer below 2^31";
     case CLI_SECONDS: return "a time such as 30s, 500ms or 2m";
     case CLI_SIZES: return "at most 32 positive integers by commas, such as 1,16,512";
     case CLI_CHOICE: return option->value;

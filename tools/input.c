@@ -20,18 +20,22 @@ int input_problem(const char *word, bool need_m, tw_problem *out) {
     return status == TW_OK ? CLI_OK : exit_code("PROBLEM", status);
 }
 
-/* More threads than CPUs take turns: the program crawls, and no figure means anything. */
-static int check_threads(const cli_args *args) {
+/* Plans and code can be made for any machine.  What runs with more threads than CPUs takes turns:
+ * the program crawls, and no figure means anything. */
+static int check_threads(const cli_args *args, bool runs) {
     tw_target all;
     if (tw_cpu_describe("cpu", 0, &all) != TW_OK) return cli_failed();
-    if (args->threads <= all.threads) return CLI_OK;
-    out_error("--threads: %lld, expected at most the %d CPU%s of this process",
-              (long long)args->threads, all.threads, all.threads == 1 ? "" : "s");
+    if (args->threads <= (runs ? all.threads : TW_MAX_THREADS)) return CLI_OK;
+    if (runs)
+        out_error("--threads: %lld, expected at most the %d CPU%s of this process",
+                  (long long)args->threads, all.threads, all.threads == 1 ? "" : "s");
+    else
+        out_error("--threads: %lld, expected at most %d", (long long)args->threads, TW_MAX_THREADS);
     return CLI_USAGE;
 }
 
 int input_target(const char *word, const cli_args *args, tw_target *out) {
-    int code = check_threads(args);
+    int code = check_threads(args, false);
     if (code) return code;
     int32_t threads = (int32_t)(args->threads ? args->threads : tw_option_int(TW_OPT_TW_THREADS));
     tw_status status = tw_cpu_detect(word, threads, out);
@@ -41,7 +45,7 @@ int input_target(const char *word, const cli_args *args, tw_target *out) {
 int input_context(const char *word, const cli_args *args, tw_mode mode,
                   const tw_context_setup *setup, tw_context **out) {
     tw_target target;
-    int code = check_threads(args);
+    int code = check_threads(args, !setup->foreign);
     if (code) return code;
     /* Told apart from other failures: a word that names no device is a usage error. */
     if (tw_cpu_describe(word, 1, &target) != TW_OK) return cli_bad("DEV");

@@ -10,8 +10,10 @@
 
 /* ---- facts ---- */
 
+enum { TW_MAX_THREADS = 1 << 12 };
+
 /* device: "cpu", or "cpu:TARGET" to force one (UNSUPPORTED when this CPU cannot run it).
- * threads 0: every CPU this process may run on. */
+ * threads: at most TW_MAX_THREADS; 0: every CPU this process may run on. */
 tw_status tw_cpu_detect(const char *device, int32_t threads, tw_target *out);
 /* Whether this CPU can run the target's instructions. */
 bool tw_cpu_can_run(tw_isa isa);

@@ -87,17 +87,25 @@ class Usage(cli.Cli):
         """More threads than CPUs take turns, and every figure measured on them is wrong."""
         cpus = len(os.sched_getaffinity(0))
         for value in (cpus + 1, 4097, 1000000, 2**31 - 1):
-            for command, *arguments in (['devices'], ['plan', 'cpu', 'M=1,' + cli.SMALL],
-                                        ['dump', 'cpu', 'M=1,' + cli.SMALL, '--trace'],
-                                        ['tune', 'cpu', cli.SMALL], ['bench', 'cpu', cli.SMALL],
+            for command, *arguments in (['tune', 'cpu', cli.SMALL], ['bench', 'cpu', cli.SMALL],
                                         ['verify', 'cpu', cli.SMALL], ['demo'], ['demo', '--warm']):
                 self.fails(2, f'--threads: {value}, expected at most the {cpus} CPU', command,
                            *arguments, '--threads', str(value))
-        self.assertEqual(self.records('devices', '--threads', str(cpus))[0]['threads'], cpus)
+        self.fails(2, 'a positive integer below 2^31', 'devices', '--threads', str(2**31))
+
+    def test_threads_of_another_machine(self):
+        """Nothing runs, so plans and code may be for any number."""
+        many = 4096
+        self.assertEqual(self.records('devices', '--threads', str(many))[0]['threads'], many)
+        for command, *arguments in (['devices'], ['plan', 'cpu', 'M=1,' + cli.SMALL],
+                                    ['dump', 'cpu', 'M=1,' + cli.SMALL, '--trace']):
+            self.run_cli(command, *arguments, '--threads', str(many))
+            self.fails(2, '--threads: 4097, expected at most 4096', command, *arguments,
+                       '--threads', '4097')
 
     def test_the_cpus_are_those_of_the_process(self):
         one = min(os.sched_getaffinity(0))
-        done = self.run_cli('devices', '--threads', '2', code=2,
+        done = self.run_cli('bench', 'cpu', 'M=1,' + cli.SMALL, '--threads', '2', code=2,
                             preexec_fn=lambda: os.sched_setaffinity(0, {one}))
         self.assertIn('--threads: 2, expected at most the 1 CPU of this process', done.stderr)
 

@@ -9,7 +9,7 @@
 #include "src/base/status.h"
 #include "src/base/str.h"
 
-enum { MOST_CPUS = 1 << 16, MOST_THREADS = 1 << 12 };
+enum { MOST_CPUS = 1 << 16 };
 
 /* The compiler's own table knows newer features than the cpuinfo that distributions ship; it asks
  * the operating system (XGETBV) as well, without which wide registers do not survive a switch. */
@@ -108,10 +108,10 @@ static tw_status parse_device(const char *device, tw_isa *isa) {
 tw_status tw_cpu_describe(const char *device, int32_t threads, tw_target *out) {
     tw_target t = {0};
     TW_TRY(parse_device(device ? device : "cpu", &t.isa));
-    if (threads < 0 || threads > MOST_THREADS)
-        return tw_fail(TW_INVALID, "threads: %d, expected 0 to %d", threads, MOST_THREADS);
+    if (threads < 0 || threads > TW_MAX_THREADS)
+        return tw_fail(TW_INVALID, "threads: %d, expected 0 to %d", threads, TW_MAX_THREADS);
     fill_facts(&t);
-    t.threads = threads ? threads : (int32_t)tw_min(allowed_cpus(), MOST_THREADS);
+    t.threads = threads ? threads : (int32_t)tw_min(allowed_cpus(), TW_MAX_THREADS);
     *out = t;
     return TW_OK;
 }
