@@ -195,6 +195,8 @@ static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows
 
 double tw_act_apply(tw_act act, double v) {
     const double root_half = 0.70710678118654752440, root_2_over_pi = 0.79788456080286535588;
+    /* As kernels have it, whose exponential is bounded; the formulas would divide by infinity. */
+    if (isinf(v) && act != TW_ACT_RELU) return v;
     switch (act) {
     case TW_ACT_NONE: return v;
     case TW_ACT_RELU: return v < 0 ? 0 : v; /* NaN stays */

@@ -67,6 +67,39 @@ static void no_rows(void **state) {
     close_world(&w);
 }
 
+/* One value in, act of it out: the reference and each instruction set give the same kind of number,
+ * and where it is infinite the same one. */
+static void not_finite(void **state) {
+    static const char *const problems[] = {"N=1,K=1,w=f32,act=relu", "N=1,K=1,w=f32,act=gelu",
+                                           "N=1,K=1,w=f32,act=gelu_tanh", "N=1,K=1,w=f32,act=silu"};
+    static const char *const devices[] = {"cpu", "cpu:portable"};
+    float values[] = {-INFINITY, INFINITY, NAN}, one = 1, y_data[2][TW_COUNT(values)];
+    fixture *f = *state;
+    tw_tensor x = TW_TENSOR_2D(values, TW_F32, TW_COUNT(values), 1);
+    for (size_t i = 0; i < TW_COUNT(problems) * TW_COUNT(devices); i++) {
+        layer l;
+        layer_init(&l, problems[i / 2], 1);
+        memcpy(l.weight.data, &one, sizeof one);
+        f->options.device = devices[i % 2];
+        for (int mode = TW_MODE_DEFAULT; mode <= TW_MODE_REFERENCE; mode++) {
+            f->options.mode = (tw_mode)mode;
+            tw_tensor y = TW_TENSOR_2D(y_data[mode], TW_F32, TW_COUNT(values), 1);
+            tw_context *context = open_context(f);
+            tw_linear *linear = make_linear(&l, context);
+            check_ok(tw_linear_forward(linear, &x, &y));
+            tw_linear_destroy(linear);
+            tw_context_destroy(context);
+        }
+        for (size_t k = 0; k < TW_COUNT(values); k++) {
+            float kernel = y_data[TW_MODE_DEFAULT][k], reference = y_data[TW_MODE_REFERENCE][k];
+            if (kernel != reference && !(isnan(kernel) && isnan(reference)))
+                fail_msg("%s of %g on %s: kernel %g, reference %g", problems[i / 2],
+                         (double)values[k], devices[i % 2], (double)kernel, (double)reference);
+        }
+        layer_free(&l);
+    }
+}
+
 /* ---- strides ---- */
 
 /* Rows apart by `stride`, with NaN in between that must neither be read nor written. */
@@ -204,9 +237,18 @@ static void reference_mode(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_bucket),      TEST(many_rows),          TEST(dtypes),         TEST(no_rows),
-        TEST(row_strided),       TEST(side_by_side),       TEST(one_row),        TEST(bad_rows),
-        TEST(prepare_arguments), TEST(reference_fallback), TEST(reference_mode),
+        TEST(every_bucket),
+        TEST(many_rows),
+        TEST(dtypes),
+        TEST(no_rows),
+        TEST(not_finite),
+        TEST(row_strided),
+        TEST(side_by_side),
+        TEST(one_row),
+        TEST(bad_rows),
+        TEST(prepare_arguments),
+        TEST(reference_fallback),
+        TEST(reference_mode),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -495,8 +495,13 @@ static void test_act_functions(void **state) {
     /* Abramowitz and Stegun, table 26.1: the normal distribution at 1. */
     assert_true(fabs(tw_act_apply(TW_ACT_GELU, 1) - 0.841344746068543) < 1e-14);
     assert_true(tw_act_apply(TW_ACT_SILU, -1000) == 0 && tw_act_apply(TW_ACT_GELU, -50) == 0);
-    for (int act = TW_ACT_NONE; act <= TW_ACT_SILU; act++)
+    for (int act = TW_ACT_NONE; act <= TW_ACT_SILU; act++) {
         assert_true(isnan(tw_act_apply((tw_act)act, NAN)));
+        assert_true(tw_act_apply((tw_act)act, INFINITY) == (double)INFINITY);
+        /* As kernels have it, which bound the exponential. */
+        assert_true(tw_act_apply((tw_act)act, -INFINITY) ==
+                    (act == TW_ACT_RELU ? 0 : -(double)INFINITY));
+    }
 }
 
 int main(void) {
