@@ -106,7 +106,8 @@ static tw_status choose(bind_call *b) {
     if (!b->impl) TW_TRY(choose_registered(b, INT32_MIN, -1, &b->impl));
     if (b->impl) return TW_OK;
     if (b->mode == TW_MODE_CACHED_ONLY)
-        return tw_fail(TW_MISS, "%s CACHED_ONLY does not run the reference.", b->plan->reason);
+        return tw_fail(TW_UNSUPPORTED, "%s CACHED_ONLY does not run the reference.",
+                       b->plan->reason);
     warn_reference(b->linear, b->plan->reason);
     return TW_OK;
 }

@@ -12,7 +12,9 @@
  *             macro sets it); zero means default, so the library can grow a struct without breaking
  *             anybody.
  *   Threads   Functions may be called from any thread.  An object marked [shared] may be used by
- *             several threads at once, one marked [owned] by one thread at a time.
+ *             several threads at once, one marked [owned] by one thread at a time; a function that
+ *             asks for more says so.
+ *   Ownership What a caller passes is borrowed for the call, unless it says copied.
  *   Units     Shapes and strides count elements, sizes count bytes, times are nanoseconds.
  */
 #ifndef TILEWRIGHT_H
@@ -37,7 +39,7 @@ extern "C" {
 #define TW_VERSION_MINOR 1
 #define TW_VERSION_PATCH 0
 
-/* major << 16 | minor << 8 | patch of the library that is actually loaded. */
+/* major << 16 | minor << 8 | patch of the library that is actually loaded.  Cannot fail. */
 TW_API uint32_t tw_version(void);
 
 /* ---- errors ---------------------------------------------------------------------------------- */
@@ -64,10 +66,11 @@ typedef enum tw_status {
 #undef TW_ROW
 } tw_status;
 
-/* "INVALID", ...; "?" for a value that is none. */
+/* "INVALID", ...; "?" for a value that is none.  The text is static. */
 TW_API const char *tw_status_name(tw_status status);
 
-/* The sentence of this thread's latest failure ("" if none); valid until its next failure. */
+/* The sentence of this thread's latest failure ("" if none); valid until its next failure, for this
+ * thread alone.  Success leaves it as it is. */
 TW_API const char *tw_error_message(void);
 
 /* ---- data types ------------------------------------------------------------------------------ */
@@ -108,7 +111,7 @@ typedef enum tw_dtype {
 #undef TW_ROW
 } tw_dtype;
 
-/* "u4", ...; "none" for TW_NONE, "?" for a value that is no dtype. */
+/* "u4", ...; "none" for TW_NONE, "?" for a value that is no dtype.  The text is static. */
 TW_API const char *tw_dtype_name(tw_dtype dtype);
 /* Bits of one element; 0 for TW_NONE and for a value that is no dtype. */
 TW_API int32_t tw_dtype_bits(tw_dtype dtype);
@@ -123,8 +126,12 @@ typedef enum tw_zero_mode {
 
 typedef enum tw_act_quant {
     TW_ACTQ_NONE = 0, /* x stays as it is */
-    TW_ACTQ_I8,       /* codes within +-127, one scale per token, or per token and act_group of K */
-    TW_ACTQ_I8Z,      /* u8 codes with a zero point per token */
+    /* s = amax / 127, q = round(x * (1 / s)) within +-127, half to even; a scale per token, or per
+     * token and act_group of K (32, or 256 with K-quants, is what ggml does with x) */
+    TW_ACTQ_I8,
+    /* s = (max - min) / 255 of the token and 0, z = round(-min / s), q = round(x * (1 / s)) + z
+     * within 0..255 */
+    TW_ACTQ_I8Z,
 } tw_act_quant;
 
 /* One scale (and zero) covers group_n x group_k weights; 0 means the whole dimension.
@@ -140,8 +147,10 @@ typedef struct tw_scheme {
 } tw_scheme;
 
 /* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any order; w
- * is required, the others have the defaults of docs/problem.md.
- * Errors: INVALID points at the field, and says what it may be. */
+ * is required, docs/problem.md has the values and the other fields' defaults.  Touches nothing but
+ * *out.
+ * Errors: INVALID (an argument is NULL; a field is unknown, repeated, missing or bad; fields do not
+ * go together), UNSUPPORTED (w=lut4, a=i8s, a=e4m3). */
 TW_API tw_status tw_scheme_parse(const char *text, tw_scheme *out);
 
 typedef enum tw_act {
@@ -149,32 +158,33 @@ typedef enum tw_act {
     TW_ACT_RELU,
     TW_ACT_GELU,      /* x * (1 + erf(x / sqrt 2)) / 2   (Hendrycks and Gimpel, arXiv:1606.08415) */
     TW_ACT_GELU_TANH, /* the tanh approximation of the same paper */
-    TW_ACT_SILU,      /* x / (1 + exp(-x)) */
+    TW_ACT_SILU,      /* x / (1 + exp(-x))   (the same paper; Elfwing et al., arXiv:1702.03118) */
 } tw_act;
 
 /* ---- tensors: borrowed views ----------------------------------------------------------------- */
 
-/* Row major unless stride says otherwise (all strides 0: contiguous).  Sub-byte codes are packed as
- * DLPack does: element i of a row at bits [i*b, (i+1)*b), lowest first; each row starts at a byte
- * and its pad bits are 0.  Sub-byte tensors must be contiguous. */
+/* `data` is borrowed.  Row major unless stride says otherwise (all strides 0: contiguous).
+ * Sub-byte codes are packed as DLPack does: element i of a row at bits [i*b, (i+1)*b), lowest
+ * first; each row starts at a byte and its pad bits are 0.  Sub-byte tensors must be contiguous. */
 typedef struct tw_tensor {
     void *data;
     tw_dtype dtype;
     int32_t ndim;
-    int64_t shape[4];
-    int64_t stride[4]; /* in elements */
+    int64_t shape[4];  /* in elements, ndim of them */
+    int64_t stride[4]; /* in elements, from one index to the next */
 } tw_tensor;
 
-/* Contiguous views; counts of any integer type. */
 #ifdef __cplusplus
-#define TW_EXTENT(count_) static_cast<int64_t>(count_)
+#define TW_SIZE_(value) static_cast<int64_t>(value)
 #else
-#define TW_EXTENT(count_) ((int64_t)(count_))
+#define TW_SIZE_(value) ((int64_t)(value))
 #endif
+
+/* Initializers of contiguous views; sizes of any integer type. */
 #define TW_TENSOR_1D(data_, dtype_, count_)                                                        \
-    {(data_), (dtype_), 1, {TW_EXTENT(count_), 0, 0, 0}, {0, 0, 0, 0}}
+    {(data_), (dtype_), 1, {TW_SIZE_(count_), 0, 0, 0}, {0, 0, 0, 0}}
 #define TW_TENSOR_2D(data_, dtype_, rows_, columns_)                                               \
-    {(data_), (dtype_), 2, {TW_EXTENT(rows_), TW_EXTENT(columns_), 0, 0}, {0, 0, 0, 0}}
+    {(data_), (dtype_), 2, {TW_SIZE_(rows_), TW_SIZE_(columns_), 0, 0}, {0, 0, 0, 0}}
 
 /* ---- context [shared] ------------------------------------------------------------------------ */
 
@@ -185,7 +195,9 @@ typedef enum tw_mode {
     TW_MODE_REFERENCE,    /* plain C, straight loops: the oracle */
     TW_MODE_TUNE,         /* tune on a miss, inside prepare() */
     TW_MODE_MAX_AUTOTUNE, /* as TUNE, over the whole space within the budget */
-    TW_MODE_CACHED_ONLY,  /* a miss is the error TW_MISS naming the key; nothing compiles */
+    /* A miss is the error TW_MISS naming the key; nothing compiles.  What no kernel of ours takes
+     * runs a registered implementation that does, and is the error TW_UNSUPPORTED without one. */
+    TW_MODE_CACHED_ONLY,
 } tw_mode;
 
 typedef enum tw_log_level {
@@ -196,20 +208,23 @@ typedef enum tw_log_level {
     TW_LOG_TRACE
 } tw_log_level;
 
-/* Receives whole lines without a newline; may be called from any thread. */
+/* Receives whole lines without a newline, one a call, of every level; the text is borrowed for the
+ * call.  Called from any thread, by several at once. */
 typedef struct tw_log {
     void (*write)(void *user, tw_log_level level, const char *line);
     void *user;
 } tw_log;
 
-/* alloc returns memory aligned to `align` (a power of two) or NULL; free gets the asked size. */
+/* alloc returns `size` bytes aligned to `align` (a power of two) or NULL; free gets the asked size.
+ * Called from any thread, by several at once. */
 typedef struct tw_allocator {
     void *(*alloc)(void *user, size_t size, size_t align);
     void (*free)(void *user, void *p, size_t size);
     void *user;
 } tw_allocator;
 
-/* run calls task(arg, i) once for each i in [0, count), on any threads, and waits for all. */
+/* run calls task(arg, i) once for each i in [0, count), on any threads, and waits for all.  Called
+ * from any thread that runs a forward() or prepare(), by several at once. */
 typedef struct tw_parallel {
     void (*run)(void *user, void (*task)(void *arg, size_t i), void *arg, size_t count);
     void *user;
@@ -222,11 +237,12 @@ typedef struct tw_options {
     const char *cache_path;
     const char *device; /* NULL: "cpu"; "cpu:avx2" and the like force a lower target */
     tw_mode mode;
-    double tune_budget_s;   /* per prepare() call in the tuning modes; 0: 10 s */
-    int32_t threads;        /* 0: every CPU this process may run on; ignored with a parallel hook */
+    double tune_budget_s;   /* seconds per prepare() call in the tuning modes; 0: 10 */
+    int32_t threads;        /* up to 4096; 0: $TW_THREADS, else every CPU this process may run on;
+                             * ignored with a parallel hook */
     tw_parallel parallel;   /* zeroed: an own pthreadpool, which the first prepare() or the first
                              * forward() that is large enough starts */
-    tw_log log;             /* zeroed: warnings and errors to stderr, more with TW_DEBUG */
+    tw_log log;             /* zeroed: warnings and errors to stderr, or as TW_DEBUG says */
     tw_allocator allocator; /* zeroed: the C library's */
     /* A cache that is only read, where cache_path's file has nothing; it is never written, so
      * whoever installs it replaces the whole file.  NULL: $TW_CACHE_SYSTEM, else
@@ -237,24 +253,29 @@ typedef struct tw_options {
     {sizeof(tw_options), NULL, NULL, TW_MODE_DEFAULT, 0.0, 0, {NULL, NULL, 0}, {NULL, NULL},       \
      {NULL, NULL, NULL}, NULL}
 
-/* options may be NULL for defaults.  A cache that cannot be used costs one warning, never the
- * context.
- * Errors: INVALID (an option breaks its contract), UNSUPPORTED (another kind of device, or a target
- * that this CPU cannot run), MEMORY. */
+/* options may be NULL for defaults; texts are copied, hooks and their `user` must outlive the
+ * context.  A cache that cannot be used costs one warning, never the context.  *out is the
+ * caller's, for tw_context_destroy.
+ * Errors: INVALID (out is NULL; an option breaks its contract, or an environment variable that is a
+ * number its range, which `tilewright list options` shows), UNSUPPORTED (another kind of device, or
+ * a target that this CPU cannot run), MEMORY. */
 TW_API tw_status tw_context_create(const tw_options *options, tw_context **out);
-/* All linears of the context must be destroyed first.  NULL is allowed. */
+/* All linears of the context must be destroyed first, and no other thread may use it any more.
+ * With linears left it logs an error and keeps the context, for another call.  NULL is allowed. */
 TW_API void tw_context_destroy(tw_context *context);
 
 typedef struct tw_device_info {
     size_t struct_size;
     char name[64];   /* "AMD EPYC 9R45", as the machine calls itself */
     char target[32]; /* "avx512vnni": the instruction set that kernels are generated for */
-    int32_t threads;
+    int32_t threads; /* that kernels run on */
     int64_t l1_bytes, l2_bytes, l3_bytes; /* data caches as one core sees them; 0 where unknown */
 } tw_device_info;
 #define TW_DEVICE_INFO_INIT {sizeof(tw_device_info), {0}, {0}, 0, 0, 0, 0}
 
-/* Describes the device that the context generates for.  Errors: INVALID. */
+/* Describes the device that the context generates for, in as much of *out as its struct_size
+ * covers.
+ * Errors: INVALID (an argument is NULL, or struct_size was not set). */
 TW_API tw_status tw_context_device(const tw_context *context, tw_device_info *out);
 
 /* What making plans has taken since the context was created: a warm process shows compiles 0. */
@@ -269,7 +290,9 @@ typedef struct tw_stats {
 } tw_stats;
 #define TW_STATS_INIT {sizeof(tw_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-/* Counts so far; other threads may be counting on.  Errors: INVALID. */
+/* Reads the counters, into as much of *out as its struct_size covers; each is exact, but other
+ * threads may count between two of them.
+ * Errors: INVALID (an argument is NULL, or struct_size was not set). */
 TW_API tw_status tw_context_stats(const tw_context *context, tw_stats *out);
 
 /* ---- linear layer [shared] ------------------------------------------------------------------- */
@@ -278,7 +301,7 @@ typedef struct tw_linear tw_linear;
 
 typedef struct tw_linear_desc {
     size_t struct_size;
-    int64_t N, K;
+    int64_t N, K;  /* output and input features, from 1 to 2^28 */
     tw_dtype x, y; /* f32, f16 or bf16; TW_NONE: f32, and y as x */
     tw_scheme scheme;
     tw_act act;
@@ -297,57 +320,68 @@ typedef struct tw_linear_desc {
  *   scales  [ceil(N/group_n), ceil(K/group_k)] of scheme.scale (NULL if none)
  *   zeros   as scales, u8 or the scales' dtype (NULL if none)
  *   bias    [N] f32, f16 or bf16 (may be NULL)
- * Tensors of whole bytes may have any positive strides (a transposed view, say).
- * Errors: INVALID names the tensor; NaN or infinite scales and value zeros are refused, zero scales
- * are legal, and floats that are no scales (plain weights, bias) may be anything.  UNSUPPORTED for
- * schemes that nothing here computes yet; MEMORY. */
+ * Tensors of whole bytes may have any positive strides (a transposed view, say).  tw_zero_mode has
+ * the formulas.  *out is the caller's, for tw_linear_destroy, and belongs to the context, which
+ * must outlive it.
+ * Errors: INVALID names the tensor (missing, not the scheme's, dtype, shape, strides, alignment,
+ * pad bits), or the field of desc; NaN or infinite scales and value zeros are refused with their
+ * index, zero scales are legal, and floats that are no scales (plain weights, bias) may be
+ * anything.  UNSUPPORTED (w=lut4).  MEMORY. */
 TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc,
                                   const tw_tensor *weight, const tw_tensor *scales,
                                   const tw_tensor *zeros, const tw_tensor *bias, tw_linear **out);
 
-/* Quantizes float weights [N,K] (f32, f16, bf16; any positive strides) by scheme and creates the
- * layer; nothing is kept of the tensors.  In f32, rounding half to even, with s as it is stored:
- *   integers, z=none    s = amax / ((qmax - qmin) / 2), unsigned amax / qmax; q = round(w / s)
- *   unsigned, z=code    s = (max - min) / qmax with min <= 0 <= max, zero = -round(min / s),
- *                       q = round(w / s) + zero
- *   integers, z=value   s = (max - min) / (qmax - qmin), zero = min - qmin * s,
- *                       q = round((w - zero) / s)
- *   float codes, z=none s = amax / (largest finite code), q = round(w / s)
- *   plain floats        a conversion
- * amax, min and max are a group's; this is the min-max (affine) quantization of Jacob and others,
- * arXiv:1712.05877.  Division by s is a multiplication by 1 / s where the codes are integers and z
- * is not value.
- * Errors: INVALID as tw_linear_create, and for a weight that is NaN, infinite or does not fit the
- * scheme, with its place; UNSUPPORTED for the combinations above that are missing (z=code with
- * signed codes, zeros beside float codes); MEMORY. */
+/* Quantizes float weights [N,K] (f32, f16 or bf16, any positive strides) by desc->scheme and
+ * creates the layer; bias and *out as tw_linear_create.  With min, max and amax = max |w| of each
+ * group, and [qmin, qmax] the range of the weight dtype:
+ *   z=none   i: s = amax / ((qmax - qmin) / 2); u: s = amax / qmax; float codes: s = amax / qmax;
+ *            q = round(w / s)                                           (torchao's symmetric)
+ *   z=code   s = (max - min) / (qmax - qmin) with min <= 0 <= max, z = -round(min / s),
+ *            q = round(w / s) + z; unsigned integers only               (torchao's asymmetric)
+ *   z=value  s = (max - min) / (qmax - qmin), z = min - qmin * s, q = round((w - z) / s);
+ *            integers only                                              (ggml's Q4_1)
+ *   plain    a conversion
+ * All in f32, half to even, codes clamped; s and z are rounded to their dtype before they are used,
+ * and integers take w * (1 / s) for w / s where there is no value zero.
+ * Errors: INVALID names the tensor and index of a weight that is NaN, infinite, negative with
+ * unsigned codes and z=none, or too large for the dtype it becomes, the group whose scale or zero
+ * is; otherwise as tw_linear_create.  UNSUPPORTED: w=lut4, z=code with signed weights (zeros are u8
+ * codes, which cannot centre them), z=value with float codes.  MEMORY.
+ * Source: min-max (affine) quantization, Jacob et al., arXiv:1712.05877. */
 TW_API tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc *desc,
                                              const tw_tensor *weight, const tw_tensor *bias,
                                              tw_linear **out);
-/* No forward may be running.  NULL is allowed. */
+/* No other thread may use the linear any more: no forward may be running.  NULL is allowed. */
 TW_API void tw_linear_destroy(tw_linear *linear);
 
-/* Makes everything ready that forward() needs for the given M (each at least 1): kernels, and
- * scratch for max_concurrent (0: 1; at most 1024) simultaneous forwards.  Scratch is the context's:
- * count the forwards of all its linears that may run at once; one more still works, but allocates.
- * Kernels are shared by linears of the same shape.  The tuning modes tune here, within the
- * context's budget for the whole call.
- * Errors: MISS in CACHED_ONLY; VERIFY where tuning found no kernel that is right, and the reference
- * runs from then on; COMPILE, MEMORY, INVALID. */
+/* Makes everything ready that forward() needs for `count` values of M (each at least 1): kernels,
+ * and scratch for max_concurrent (0: 1; at most 1024) simultaneous forwards.  Scratch is the
+ * context's: count the forwards of all its linears that may run at once; one more still works, but
+ * allocates.  Kernels are shared by linears of the same shape.  The tuning modes tune here, within
+ * the context's budget for the whole call.  Where no kernel takes the problem the reference is made
+ * ready, with one warning a linear.
+ * Errors: INVALID; MEMORY; VERIFY (tuning found no kernel that agrees with the reference, which this
+ * linear then runs for these M, with one warning); COMPILE; in CACHED_ONLY
+ * MISS names the key that the cache has not, UNSUPPORTED says why no kernel takes the problem, and
+ * FORMAT is cached machine code that cannot be loaded; INTERNAL. */
 TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
                                    int32_t max_concurrent);
 
-/* y = act(x * w^T + bias).  x [M,K] and y [M,N] may be row-strided (stride[1] == 1); M may be 0.
- * y may not overlap x, but rows of both may lie side by side in one buffer (equal strides).  After
- * prepare() it takes no lock, allocates nothing and compiles nothing (the parallel-for's own lock
- * apart); an M that was not prepared is prepared by guess on first use, and never tuned.  Kernels
- * take up to 80 KiB of stack, of a parallel-for's threads as well.
- * Errors: INVALID; on first use what prepare() fails with; whatever a registered run() returns. */
+/* y = act(x * w^T + bias).  x [M,K] of desc.x and y [M,N] of desc.y may be row-strided (stride[1]
+ * == 1); M may be 0.  y may not overlap x, but rows of both may lie side by side in one buffer
+ * (equal strides).  After prepare() it takes no lock, allocates nothing and compiles nothing (the
+ * parallel-for's own lock apart); an M that was not prepared is prepared by guess on first use, and
+ * never tuned.  Kernels take up to 80 KiB of stack, of a parallel-for's threads as well.
+ * docs/numerics.md says how exact y is.
+ * Errors: INVALID names the tensor; MEMORY (more forwards at once than were prepared for); on first
+ * use what prepare() fails with, VERIFY apart; whatever a registered run() returns. */
 TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y);
 
 /* Recovers the canonical tensors, bit for bit as given to create().  Each pointer may be NULL.  Its
  * dtype and shape are filled in (TW_NONE: the scheme has no such tensor); its data, unless NULL,
- * receives the contiguous tensor, so a first call with NULL data tells how much to allocate.
- * Errors: INVALID for a misaligned pointer. */
+ * receives the contiguous tensor, so a first call with NULL data tells how much to allocate: rows
+ * of ceil(columns * tw_dtype_bits / 8) bytes.
+ * Errors: INVALID (linear is NULL; data is not aligned to its element). */
 TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales,
                                    tw_tensor *zeros);
 
@@ -361,7 +395,9 @@ typedef struct tw_plan_info {
 #define TW_PLAN_INFO_INIT {sizeof(tw_plan_info), {0}, {0}, {0}, 0.0}
 
 /* What forward() runs for this M (at least 1); makes the plan, as forward() would, if there is none
- * yet.  Errors: INVALID; what forward() fails with on first use. */
+ * yet.  Fills as much of *out as its struct_size covers.
+ * Errors: INVALID (an argument is NULL, M below 1, struct_size was not set); on first use what
+ * prepare() fails with, VERIFY apart. */
 TW_API tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out);
 
 typedef enum tw_dump {
@@ -373,17 +409,20 @@ typedef enum tw_dump {
     TW_DUMP_EXPLAIN /* what runs, where that came from, and why each other kernel declined */
 } tw_dump;
 
-/* Copies at most `size` bytes of the dump into buf (text ends with a NUL when there is room) and
- * sets *needed to the whole length in bytes, so a first call with size 0 tells how much to
- * allocate.  Errors: UNSUPPORTED where there is no code (reference, registered implementations) and
- * for IR and ASM in CACHED_ONLY; INVALID. */
+/* Copies at most `size` bytes of the dump for this M (at least 1) into buf (text ends with a NUL
+ * when there is room) and sets *needed to the whole length in bytes, so a first call with size 0
+ * tells how much to allocate; buf may then be NULL.
+ * Errors: INVALID; UNSUPPORTED where there is no code (reference, registered implementations), for
+ * IR and ASM in CACHED_ONLY, and without a compiler; COMPILE; MEMORY; on first use what prepare()
+ * fails with, VERIFY apart. */
 TW_API tw_status tw_linear_dump(tw_linear *linear, int64_t M, tw_dump what, char *buf, size_t size,
                                 size_t *needed);
 
 /* ---- extension: your own implementation of a linear layer [shared] --------------------------- */
 
-/* One forward.  Everything is borrowed for the call; strides of x and y are filled in.  The
- * canonical tensors are unpacked once a linear and then kept. */
+/* One forward: x [M,K], y [M,N] to be written, the others as tw_linear_create has them.  Everything
+ * is borrowed for the call; strides of x and y are filled in.  The canonical tensors are unpacked
+ * once a linear and then kept. */
 typedef struct tw_linear_call {
     size_t struct_size;
     int64_t M, N, K;
@@ -395,32 +434,38 @@ typedef struct tw_linear_call {
 
 typedef struct tw_linear_impl {
     size_t struct_size;
-    const char *name; /* unique within the context; copied */
+    const char *name; /* unique within the context, at most 63 bytes; copied */
     uint32_t version;
     /* The highest that accepts comes first, the earlier among equals.
      *   above 0  goes before the built-in kernels, without measuring
      *   0        joins the tuner: prepare() in the tuning modes times it beside the tuned kernel,
      *            and it runs where it is faster and agrees with the reference.  That is remembered
-     *            under its name and version, and holds in the other modes, which measure nothing
+     *            under its name and version, and holds in the other modes, which measure nothing.
+     *            What its first run sets up is not held against it
      *   below    is asked where no built-in kernel takes the problem, as 0 is then
      * Nothing registered is asked in TW_MODE_REFERENCE. */
     int32_t priority;
     /* Nonzero: takes this problem ("M=16,N=...", M being the bucket's size) on this target
-     * ("avx2").  Called when a plan is made, on any thread, possibly several times. */
+     * ("avx2").  The texts are borrowed for the call.  Called when a plan is made, on any thread,
+     * possibly several times, and by several at once. */
     int (*condition)(void *user, const char *problem, const char *target);
     /* Called by forward() on its caller's thread, for several forwards at once; with priority 0 by
-     * prepare(), too, with generated tensors. */
+     * prepare(), too, with generated tensors.  What it returns is what forward() returns. */
     tw_status (*run)(void *user, const tw_linear_call *call);
-    void *user;
+    void *user; /* must live until unregistering returned OK, or the context is gone */
 } tw_linear_impl;
 
-/* Takes effect at the next forward() or prepare() of each linear, existing ones included (which may
- * then take a lock, once).  Errors: INVALID for a duplicate name or a missing function, MEMORY. */
+/* impl is copied.  Takes effect at the next forward() or prepare() of each linear, existing ones
+ * included (which may then take a lock, once).
+ * Errors: INVALID (an argument is NULL, struct_size was not set, the name is missing, too long or
+ * taken - also by one that is still on its way out - or a function is missing), MEMORY. */
 TW_API tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl);
-/* On success nothing calls the implementation any more.
- * Errors: INVALID for an unknown name; BUSY while a forward runs it: from then on none begins to,
- * so that the same call succeeds once those that run it have returned.  Until it has, the name is
- * taken. */
+/* From this call on no forward and no prepare begins to run the implementation: each linear goes on
+ * with what would run without it.  OK: nothing calls it any more, and what it needs may be freed.
+ * BUSY: calls that began before (this one may come from inside one of them) still run it; it is on
+ * its way out, its name stays taken, and calling again once they have returned gives OK, however
+ * busy the linears are.
+ * Errors: INVALID (an argument is NULL, or nothing of this name is registered), BUSY. */
 TW_API tw_status tw_unregister_linear(tw_context *context, const char *name);
 
 #ifdef __cplusplus
