@@ -33,17 +33,28 @@ static bool parse_sizes(const char *text, cli_sizes *out) {
     return true;
 }
 
-/* 0 for text that is no positive time. */
+/* Digits, with a point among them or none: what strtod takes beyond that is a slip of the hand. */
+static const char *skip_decimal(const char *text) {
+    static const char digits[] = "0123456789";
+    size_t whole = strspn(text, digits), fraction = 0;
+    if (whole && text[whole] == '.') fraction = strspn(text + whole + 1, digits);
+    return text + whole + (fraction ? 1 + fraction : 0);
+}
+
+/* 0 for text that is no positive time, or more than anybody waits for. */
 static double parse_seconds(const char *text) {
+    const double most = 1000.0 * 3600;
+
     static const struct {
         const char *name;
         double seconds;
     } units[] = {{"", 1}, {"s", 1}, {"ms", 1e-3}, {"m", 60}, {"h", 3600}};
-    char *end;
-    if (!isdigit((unsigned char)*text)) return 0;
-    double value = strtod(text, &end);
+    const char *end = skip_decimal(text);
+    if (end == text) return 0;
+    double value = strtod(text, NULL);
     for (size_t i = 0; i < TW_COUNT(units); i++)
-        if (!strcmp(end, units[i].name)) return value * units[i].seconds;
+        if (!strcmp(end, units[i].name) && value * units[i].seconds <= most)
+            return value * units[i].seconds;
     return 0;
 }
 
@@ -75,7 +86,7 @@ static const char *rule_of(const cli_option *option) {
     switch (option->kind) {
     case CLI_NAME: return "a name";
     case CLI_COUNT: return "a positive integer below 2^31";
-    case CLI_SECONDS: return "a time such as 30s, 500ms or 2m";
+    case CLI_SECONDS: return "a time such as 30s, 500ms or 2m, 1000h at most";
     case CLI_SIZES: return "at most 32 positive integers by commas, such as 1,16,512";
     case CLI_CHOICE: return option->value;
     default: return "a value";

@@ -136,7 +136,8 @@ static tw_status add_model(const char *path, const cli_args *args, input *in) {
         input_item source = {.name = linear->names[0],
                              .count = linear->count,
                              .tensor = args->scheme ? -1 : linear->tensor};
-        TW_TRY(add_problem(in, &linear->problem, args, &source));
+        tw_status status = add_problem(in, &linear->problem, args, &source);
+        if (status != TW_OK) return tw_fail_within(status, "%s: %s", path, linear->names[0]);
     }
     if (!in->count) return tw_fail(TW_FORMAT, "%s: holds no linear layer that can be read", path);
     return TW_OK;
