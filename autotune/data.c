@@ -1,4 +1,4 @@
-/* Weights as random bits, x value by value; what is slow to encode, and long, as runs of a table. */
+/* Weights as random bits, x value by value; what is long and slow to encode as runs of a table. */
 #include "autotune/data.h"
 
 #include <math.h>
@@ -58,8 +58,8 @@ static void fill_codes(const tw_problem *p, uint8_t *weight, int64_t n0, int64_t
     }
 }
 
-/* ---- tables: encoding is slow, so rows of plain weights, of scales and of zeros are different runs
- * of one table each ---- */
+/* ---- tables: encoding is slow, so rows of plain weights, of scales and of zeros are different
+ * runs of one table each ---- */
 
 enum { TABLE = 4093 };
 struct tw_data_table {
@@ -175,11 +175,12 @@ static tw_status reserve(size_t size, void **p, size_t *bytes) {
 
 static tw_status reserve_all(const tw_problem *p, tw_data *d) {
     const tw_scheme *s = &p->scheme;
-    int64_t scales = tw_scheme_plain(s) ? 0 : tw_scale_rows(s, p->N) * tw_groups(s, p->K);
+    int64_t scales = tw_scale_rows(s, p->N) * tw_groups(s, p->K);
     size_t row = tw_dtype_row_bytes(s->weight, p->K), unused;
     TW_TRY(reserve(sizeof *d->table, (void **)&d->table, &unused));
     TW_TRY(reserve((size_t)p->N * row, &d->weight, &d->weight_bytes));
-    if (scales) TW_TRY(reserve(tw_dtype_row_bytes(s->scale, scales), &d->scales, &d->scale_bytes));
+    if (!tw_scheme_plain(s))
+        TW_TRY(reserve(tw_dtype_row_bytes(s->scale, scales), &d->scales, &d->scale_bytes));
     if (s->zero_mode)
         TW_TRY(reserve(tw_dtype_row_bytes(tw_zero_dtype(s), scales), &d->zeros, &d->zero_bytes));
     return p->bias ? reserve(tw_dtype_row_bytes(p->bias, p->N), &d->bias, &d->bias_bytes) : TW_OK;

@@ -3,6 +3,7 @@
 #define TW_AUTOTUNE_SEARCH_H
 
 #include "autotune/build.h"
+#include "autotune/effort.h"
 #include "autotune/series.h"
 
 typedef enum tw_entry_state {
@@ -36,13 +37,25 @@ typedef struct tw_search {
      */
     int leaders[TW_LEADERS + 1];
     int leader_count;
-    int rows;                   /* different rows of x in a verification */
-    int64_t start_ns, end_ns;   /* the budget */
-    int64_t measure_until_ns;   /* later there is only time to verify */
-    double launch_ns, build_ns; /* of the guess: what everything is estimated from */
-    int planned, done;          /* configs, for progress */
+    int beside;               /* the most configs that were timed side by side */
+    int rows;                 /* different rows of x in a verification */
+    int64_t start_ns, end_ns; /* the budget */
+    bool ready;               /* data and answers are there */
+    int64_t ready_ns;         /* since then */
+    int64_t measure_until_ns; /* later there is only time to verify */
+    tw_parts parts;           /* the set-up's */
+    tw_effort effort;         /* launch and build are the guess's, once they were timed */
+    bool launch_timed;
+    double ahead_ns;   /* what follows the part of the set-up in work */
+    int planned, done; /* configs, for progress */
     tw_tune_result result;
 } tw_search;
+
+/* setup.c */
+
+/* The space, what is known of it, data, the oracle's answers and the guess's time.  *ready is false
+ * when time is out, or the run was stopped.  Errors: as tw_tune. */
+tw_status tw_search_set_up(tw_search *s, bool *ready);
 
 /* wave.c */
 

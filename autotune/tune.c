@@ -12,93 +12,12 @@
 #include "autotune/search.h"
 #include "src/base/status.h"
 
-/* Shares of the budget: what may be spent on the oracle, until when the first wave and the search
- * last, and how long the final takes at most. */
-static const double ORACLE_SHARE = 0.05, WAVE_SHARE = 0.5, SEARCH_SHARE = 0.85, FINAL_SHARE = 0.1;
+/* Shares of the budget: until when the first wave and the search last, and how long the final takes
+ * at most. */
+static const double WAVE_SHARE = 0.5, SEARCH_SHARE = 0.85, FINAL_SHARE = 0.1;
 /* Differences that are not worth telling apart. */
 static const double ALIKE = 0.01;
-enum { LEAST_WAVE = 4, MOST_WAVE = 32, LEAST_ROWS = 2, MOST_ROWS = 4, PATIENCE = 2 };
-
-/* ---- set-up ---- */
-
-static tw_status fill_space(tw_search *s) {
-    const tw_tune_request *r = s->request;
-    const tw_template *tmpl;
-    tw_point guess;
-    TW_TRY(tw_guess_in(s->env, r->target, r->problem, r->layout, &guess, NULL));
-    for (int i = 0; (tmpl = s->env->row(s->env->user, i)); i++)
-        if (!tw_template_declines(tmpl, r->target, r->problem, r->layout))
-            TW_TRY(tw_space_add(&s->space, tmpl, r->target, r->problem));
-    TW_TRY(tw_rank(&s->space, r->target, r->problem));
-    s->guess = tw_space_find(&s->space, guess.tmpl, &guess.config);
-    s->result.legal = s->space.count;
-    s->entries = calloc((size_t)s->space.count, sizeof *s->entries);
-    s->taken = calloc((size_t)s->space.count, sizeof *s->taken);
-    if (!s->entries || !s->taken)
-        return tw_fail(TW_MEMORY, "tune: %d configs, out of memory", s->space.count);
-    return TW_OK;
-}
-
-/* One trial of an earlier run; points that the space no longer has do not count. */
-static void take_known(void *arg, const tw_tune_trial *trial) {
-    tw_search *s = arg;
-    int id = tw_space_find(&s->space, trial->tmpl, &trial->config);
-    if (id < 0) return;
-    tw_entry *e = &s->entries[id];
-    if (e->state == TW_ENTRY_NEW) s->result.known++, s->done++;
-    s->taken[id] = true;
-    /* A failure is for ever; of several timings the last one counts. */
-    if (trial->failure || e->state == TW_ENTRY_FAILED) {
-        e->state = TW_ENTRY_FAILED;
-        return;
-    }
-    e->state = TW_ENTRY_TIMED;
-    e->median_ns = trial->median_ns;
-    e->spread_ns = trial->spread_ns;
-}
-
-/* As many different rows of x as the oracle can answer in its share of the budget. */
-static tw_status ask_oracle(tw_search *s) {
-    int64_t start = tw_env_now(s->env);
-    double share = ORACLE_SHARE * (double)(s->end_ns - s->start_ns);
-    for (s->rows = 0; s->rows < MOST_ROWS; s->rows++) {
-        double used = (double)(tw_env_now(s->env) - start);
-        if (s->rows >= LEAST_ROWS && used * (s->rows + 1) / s->rows > share) break;
-        tw_oracle *unused;
-        TW_TRY(tw_workload_oracle(s->workload, s->request->threads, s->rows, &unused));
-    }
-    return TW_OK;
-}
-
-static int64_t until(const tw_search *s, double share) {
-    return s->start_ns + (int64_t)(share * (double)(s->measure_until_ns - s->start_ns));
-}
-
-/* What a verification takes: launches, and comparing what they wrote. */
-static double verify_ns(const tw_search *s) {
-    const tw_problem *p = s->request->problem;
-    double launches = (double)tw_verify_launches(p, s->rows);
-    double elements = fmin((double)p->M * (double)p->N, 4 << 20);
-    return launches * s->launch_ns + 10 * elements;
-}
-
-/* The guess alone, or the best by the model that builds: it tells how long everything takes. */
-static tw_status time_guess(tw_search *s) {
-    for (int i = -1, tries = 0; i < s->space.count && tries < LEAST_WAVE && !s->leader_count; i++) {
-        int id = i < 0 ? s->guess : i;
-        if (s->entries[id].state == TW_ENTRY_FAILED || (i >= 0 && s->taken[id])) continue;
-        int64_t start = tw_env_now(s->env);
-        s->taken[id] = true;
-        TW_TRY(tw_search_load(s, &id, 1, INT64_MAX));
-        s->build_ns = (double)(tw_env_now(s->env) - start);
-        TW_TRY(tw_search_wave(s, &id, 1, 1, INT64_MAX));
-        s->launch_ns = s->entries[id].median_ns;
-        tries++;
-    }
-    double reserve = fmin(1.5 * verify_ns(s), 0.4 * (double)(s->end_ns - s->start_ns));
-    s->measure_until_ns = s->end_ns - (int64_t)reserve;
-    return TW_OK;
-}
+enum { MOST_WAVE = 32, PATIENCE = 2 };
 
 /* ---- verification ---- */
 
@@ -168,17 +87,21 @@ static tw_status verify_leader(tw_search *s) {
 
 /* ---- the search ---- */
 
+static int64_t until(const tw_search *s, double share) {
+    return s->start_ns + (int64_t)(share * (double)(s->measure_until_ns - s->start_ns));
+}
+
 static bool out_of_time(const tw_search *s, double share) {
     return s->result.stopped || tw_env_now(s->env) >= until(s, share);
 }
 
 /* Configs that a wave ending at `share` has time for. */
 static int wave_room(const tw_search *s, double share) {
+    const tw_effort *e = &s->effort;
     double window = (double)(until(s, share) - tw_env_now(s->env));
-    double sample = fmax(s->launch_ns, 20000);
-    double each = s->build_ns / s->request->target->threads + (sample >= 5e6 ? 2 : 12) * sample;
-    double room = window / fmax(each, 1);
-    return (int)fmin(fmax(room, LEAST_WAVE), MOST_WAVE);
+    double sample = fmax(e->launch_ns, 20000);
+    double each = e->build_ns / e->threads + (sample >= TW_LONG_NS ? 2 : 12) * sample;
+    return (int)fmax(fmin(window / fmax(each, 1), MOST_WAVE), 0);
 }
 
 /* Entries without a failure that were timed in earlier runs, best first. */
@@ -201,17 +124,38 @@ static bool listed(const int *ids, int count, int id) {
     return false;
 }
 
-/* The model's best, with what earlier runs and the guess have to be compared with. */
+/* Into its place among the leaders: it was timed a moment before them. */
+static void lead_too(tw_search *s, int id) {
+    int at = 0;
+    while (at < s->leader_count && s->entries[s->leaders[at]].level_ns <= s->entries[id].level_ns)
+        at++;
+    if (at == (int)TW_COUNT(s->leaders)) return;
+    if (s->leader_count < (int)TW_COUNT(s->leaders)) s->leader_count++;
+    memmove(s->leaders + at + 1, s->leaders + at,
+            (size_t)(s->leader_count - at - 1) * sizeof *s->leaders);
+    s->leaders[at] = id;
+}
+
+/* The model's best, with what earlier runs and the guess have to be compared with.  Where time is
+ * short, only as many as a decision needs, the guess as it was just timed among them. */
 static tw_status first_wave(tw_search *s) {
-    int ids[TW_MAX_WAVE], known[TW_LEADERS], count = 0;
-    if (s->entries[s->guess].state != TW_ENTRY_FAILED) ids[count++] = s->guess;
+    int ids[TW_MAX_WAVE], known[TW_LEADERS], count = 0, fresh = wave_room(s, WAVE_SHARE);
+    bool hasty = fresh < TW_LEAST_WAVE, timed = hasty && s->entries[s->guess].here;
+    int64_t deadline_ns = !hasty                      ? until(s, WAVE_SHARE)
+                          : s->request->decide_anyway ? INT64_MAX
+                                                      : s->measure_until_ns;
+    s->beside = 0;
+    if (s->entries[s->guess].state != TW_ENTRY_FAILED && !timed) ids[count++] = s->guess;
     int known_count = best_known(s, TW_LEADERS, known);
     for (int i = 0; i < known_count; i++)
         if (!listed(ids, count, known[i])) ids[count++] = known[i];
-    int fresh;
-    TW_TRY(tw_rank_pick(&s->space, s->taken, wave_room(s, WAVE_SHARE), ids + count, &fresh));
+    if (hasty) fresh = (int)tw_max(TW_LEAST_WAVE - timed - count, 0);
+    TW_TRY(tw_rank_pick(&s->space, s->taken, fresh, ids + count, &fresh));
     s->planned = s->request->exhaustive ? s->space.count : s->done + fresh + TW_MAX_NEIGHBOURS;
-    return tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, WAVE_SHARE));
+    TW_TRY(tw_search_wave(s, ids, count + fresh, TW_LEADERS, deadline_ns));
+    if (timed) lead_too(s, s->guess);
+    s->beside += timed;
+    return TW_OK;
 }
 
 /* New neighbours of the leaders, the best one's first. */
@@ -233,11 +177,13 @@ static tw_status climb(tw_search *s) {
     for (int idle = 0; idle < PATIENCE && s->leader_count && !out_of_time(s, SEARCH_SHARE);) {
         /* The neighbours of a wrong kernel are no goal; but on large problems verifying is for the
          * end. */
-        if (verify_ns(s) * 20 < (double)(s->end_ns - tw_env_now(s->env))) TW_TRY(verify_leader(s));
+        if (tw_effort_verify(&s->effort) * 20 < (double)(s->end_ns - tw_env_now(s->env)))
+            TW_TRY(verify_leader(s));
         int ids[TW_MAX_WAVE], best = s->leader_count ? s->leaders[0] : -1;
         int count = s->leader_count;
         memcpy(ids, s->leaders, (size_t)count * sizeof *ids);
-        int fresh = fresh_neighbours(s, wave_room(s, SEARCH_SHARE), ids + count);
+        int room = (int)tw_max(wave_room(s, SEARCH_SHARE), TW_LEAST_WAVE);
+        int fresh = fresh_neighbours(s, room, ids + count);
         if (!fresh) break;
         s->planned = (int)tw_max(s->planned, s->done + fresh);
         TW_TRY(tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
@@ -254,7 +200,8 @@ static tw_status the_rest(tw_search *s) {
         int ids[TW_MAX_WAVE], count = s->leader_count;
         memcpy(ids, s->leaders, (size_t)count * sizeof *ids);
         int fresh;
-        TW_TRY(tw_rank_pick(&s->space, s->taken, wave_room(s, SEARCH_SHARE), ids + count, &fresh));
+        int room = (int)tw_max(wave_room(s, SEARCH_SHARE), TW_LEAST_WAVE);
+        TW_TRY(tw_rank_pick(&s->space, s->taken, room, ids + count, &fresh));
         if (!fresh) break;
         TW_TRY(tw_search_wave(s, ids, count + fresh, TW_LEADERS, until(s, SEARCH_SHARE)));
         TW_TRY(verify_leader(s));
@@ -289,6 +236,22 @@ static void settle_ties(tw_search *s) {
     s->leaders[0] = chosen;
 }
 
+/* Whether enough were compared for a decision. */
+static bool enough(const tw_search *s) {
+    int usable = 0;
+    for (int i = 0; i < s->space.count; i++) usable += s->entries[i].state != TW_ENTRY_FAILED;
+    return s->beside >= tw_min(usable, TW_LEAST_WAVE);
+}
+
+/* What a run that decides takes. */
+static double least_s(const tw_search *s) {
+    double spent = (double)((s->ready ? s->ready_ns : tw_env_now(s->env)) - s->start_ns);
+    double ahead = s->ready ? tw_effort_search(&s->effort, 0) : s->parts.missing_ns + s->ahead_ns;
+    /* A run that is given this should not be told to take a little more. */
+    const double margin = 1.15;
+    return margin * (spent + ahead) / 1e9;
+}
+
 static tw_status decide(tw_search *s) {
     settle_ties(s);
     TW_TRY(verify_leader(s));
@@ -299,6 +262,8 @@ static tw_status decide(tw_search *s) {
     }
     const tw_entry *e = &s->entries[s->leaders[0]], *guess = &s->entries[s->guess];
     const tw_point *p = &s->space.points[s->leaders[0]];
+    s->result.decided = enough(s) && !s->result.stopped;
+    s->result.least_s = enough(s) || s->result.stopped ? 0 : least_s(s);
     s->result.tmpl = p->tmpl;
     s->result.config = p->config;
     s->result.median_ns = e->median_ns;
@@ -308,21 +273,30 @@ static tw_status decide(tw_search *s) {
     return TW_OK;
 }
 
-static tw_status run(tw_search *s) {
-    const tw_tune_request *r = s->request;
-    TW_TRY(fill_space(s));
-    if (s->hooks->source) s->hooks->source(s->hooks->user, take_known, s);
-    TW_TRY(tw_workload_create_in(s->env, r->problem, r->layout, r->target, TW_WEIGHTS_AUTO,
-                                 &s->workload));
-    TW_TRY(ask_oracle(s));
-    TW_TRY(time_guess(s));
+static tw_status search(tw_search *s) {
     TW_TRY(first_wave(s));
     TW_TRY(climb(s));
-    if (r->exhaustive) TW_TRY(the_rest(s));
-    if (!s->result.stopped) TW_TRY(run_final(s));
+    if (s->request->exhaustive) TW_TRY(the_rest(s));
+    return s->result.stopped ? TW_OK : run_final(s);
+}
+
+static tw_status run(tw_search *s) {
+    bool ready;
+    TW_TRY(tw_search_set_up(s, &ready));
+    if (ready) TW_TRY(search(s));
+    /* Of what is too little for a decision nothing has to be right but the guess, which nobody
+     * verifies elsewhere either. */
+    const tw_point *guess = &s->space.points[s->guess];
+    bool guessable = s->entries[s->guess].state != TW_ENTRY_FAILED;
+    if (!s->ready || (!enough(s) && !s->result.stopped && guessable)) {
+        s->result.tmpl = guess->tmpl;
+        s->result.config = guess->config;
+        s->result.least_s = s->result.stopped ? 0 : least_s(s);
+        return TW_OK;
+    }
     TW_TRY(decide(s));
     /* The bar is full; it is too late to stop. */
-    if (s->hooks->progress && !s->result.stopped)
+    if (s->hooks->progress && s->result.decided)
         s->hooks->progress(s->hooks->user, s->done, s->done);
     return TW_OK;
 }

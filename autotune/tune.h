@@ -25,8 +25,8 @@ typedef struct tw_tune_hooks {
      * May be NULL. */
     void (*source)(void *user, void (*each)(void *arg, const tw_tune_trial *trial), void *arg);
     /* The object of one config (binary cache first, then the compiler); out is filled with object
-     * bytes.  COMPILE, FORMAT and INTERNAL are failures of that config; anything else is no fault of
-     * it and ends the run.  Called by several threads at once. */
+     * bytes.  COMPILE, FORMAT and INTERNAL are failures of that config; anything else is no fault
+     * of it and ends the run.  Called by several threads at once. */
     tw_status (*build)(void *user, const tw_template *tmpl, const tw_problem *problem,
                        const tw_config *config, tw_str *out);
     /* Progress: done of about total configs of this problem; returns nonzero to stop early
@@ -43,6 +43,7 @@ typedef struct tw_tune_request {
     const tw_layout *layout; /* NULL: any; else only templates over this layout */
     double budget_s;         /* kept within 10 % */
     bool exhaustive;         /* every legal config, budget permitting */
+    bool decide_anyway;      /* the least that a decision takes is done whatever the budget */
 } tw_tune_request;
 
 typedef struct tw_tune_result {
@@ -54,15 +55,22 @@ typedef struct tw_tune_result {
     int measured, known; /* configs timed here; timed or failed in earlier runs */
     int failed, legal;   /* configs that failed here; in the search space */
     bool stopped; /* progress asked for it: this is the best so far, and no decision to be kept */
+    /* False: too few configs were timed side by side, and there are more of them.  What is above is
+     * the guess then, or the best so far where the guess failed or the run was stopped. */
+    bool decided;
+    double least_s; /* what a run that decides takes, about; 0 where this one did, or was stopped */
 } tw_tune_result;
 
-/* The best verified config.  Stopped before anything was timed it is the best
- * of what was known, or the guess with median_ns 0.  The least
- * there is to do (data, two rows of the oracle, the guess) may exceed a very small budget.
+/* The best verified config, a decision where so many were compared that it is worth keeping.
+ * Stopped before anything was timed it is the guess with median_ns 0.
  * Errors: UNSUPPORTED when no template takes the problem, VERIFY when every config that was timed
  * failed, MEMORY; what the sink fails with, and what a build fails with through no fault of its
  * config. */
 tw_status tw_tune(const tw_tune_request *request, const tw_tune_hooks *hooks, tw_tune_result *out);
+
+/* Seconds that a decision takes at least, by sizes alone, on a machine of today; 0 when no template
+ * takes the problem. */
+double tw_tune_least_s(const tw_target *target, const tw_problem *problem);
 
 /* How something that is no kernel of ours does beside the tuned one. */
 typedef struct tw_rival_result {

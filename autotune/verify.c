@@ -129,12 +129,13 @@ static void compare_task(void *arg, size_t i) {
 
 /* Every row against an answer that is worked out for it alone. */
 static tw_status compare_unkept(check *c) {
-    tw_oracle oracle;
+    tw_oracle oracle, *one = &oracle;
+    tw_parts parts = tw_parts_all(c->w->env, c->threads);
     TW_TRY(tw_oracle_create(&c->w->problem, &oracle));
     tw_status status = TW_OK;
     for (int64_t m = 0; m < c->rows && status == TW_OK; m++) {
         tw_data_probe(&c->w->problem, probe_of(c, m), oracle.x);
-        tw_oracle_solve(c->w, c->threads, &oracle);
+        tw_oracle_solve(c->w, &parts, &one, 1);
         status = compare(c, m, &oracle);
         if (status != TW_OK) c->bad = m;
     }
@@ -177,9 +178,9 @@ static int64_t odd_rows(int64_t M) {
 
 static tw_status check_probes(check *c, double *error) {
     int64_t M = c->w->problem.M, probes = c->probes;
-    tw_oracle *unused;
-    for (int i = 0; i < probes && probes <= TW_PROBES; i++)
-        TW_TRY(tw_workload_oracle(c->w, c->threads, i, &unused));
+    tw_parts parts = tw_parts_all(c->w->env, c->threads);
+    bool made;
+    if (probes <= TW_PROBES) TW_TRY(tw_workload_ask(c->w, &parts, (int)probes, &made));
     for (c->first = 0; c->first == 0 || (M <= probes && c->first + M <= probes); c->first += M) {
         TW_TRY(fill_probes(c));
         TW_TRY(check_rows(c, M, error));
@@ -233,8 +234,9 @@ static int64_t identity_rows(const tw_problem *p) {
     return tw_min(tw_max(p->M, TW_PROBES), most);
 }
 
-int64_t tw_verify_launches(const tw_problem *p, int64_t rows) {
-    return tw_ceil_div(identity_rows(p), p->M) + tw_ceil_div(rows, p->M) + (p->M > 1);
+double tw_verify_launches(const tw_problem *p, int64_t rows) {
+    return (double)(tw_ceil_div(identity_rows(p), p->M) + tw_ceil_div(rows, p->M)) +
+           (double)odd_rows(p->M) / (double)p->M;
 }
 
 static tw_status check_identity(check *c) {

@@ -8,8 +8,6 @@
 #include "autotune/search.h"
 #include "src/base/status.h"
 
-/* A launch so long is a sum of many moments: one sample says as much as several of a short one. */
-static const double LONG_NS = 5e6;
 /* What a first look at one config may take, as long as it is so many samples. */
 static const double LOOK_NS = 2e6;
 enum { LEAST_SAMPLES = 3, MOST_SAMPLES = 9 };
@@ -133,7 +131,7 @@ static tw_status start(tw_search *s, const int *ids, int count, int64_t deadline
 
 /* What the next sample takes; of the first one, no more is known than of the guess. */
 static double next_sample_ns(const tw_search *s, const tw_series *series) {
-    return series->count ? series->ns[series->count - 1] * series->calls : s->launch_ns;
+    return series->count ? series->ns[series->count - 1] * series->calls : s->effort.launch_ns;
 }
 
 /* One sample of each that is still in; false when the run ends. */
@@ -181,9 +179,11 @@ static tw_status halve(tw_search *s, wave *w, int keep) {
 
 /* The leaders are those that are left. */
 static tw_status finish(tw_search *s, wave *w, int keep) {
+    int leaders = 0, beside = 0;
+    for (int i = 0; i < w->count; i++) beside += w->series[i].count > 0;
+    s->beside = (int)tw_max(s->beside, beside);
     sort(w);
     TW_TRY(cut(s, w, keep));
-    int leaders = 0;
     for (int i = 0; i < w->alive; i++) {
         int id = w->ids[w->order[i]];
         TW_TRY(record(s, id, &w->series[w->order[i]]));
@@ -195,12 +195,25 @@ static tw_status finish(tw_search *s, wave *w, int keep) {
     return TW_OK;
 }
 
+/* How many samples a first look takes when one takes so long. */
+static int look_samples(double look_ns, double sample_ns) {
+    if (sample_ns >= TW_LONG_NS) return 1;
+    return (int)fmin(fmax(look_ns / fmax(sample_ns, 1), LEAST_SAMPLES), MOST_SAMPLES);
+}
+
 static tw_status halving(tw_search *s, wave *w, int keep, int64_t deadline_ns) {
-    bool is_long = s->launch_ns >= LONG_NS;
-    double look = LOOK_NS / fmax(s->launch_ns, 1);
-    int samples = is_long ? 1 : (int)fmin(fmax(look, LEAST_SAMPLES), MOST_SAMPLES), round = 0;
-    for (bool going = w->alive > 0; going;) {
-        for (int i = 0; i < samples && going; i++) going = sample_round(s, w, round++, deadline_ns);
+    int round = 0;
+    bool going = w->alive > 0, is_long = s->effort.launch_ns >= TW_LONG_NS;
+    int samples = look_samples(LOOK_NS, s->effort.launch_ns);
+    if (going && !s->launch_timed) {
+        /* The first sample of all tells how many there are: many, since it may be a disturbed one
+         * and all else is planned by what they say. */
+        going = sample_round(s, w, round++, deadline_ns);
+        if (going) samples = look_samples(MOST_SAMPLES * LOOK_NS, w->series[0].ns[0]);
+        s->launch_timed = going;
+    }
+    for (int until = samples; going; until = round + samples) {
+        while (round < until && going) going = sample_round(s, w, round++, deadline_ns);
         sort(w);
         if (w->alive <= keep) break;
         if (going) TW_TRY(halve(s, w, keep));

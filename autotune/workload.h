@@ -4,6 +4,7 @@
 
 #include "autotune/data.h"
 #include "autotune/env.h"
+#include "autotune/parts.h"
 
 enum {
     TW_MAX_LAYOUTS = 8,
@@ -17,7 +18,7 @@ enum {
 typedef struct tw_packed {
     const tw_layout *layout; /* NULL: the canonical tensors, each from a multiple of 64 bytes */
     char *copies;
-    size_t stride; /* bytes from one copy to the next */
+    size_t bytes, stride; /* of the memory; from one copy to the next */
     int64_t count, next;
 } tw_packed;
 
@@ -45,13 +46,26 @@ struct tw_workload {
     tw_oracle oracle[TW_PROBES];
 };
 
+/* What copies of the weights add up to at least, to be cold; 0: they are to be hot. */
+int64_t tw_cold_bytes(const tw_problem *problem, const tw_target *target, tw_weights_state state);
+
 /* As tw_workload_create, in an environment that outlives the workload. */
 tw_status tw_workload_create_in(const tw_tune_env *env, const tw_problem *problem,
                                 const tw_layout *layout, const tw_target *target,
                                 tw_weights_state state, tw_workload **out);
 
+/* The same step by step, each with a deadline: memory alone; then the data. */
+tw_status tw_workload_open(const tw_tune_env *env, const tw_problem *problem,
+                           const tw_target *target, tw_weights_state state, tw_workload **out);
+/* False: broken off, and the workload is good for nothing but tw_workload_destroy. */
+bool tw_workload_fill(tw_workload *w, tw_parts *parts);
+
 /* The weights in a layout (NULL: canonical), packed on first use.  Errors: MEMORY. */
 tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **out);
+/* The same with a deadline; *made is false where that broke it off.  Copies beyond a quarter of
+ * what is cold are made until extras_ns. */
+tw_status tw_workload_pack_by(tw_workload *w, tw_parts *parts, int64_t extras_ns,
+                              const tw_layout *layout, bool *made);
 /* What a candidate reads. */
 static inline const tw_layout *tw_candidate_layout(const tw_candidate *candidate) {
     return candidate->rival ? NULL : candidate->tmpl->layout;
@@ -73,14 +87,18 @@ static inline int64_t tw_y_size(const tw_workload *w) { return tw_dtype_bits(w->
 void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate *candidate,
                         tw_packed *packed, int64_t M, int64_t x_stride, int64_t y_stride);
 
-/* Probe `index` (below TW_PROBES) and its exact result, worked out on first use, on all threads. */
-tw_status tw_workload_oracle(tw_workload *w, tw_threads *threads, int index, tw_oracle **out);
-/* Room for the oracle's answer, and the answer for the x in it. */
+/* oracle.c */
+
+/* The first `count` probes, TW_PROBES at most, and their exact results: those that are not known
+ * yet are worked out, all at once.  *made: false where the deadline broke it off. */
+tw_status tw_workload_ask(tw_workload *w, tw_parts *parts, int count, bool *made);
+/* Room for the oracle's answer. */
 tw_status tw_oracle_create(const tw_problem *problem, tw_oracle *out);
 void tw_oracle_free(tw_oracle *oracle);
-void tw_oracle_solve(const tw_workload *w, tw_threads *threads, tw_oracle *oracle);
+/* The answers for the x in each of `count`, 1 to TW_PROBES; false: broken off. */
+bool tw_oracle_solve(const tw_workload *w, tw_parts *parts, tw_oracle *const *oracles, int count);
 
-/* Launches that tw_verify with `rows` different rows makes, all of M rows or fewer. */
-int64_t tw_verify_launches(const tw_problem *problem, int64_t rows);
+/* Launches of M rows that tw_verify with `rows` different rows amounts to. */
+double tw_verify_launches(const tw_problem *problem, int64_t rows);
 
 #endif

@@ -210,7 +210,8 @@ static tw_status decide_by_tuning(decide_call *d, tw_decision *out) {
                                .log = &c->log,
                                .layout = r->layout,
                                .budget_s = r->budget_s > 0 ? r->budget_s : c->budget_s,
-                               .exhaustive = r->mode == TW_MODE_MAX_AUTOTUNE};
+                               .exhaustive = r->mode == TW_MODE_MAX_AUTOTUNE,
+                               .decide_anyway = r->decide_anyway};
     tw_tune_hooks hooks = {.user = d,
                            .sink = store_trial,
                            .source = replay_trials,
@@ -222,12 +223,19 @@ static tw_status decide_by_tuning(decide_call *d, tw_decision *out) {
     if (r->result) *r->result = result;
     *out = (tw_decision){.tmpl = result.tmpl,
                          .config = result.config,
-                         .origin = TW_ORIGIN_TUNED,
+                         .origin = result.median_ns > 0 ? TW_ORIGIN_TUNED : TW_ORIGIN_GUESS,
                          .median_ns = result.median_ns,
                          .spread_ns = result.spread_ns,
                          .error = result.error};
-    /* Broken off is not decided: the next run goes on from the measurements. */
-    return result.stopped ? TW_OK : store_choice(d, out);
+    /* What too little time or a user broke off is not decided: the next run goes on from the
+     * measurements. */
+    if (result.decided) return store_choice(d, out);
+    if (!r->result)
+        tw_log_line(&c->log, TW_LOG_WARN,
+                    "tune: %.3g s are too short, about %.3g s are needed; going on with %s: %s",
+                    request.budget_s, result.least_s, tw_origin_text(out->origin),
+                    tw_str_text(&d->key.text));
+    return TW_OK;
 }
 
 static tw_status decide(decide_call *d, tw_decision *out) {

@@ -50,6 +50,7 @@ typedef struct tw_plan_request {
     /* The rest is for the tuning modes. */
     double budget_s; /* 0: the context's */
     bool again;      /* tune although the cache has a choice; measurements are still taken over */
+    bool decide_anyway;                               /* as tw_tune_request */
     int (*progress)(void *user, int done, int total); /* as tw_tune_hooks; may be NULL */
     void *user;
     tw_tune_result *result; /* NULL, or what tuning did; all zero where nothing was tuned */

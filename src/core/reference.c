@@ -11,17 +11,19 @@ enum { TILE_M = 8, TILE_N = 64, CHUNK_K = 128, COLUMNS = 8 };
 
 /* ---- weights ---- */
 
-/* q[k0..k1) of a row, less the zero code. */
-static void quantized_span(tw_dtype dtype, const char *row, int32_t zero, int64_t k0, int64_t k1,
+/* `count` values of q from k on, less the zero code. */
+static void quantized_span(tw_dtype dtype, const char *row, int32_t zero, int64_t k, int64_t count,
                            float *out) {
+    if (!tw_dtype_is_int(dtype)) {
+        for (int64_t i = 0; i < count; i++) out[i] = tw_float_get(row, dtype, k + i);
+        return;
+    }
     uint8_t codes[CHUNK_K];
-    int32_t base = tw_dtype_is_int(dtype) ? tw_dtype_min(dtype) - zero : 0;
-    for (int64_t k = k0; !tw_dtype_is_int(dtype) && k < k1; k++)
-        out[k - k0] = tw_float_get(row, dtype, k);
-    for (int64_t k = k0, count; tw_dtype_is_int(dtype) && k < k1; k += count) {
-        count = tw_min(k1 - k, CHUNK_K);
-        tw_codes_get(row, dtype, k, count, codes);
-        for (int64_t i = 0; i < count; i++) out[k - k0 + i] = (float)(codes[i] + base);
+    int32_t base = tw_dtype_min(dtype) - zero;
+    for (int64_t i = 0, part; i < count; i += part) {
+        part = tw_min(CHUNK_K, count - i);
+        tw_codes_get(row, dtype, k + i, part, codes);
+        for (int64_t j = 0; j < part; j++) out[i + j] = (float)(codes[j] + base);
     }
 }
 
@@ -36,17 +38,17 @@ static void dequantize_span(const tw_problem *p, const tw_canonical *w, int64_t 
     }
     int64_t group_k = tw_group_k(s, p->K);
     int64_t scale_row = n / tw_group_n(s, p->N) * tw_groups(s, p->K);
-    for (int64_t k = k0, end; k < k1; k = end) {
+    for (int64_t k = k0, count; k < k1; k += count) {
+        count = tw_min(k1, (k / group_k + 1) * group_k) - k;
         int64_t at = scale_row + k / group_k;
-        end = tw_min(k1, (k / group_k + 1) * group_k);
         int32_t code = s->zero_mode == TW_ZERO_CODE ? ((const uint8_t *)w->zeros)[at] : 0;
         float scale = tw_float_get(w->scales, s->scale, at), *to = out + (k - k0);
-        quantized_span(s->weight, row, code, k, end, to);
-        for (int64_t i = 0; i < end - k; i++) to[i] *= scale;
+        quantized_span(s->weight, row, code, k, count, to);
+        for (int64_t i = 0; i < count; i++) to[i] *= scale;
         /* Without a zero nothing is added: -0 stays -0. */
         if (s->zero_mode != TW_ZERO_VALUE) continue;
         float zero = tw_float_get(w->zeros, s->scale, at);
-        for (int64_t i = 0; i < end - k; i++) to[i] += zero;
+        for (int64_t i = 0; i < count; i++) to[i] += zero;
     }
 }
 
@@ -109,19 +111,6 @@ void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *c
 
 /* ---- the product ---- */
 
-/* w[n, k0..k1) as a magnitude counts it: see reference.h. */
-static void weigh_span(const tw_problem *p, const tw_canonical *w, int64_t n, int64_t k0,
-                       int64_t k1, const float *ws, double *out) {
-    for (int64_t k = k0; k < k1; k++) out[k - k0] = fabs((double)ws[k - k0]);
-    const tw_scheme *s = &p->scheme;
-    if (s->zero_mode != TW_ZERO_VALUE || s->scale != TW_F32 || !s->act_quant) return;
-    tw_problem without_zeros = *p;
-    without_zeros.scheme.zero_mode = TW_ZERO_NONE;
-    float products[CHUNK_K];
-    dequantize_span(&without_zeros, w, n, k0, k1, products);
-    for (int64_t k = k0; k < k1; k++) out[k - k0] += fabs((double)products[k - k0]) / 2;
-}
-
 /* Rows of x of any real dtype. */
 typedef struct rows {
     const void *at[TILE_M];
@@ -134,18 +123,26 @@ typedef struct columns {
     double w[CHUNK_K][COLUMNS], size[CHUNK_K][COLUMNS];
 } columns;
 
+/* Whether a magnitude counts products beside weights: see reference.h. */
+static bool counts_products(const tw_scheme *s) {
+    return s->zero_mode == TW_ZERO_VALUE && s->scale == TW_F32 && s->act_quant;
+}
+
 /* Columns n0..n1, k0..k1; what was in the others stays. */
 static void dequantize_columns(const tw_problem *p, const tw_canonical *w, int64_t n0, int64_t n1,
                                int64_t k0, int64_t k1, columns *out) {
-    float span[CHUNK_K];
-    double sizes[CHUNK_K];
+    tw_problem without_zeros = *p;
+    float span[CHUNK_K] = {0};
+    without_zeros.scheme.zero_mode = TW_ZERO_NONE;
     for (int64_t n = n0; n < n1; n++) {
         dequantize_span(p, w, n, k0, k1, span);
-        weigh_span(p, w, n, k0, k1, span, sizes);
         for (int64_t k = 0; k < k1 - k0; k++) {
             out->w[k][n - n0] = (double)span[k];
-            out->size[k][n - n0] = sizes[k];
+            out->size[k][n - n0] = fabs((double)span[k]);
         }
+        if (!counts_products(&p->scheme)) continue;
+        dequantize_span(&without_zeros, w, n, k0, k1, span);
+        for (int64_t k = 0; k < k1 - k0; k++) out->size[k][n - n0] += fabs((double)span[k]) / 2;
     }
 }
 

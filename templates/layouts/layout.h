@@ -14,8 +14,8 @@ typedef struct tw_layout {
     /* NULL: can hold this problem's weights; else why not, as a sentence. */
     const char *(*reject)(const tw_problem *problem);
     size_t (*bytes)(const tw_problem *problem);
-    /* Rows n0 to n1 of the matrix, every byte of theirs, so that any number of threads can share the
-     * work.  n0 and n1 are multiples of TW_PACK_ROWS, or n1 is N.  packed: the whole matrix's
+    /* Rows n0 to n1 of the matrix, every byte of theirs, so that any number of threads can share
+     * the work.  n0 and n1 are multiples of TW_PACK_ROWS, or n1 is N.  packed: the whole matrix's
      * bytes(), 64-byte aligned. */
     void (*pack)(const tw_problem *problem, const tw_canonical *canonical, int64_t n0, int64_t n1,
                  void *packed);

@@ -44,6 +44,7 @@ typedef struct fake {
     double busy;     /* share of launches that a busy machine makes several times as long */
     double noise;    /* relative, deterministic */
     double build_ns; /* of one build */
+    double pack_ns;  /* of one part of the weights */
     uint64_t seed;
     int stop_after;             /* calls of the progress hook; 0: never */
     const tw_tune_trial *known; /* what the source has */

@@ -33,6 +33,10 @@ static double landscape(const tw_template *tmpl, const tw_config *c) {
     double b = c->block_m ? log2(c->block_m / 32.0) : 3;
     return 100000 * (1 + 0.2 * m * m + 0.1 * n * n + 0.1 * b * b);
 }
+static double flat(const tw_template *tmpl, const tw_config *c) {
+    (void)tmpl, (void)c;
+    return 100000;
+}
 /* A model that prefers small tiles: the reverse of what is true. */
 static double bad_model(const tw_template *tmpl, const tw_config *c) {
     return tmpl == &fake_b ? 1 : 10 + c->micro_m * c->micro_n;
@@ -48,7 +52,7 @@ static void test_best_is_found_with_a_bad_model(void **state) {
     assert_true(result.median_ns == 100000 && result.guess_ns == 500000);
     assert_int_equal(result.legal, 110 + 2);
     assert_true(result.measured < result.legal);
-    assert_false(result.stopped);
+    assert_true(result.decided && !result.stopped && result.least_s == 0);
     assert_true(result.error < 1e-10);
 }
 
@@ -274,9 +278,13 @@ static double slow_landscape(const tw_template *tmpl, const tw_config *c) {
     return slowness * landscape(tmpl, c);
 }
 
+static double slow_model(const tw_template *tmpl, const tw_config *c) {
+    return 2 * slow_landscape(tmpl, c);
+}
+
 static void test_budget_is_kept(void **state) {
     (void)state;
-    static const double slow[] = {0.01, 1, 30, 200};
+    static const double slow[] = {0.01, 1, 30, 200, 3000};
     static const double budgets[] = {0.5, 3, 30};
     for (size_t i = 0; i < TW_COUNT(slow); i++)
         for (size_t j = 0; j < TW_COUNT(budgets); j++)
@@ -284,6 +292,7 @@ static void test_budget_is_kept(void **state) {
                 set_up(NULL);
                 slowness = slow[i];
                 the_fake.time_ns = slow_landscape;
+                the_fake.cost = slow_model;
                 the_fake.noise = 0.1;
                 the_fake.build_ns = 5e6;
                 request.budget_s = budgets[j];
@@ -292,8 +301,78 @@ static void test_budget_is_kept(void **state) {
                 if ((double)the_fake.now >= 1.1e9 * budgets[j])
                     fail_msg("%.3f s of %.1f, slowness %g, exhaustive %d",
                              (double)the_fake.now / 1e9, budgets[j], slow[i], exhaustive);
-                assert_true(result.measured > 0);
+                /* 0.3 s and more a launch: four of them are either in time or not begun. */
+                if (budgets[j] != 3) assert_int_equal(result.decided, slow[i] < 3000 || j);
+                assert_int_equal(result.decided, !(result.least_s > 0));
+                assert_true(result.decided ? result.measured >= TW_LEAST_WAVE
+                                           : result.least_s > budgets[j]);
             }
+}
+
+/* The guess and nothing else was timed: it is no choice, but known from then on. */
+static void test_a_guess_is_no_decision(void **state) {
+    (void)state;
+    slowness = 1000; /* 0.1 s and more a launch */
+    the_fake.time_ns = the_fake.cost = slow_landscape;
+    request.layout = &fake_layout;
+    request.budget_s = 0.25;
+    assert_int_equal(tune(), TW_OK);
+    assert_false(result.decided || result.stopped);
+    assert_int_equal(result.measured, 1);
+    assert_true(result.median_ns == 0 && result.guess_ns == 0);
+    assert_true(is("mm4 mn16 bm48") && result.tmpl == &fake_a);
+    assert_true(result.least_s > 0.5 && result.least_s < 1.2);
+    assert_true(the_fake.now < 275000000);
+    assert_true(fake_trials_of(&fake_a, "mm4 mn16 bm48", NULL) > 0);
+
+    /* Going on from there, and with as much time as it said. */
+    tw_tune_trial known = the_fake.trials[0];
+    double least_s = result.least_s;
+    set_up(NULL);
+    the_fake.time_ns = the_fake.cost = slow_landscape;
+    the_fake.known = &known;
+    the_fake.known_count = 1;
+    request.layout = &fake_layout;
+    request.budget_s = least_s;
+    assert_int_equal(tune(), TW_OK);
+    assert_true(result.decided && result.known == 1 && result.median_ns > 0);
+    assert_true((double)the_fake.now < 1.1e9 * least_s);
+}
+
+static void test_a_decision_at_any_cost(void **state) {
+    (void)state;
+    slowness = 1000;
+    the_fake.time_ns = slow_landscape;
+    the_fake.pack_ns = 1e9;
+    request.budget_s = 0.001;
+    request.decide_anyway = true;
+    assert_int_equal(tune(), TW_OK);
+    assert_true(result.decided && result.median_ns > 0);
+    assert_true(result.measured >= TW_LEAST_WAVE && result.measured < 10);
+}
+
+/* All there are will do, if that is less. */
+static void test_few_configs_are_a_decision(void **state) {
+    (void)state;
+    the_fake.time_ns = flat;
+    request.layout = &fake_other_layout;
+    assert_int_equal(tune(), TW_OK);
+    assert_true(result.decided && result.measured == 2 && result.legal == 2);
+}
+
+/* Weights that take too long to pack: broken off when that is clear. */
+static void test_set_up_is_part_of_the_budget(void **state) {
+    (void)state;
+    problem = fake_problem("M=16,N=2000000,K=32,w=i8,y=f32"); /* some 60 parts */
+    the_fake.time_ns = landscape;
+    the_fake.pack_ns = 1e8;
+    request.budget_s = 2;
+    assert_int_equal(tune(), TW_OK);
+    assert_false(result.decided || result.stopped);
+    assert_int_equal(the_fake.launches, 0);
+    assert_int_equal(the_fake.builds, 0);
+    assert_true(result.least_s > 5 && result.least_s < 8);
+    assert_true(the_fake.now < 1000000000);
 }
 
 static void test_easy_problems_end_early(void **state) {
@@ -323,7 +402,7 @@ static void test_stopped_gives_the_best_so_far(void **state) {
     the_fake.time_ns = landscape;
     the_fake.stop_after = 150;
     assert_int_equal(tune(), TW_OK);
-    assert_true(result.stopped);
+    assert_true(result.stopped && !result.decided);
     assert_int_equal(the_fake.progress_calls, 150);
     assert_true(result.measured > 0 && result.measured < 60);
     assert_true(result.median_ns > 0);
@@ -410,11 +489,6 @@ static void test_known_failures_are_not_tried_again(void **state) {
 
 /* ---- ties ---- */
 
-static double flat(const tw_template *tmpl, const tw_config *c) {
-    (void)tmpl, (void)c;
-    return 100000;
-}
-
 static void test_ties_go_to_the_guess(void **state) {
     (void)state;
     the_fake.time_ns = flat;
@@ -457,6 +531,10 @@ int main(void) {
         cmocka_unit_test_setup(test_nobody_takes_it, set_up),
         cmocka_unit_test_setup(test_layout_restricts_the_space, set_up),
         cmocka_unit_test_setup(test_budget_is_kept, set_up),
+        cmocka_unit_test_setup(test_a_guess_is_no_decision, set_up),
+        cmocka_unit_test_setup(test_a_decision_at_any_cost, set_up),
+        cmocka_unit_test_setup(test_few_configs_are_a_decision, set_up),
+        cmocka_unit_test_setup(test_set_up_is_part_of_the_budget, set_up),
         cmocka_unit_test_setup(test_easy_problems_end_early, set_up),
         cmocka_unit_test_setup(test_large_problems_are_searched_with_few_launches, set_up),
         cmocka_unit_test_setup(test_stopped_gives_the_best_so_far, set_up),

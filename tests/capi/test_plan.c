@@ -21,7 +21,7 @@ typedef struct world {
 
 static void open_again(world *w, tw_mode mode) {
     w->f->options.mode = mode;
-    w->f->options.tune_budget_s = 0.3;
+    w->f->options.tune_budget_s = 5;
     w->context = open_context(w->f);
     w->linear = make_linear(&w->l, w->context);
 }
@@ -167,6 +167,32 @@ static void tunes_once(void **state) {
         close_context(&w);
     }
     layer_free(&w.l);
+}
+
+/* Too little time to compare anything: the guess, said aloud, no choice for the next process. */
+static void too_little_time_is_no_choice(void **state) {
+    world w = open_world(state, TW_MODE_TUNE);
+    close_context(&w);
+    w.f->options.tune_budget_s = 1e-6;
+    w.context = open_context(w.f);
+    w.linear = make_linear(&w.l, w.context);
+    check_ok(prepare(&w, 12));
+    check_plan(w.linear, 12, "cpu.int_gemm", "guess");
+    check_forward(&w.l, w.linear, 12);
+    assert_int_equal(w.f->lines[TW_LOG_WARN], 1);
+    assert_non_null(strstr(w.f->last[TW_LOG_WARN], "s are too short, about "));
+    assert_int_equal(stats_of(w.context).guesses, 1);
+    close_context(&w);
+
+    open_again(&w, TW_MODE_DEFAULT);
+    check_ok(prepare(&w, 12));
+    check_plan(w.linear, 12, "cpu.int_gemm", "guess");
+    close_context(&w);
+    open_again(&w, TW_MODE_TUNE);
+    check_ok(prepare(&w, 12));
+    check_plan(w.linear, 12, "cpu.int_gemm", "tuned");
+    assert_int_equal(w.f->lines[TW_LOG_WARN], 1);
+    close_world(&w);
 }
 
 /* ---- rows of the cache that must not be used ---- */
@@ -413,6 +439,7 @@ int main(void) {
         TEST(cached_only_after_prepare),
         TEST(cached_only_without_kernel),
         TEST(tunes_once),
+        TEST(too_little_time_is_no_choice),
         TEST(useless_choices),
         TEST(useless_binary),
         TEST(dumps),

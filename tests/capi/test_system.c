@@ -41,7 +41,7 @@ static void open_world(world *w, void **state) {
     snprintf(w->system, sizeof w->system, "%.400s/cache.db", w->folder);
     assert_int_equal(mkdir(w->folder, 0755), 0);
     layer_init(&w->l, problem, 31);
-    w->f->options.tune_budget_s = 0.3;
+    w->f->options.tune_budget_s = 5;
     w->f->options.cache_path = w->system;
     open_again(w, TW_MODE_TUNE);
     check_ok(prepare(w));

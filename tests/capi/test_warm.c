@@ -78,7 +78,7 @@ static void second_process_is_warm(void **state) {
 static void tuned_is_warm(void **state) {
     fixture *f = *state;
     f->options.mode = TW_MODE_TUNE;
-    f->options.tune_budget_s = 0.2;
+    f->options.tune_budget_s = 5;
     assert_int_equal(in_child(cold, f), 0);
     assert_int_equal(in_child(warm, f), 0);
     f->options.mode = TW_MODE_CACHED_ONLY;
@@ -91,7 +91,7 @@ static void nothing_can_be_compiled(void **state) {
     f->options.mode = TW_MODE_TUNE;
     assert_int_equal(in_child(without_compiler, f), 0);
     /* What could not be built was not remembered as a failure. */
-    f->options.tune_budget_s = 0.2;
+    f->options.tune_budget_s = 5;
     assert_int_equal(in_child(cold, f), 0);
 }
 

@@ -506,18 +506,12 @@ static void test_act_functions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_rows_at_once),
-        cmocka_unit_test(test_no_rows),
-        cmocka_unit_test(test_by_hand),
-        cmocka_unit_test(test_not_contracted),
-        cmocka_unit_test(test_y_rounds_once),
-        cmocka_unit_test(test_token_i8),
-        cmocka_unit_test(test_token_i8_groups),
-        cmocka_unit_test(test_token_i8z),
-        cmocka_unit_test(test_token_multiplies),
-        cmocka_unit_test(test_token_edges),
-        cmocka_unit_test(test_nan_stays_in_its_row),
+        cmocka_unit_test(test_layers),         cmocka_unit_test(test_rows_at_once),
+        cmocka_unit_test(test_no_rows),        cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_not_contracted), cmocka_unit_test(test_y_rounds_once),
+        cmocka_unit_test(test_token_i8),       cmocka_unit_test(test_token_i8_groups),
+        cmocka_unit_test(test_token_i8z),      cmocka_unit_test(test_token_multiplies),
+        cmocka_unit_test(test_token_edges),    cmocka_unit_test(test_nan_stays_in_its_row),
         cmocka_unit_test(test_act_functions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
