@@ -20,7 +20,13 @@ static int run(const cli_args *args) {
                        TUNING_IN_TIME, &t);
         if (t.decided) tuning_table(&t);
         int left = in.count - t.decided - t.failed;
-        if (t.stopped || t.overrun)
+        const tuning_row *over = t.stopped || !t.overrun ? NULL : tuning_too_short(&t);
+        if (over)
+            out_error("%d of %d problems left: a budget of %s is too short for %s: at least about "
+                      "%s",
+                      left, in.count, out_ns(t.budget_s * 1e9).text, over->item->text,
+                      out_ns(over->least_s * 1e9).text);
+        else if (t.stopped || t.overrun)
             out_error("%s with %d of %d problems left; every measurement is kept: the same command "
                       "goes on from here",
                       t.stopped ? "stopped" : "out of time", left, in.count);

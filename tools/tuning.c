@@ -6,11 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "autotune/workload.h"
-#include "src/base/alloc.h"
 #include "src/base/clock.h"
 #include "src/base/status.h"
-#include "src/core/dtype.h"
 #include "tools/out.h"
 #include "tools/subject.h"
 
@@ -75,11 +72,64 @@ static void share_out(tuning *t) {
         bool known = known_before(t, &row->item->problem);
         t->known += known;
         if (!known || anew(t->args)) row->weight = weight_of(t->context, &row->item->problem);
-        t->weights += row->weight;
+        if (row->weight > 0)
+            row->least_s = tw_tune_least_s(&t->context->target, &row->item->problem);
+        t->all += row->weight;
         t->order[i] = row;
     }
-    t->all = t->weights;
     qsort(t->order, (size_t)t->in->count, sizeof *t->order, by_weight);
+}
+
+/* Seconds that are left for tuning: less what rating takes, where that is little. */
+static double left_s(const tuning *t) {
+    const double most = 0.1;
+    double left = (double)(t->deadline_ns - tw_now_ns()) / 1e9, rating = 0;
+    for (int i = 0; i < t->in->count; i++)
+        rating += t->rows[i].over ? 0 : rater_expects_ns(&t->rater) / 1e9;
+    return left - fmin(rating, most * fmax(left, 0));
+}
+
+/* Whether there is time for figures that decide nothing. */
+static bool can_rate(const tuning *t) {
+    double needed_s = rater_expects_ns(&t->rater) / 1e9;
+    for (int i = 0; i < t->in->count && t->end == TUNING_IN_TIME; i++)
+        needed_s += t->rows[i].over ? 0 : t->rows[i].least_s;
+    return t->end == TUNING_ALL || (double)(t->deadline_ns - tw_now_ns()) / 1e9 > needed_s;
+}
+
+/* Weights of the lightest rows that are left, as many as fit into so many seconds, one at least;
+ * *all: whether these are all of them. */
+static double weights_within(const tuning *t, double seconds, bool *all) {
+    double weights = 0, needed_s = 0;
+    *all = true;
+    for (int i = t->in->count - 1; i >= 0; i--) {
+        const tuning_row *row = t->order[i];
+        if (row->over) continue;
+        needed_s += row->least_s;
+        *all = needed_s <= seconds;
+        if (*all || !(weights > 0)) weights += row->weight;
+    }
+    return weights;
+}
+
+/* The heaviest that is left while there is time for all of them, so that the lighter ones can make
+ * up for what it takes beyond its share; else the lightest, so that as many as can be are decided.
+ * NULL: none is left, or the time is too short for any. */
+static tuning_row *next_row(tuning *t, double *budget_s) {
+    bool everything = t->end == TUNING_ALL, all;
+    double left = left_s(t), weights = weights_within(t, everything ? INFINITY : left, &all);
+    tuning_row *row = NULL;
+    for (int i = 0; i < t->in->count; i++)
+        if (!t->order[i]->over && (!row || !all)) row = t->order[i];
+    if (!row) return NULL;
+    /* Estimates may be wrong: the first one has its try. */
+    bool tried = t->row && t->row->weight > 0, late = left <= 0 || (row->least_s > left && tried);
+    t->overrun = t->overrun || late;
+    if (late && !everything) return NULL;
+    const double least_s = 1e-3, doubt = 4;
+    double need_s = all || row->tried ? row->least_s : doubt * row->least_s;
+    *budget_s = fmax(least_s, fmin(left, fmax(need_s, left * row->weight / weights)));
+    return row;
 }
 
 /* ---- progress -------------------------------------------------------------------------------- */
@@ -91,9 +141,9 @@ static int progress(void *user, int done, int total) {
     int64_t now = tw_now_ns();
     if (now - shown_ns >= EVERY_NS) {
         shown_ns = now;
-        const tuning_row *row = t->order[t->at];
+        const tuning_row *row = t->row;
         double part = total > 0 ? (double)tw_min(done, total) / total : 0;
-        double share = t->all > 0 ? (t->all - t->weights + row->weight * part) / t->all : 1;
+        double share = t->all > 0 ? (t->done + row->weight * part) / t->all : 1;
         double spent = (double)(now - t->start_ns) / 1e9,
                most = (double)(t->deadline_ns - now) / 1e9;
         double left = share > 0.02 ? spent * (1 - share) / share : most;
@@ -102,119 +152,13 @@ static int progress(void *user, int done, int total) {
     return interrupted;
 }
 
-/* ---- what it is worth ------------------------------------------------------------------------ */
-
-/* One thread on a few rows and columns, scaled up: the whole would take minutes. */
-static double time_reference(const tw_problem *problem) {
-    enum { ROWS = 8, COLUMNS = 64, RUNS = 3 };
-    tw_problem p = *problem;
-    tw_data data;
-    p.M = tw_min(p.M, ROWS);
-    p.N = tw_min(p.N, COLUMNS);
-    int64_t x_bytes = tw_dtype_bits(p.x) / 8, y_bytes = tw_dtype_bits(p.y) / 8;
-    if (tw_data_create(&p, &data) != TW_OK) return 0;
-    char *x = calloc((size_t)(p.M * p.K), (size_t)x_bytes);
-    char *y = calloc((size_t)(p.M * p.N), (size_t)y_bytes);
-    float *row = calloc((size_t)p.K, sizeof *row);
-    double best = 0;
-    if (x && y && row) {
-        for (int64_t m = 0; m < p.M; m++) {
-            tw_data_plain(&p, m, row);
-            for (int64_t k = 0; k < p.K; k++) tw_float_set(x, p.x, m * p.K + k, row[k]);
-        }
-        tw_canonical canonical = tw_data_canonical(&data);
-        for (int i = 0; i < RUNS; i++) {
-            int64_t start = tw_now_ns();
-            tw_reference_linear(&p, &canonical, x, p.K, y, p.N, p.M);
-            double ns = (double)(tw_now_ns() - start);
-            if (!i || ns < best) best = ns;
-        }
-    }
-    free(x);
-    free(y);
-    free(row);
-    tw_data_free(&data);
-    return best * (double)problem->M / (double)p.M * (double)problem->N / (double)p.N;
-}
-
-/* Copies that the tuner rotates over for such a problem, by asking it: a workload of one weight. */
-static int64_t cold_bytes(const tw_context *context, const tw_problem *problem) {
-    tw_workload *workload;
-    tw_problem one = *problem;
-    one.N = one.K = 1;
-    if (tw_workload_create(&one, NULL, &context->target, TW_WEIGHTS_AUTO, &workload) != TW_OK)
-        return 0;
-    int64_t bytes = workload->cold_bytes;
-    tw_workload_destroy(workload);
-    return bytes;
-}
-
-static tw_status read_limit(tuning *t, const tw_problem *problem, double *gbps) {
-    int64_t cold = cold_bytes(t->context, problem), bytes = tw_problem_weight_bytes(problem);
-    if (!cold) return tw_limits_gbps(t->limits, NULL, (size_t)bytes, 1, gbps);
-    /* From memory it is the same for every size: the best of the run counts. */
-    double now;
-    TW_TRY(tw_limits_gbps(t->limits, NULL, (size_t)tw_max(cold, bytes), 1, &now));
-    t->cold_gbps = now > t->cold_gbps ? now : t->cold_gbps;
-    *gbps = t->cold_gbps;
-    return TW_OK;
-}
-
-typedef struct guess_search {
-    const tw_template *tmpl;
-    const char *config;
-    double median_ns;
-} guess_search;
-
-static void find_guess(void *user, const tw_cache_trial *trial) {
-    guess_search *s = user;
-    if (!trial->failed && trial->kernel_version == s->tmpl->version &&
-        !strcmp(trial->kernel, s->tmpl->name) && !strcmp(trial->config, s->config))
-        s->median_ns = trial->median_ns;
-}
-
-/* The guess as an earlier run measured it; 0 when none did. */
-static double guess_before(const tw_context *context, const tw_problem *problem) {
-    guess_search search = {0};
-    tw_config config;
-    tw_str text = {0};
-    tw_key key;
-    if (tw_guess(&context->target, problem, NULL, &search.tmpl, &config, NULL) != TW_OK ||
-        tw_choice_key(problem, tw_bucket_index(problem->M), &context->target, &key) != TW_OK)
-        return 0;
-    tw_config_text(&config, &text);
-    search.config = tw_str_text(&text);
-    tw_cache_trials(context->cache, &key, find_guess, &search);
-    tw_key_free(&key);
-    tw_str_free(&text);
-    return search.median_ns;
-}
-
-static tw_status rate(tuning *t, tuning_row *row) {
-    const tw_problem *p = &row->item->problem;
-    double ns = row->decision.median_ns;
-    int64_t start = tw_now_ns();
-    row->guess_ns = row->result.guess_ns > 0 ? row->result.guess_ns : guess_before(t->context, p);
-    row->reference_ns = time_reference(p);
-    if (!t->limits) TW_TRY(tw_limits_create(&t->context->target, t->context->threads, &t->limits));
-    TW_TRY(tw_limits_gops(t->limits, p, &row->limit_gops));
-    TW_TRY(read_limit(t, p, &row->limit_gbps));
-    t->rated++;
-    t->rating_ns += tw_now_ns() - start;
-    if (!(ns > 0)) return TW_OK;
-    row->gops = 2.0 * (double)p->M * (double)p->N * (double)p->K / ns;
-    row->share = tw_limits_floor_ns(p, row->limit_gops, row->limit_gbps) / ns;
-    return TW_OK;
-}
-
-/* Seconds that are left for tuning: less what rating the rows that are left will take. */
-static double left_s(const tuning *t) {
-    const double first_guess_ns = 2e7;
-    double each = t->rated ? (double)t->rating_ns / t->rated : first_guess_ns;
-    return ((double)(t->deadline_ns - tw_now_ns()) - each * (t->in->count - t->at)) / 1e9;
-}
-
 /* ---- the run --------------------------------------------------------------------------------- */
+
+static int closed(const tuning *t) {
+    int count = 0;
+    for (int i = 0; i < t->in->count; i++) count += t->rows[i].over;
+    return count;
+}
 
 static void print_row(const tuning *t, const tuning_row *row) {
     const tw_decision *d = &row->decision;
@@ -228,47 +172,71 @@ static void print_row(const tuning *t, const tuning_row *row) {
             tw_target_isa(&t->context->target)->name, "kernel", d->tmpl->name, "config",
             tw_str_text(&config), "origin", tw_origin_text(d->origin), "decided", row->decided,
             "median_ns", d->median_ns, "spread_ns", d->spread_ns, "nmse", d->error, "guess_ns",
-            row->guess_ns, "reference_ns", row->reference_ns, "gops", row->gops, "limit_gops",
-            row->limit_gops, "limit_gbps", row->limit_gbps, "fraction_of_limit", row->share,
-            "measured", row->result.measured, "known", row->result.known, "failed",
-            row->result.failed, "legal", row->result.legal));
+            row->rating.guess_ns, "reference_ns", row->rating.reference_ns, "gops",
+            row->rating.gops, "limit_gops", row->rating.limit_gops, "limit_gbps",
+            row->rating.limit_gbps, "fraction_of_limit", row->rating.share, "measured",
+            row->result.measured, "known", row->result.known, "failed", row->result.failed, "legal",
+            row->result.legal));
     else if (d->origin == TW_ORIGIN_CACHE)
-        out_note("[%d/%d] %s: known, %s %s, %s", t->at + 1, t->in->count, row->item->text,
+        out_note("[%d/%d] %s: known, %s %s, %s", closed(t), t->in->count, row->item->text,
                  d->tmpl->name, tw_str_text(&config), out_ns(d->median_ns).text);
     else
         out_note("[%d/%d] %s: %s %s, %s (%d configs measured, %d known, %d failed, of %d)%s",
-                 t->at + 1, t->in->count, row->item->text, d->tmpl->name, tw_str_text(&config),
+                 closed(t), t->in->count, row->item->text, d->tmpl->name, tw_str_text(&config),
                  out_ns(d->median_ns).text, row->result.measured, row->result.known,
                  row->result.failed, row->result.legal, row->decided ? "" : " - broken off");
     tw_str_free(&config);
 }
 
+/* Takes what is over into the count, and says so. */
+static tw_status close_row(tuning *t, tuning_row *row) {
+    const tw_decision *d = &row->decision;
+    row->over = true;
+    row->decided = d->origin == TW_ORIGIN_CACHE || row->result.decided;
+    t->decided += row->decided;
+    t->done += row->weight;
+    row->rating.guess_ns = row->result.guess_ns;
+    if (row->decided)
+        TW_TRY(rater_rate(&t->rater, &row->item->problem, d->median_ns, can_rate(t), &row->rating));
+    print_row(t, row);
+    return TW_OK;
+}
+
 /* TW_OK, or what makes going on pointless: a problem's own failure is counted and passed over. */
-static tw_status tune_row(tuning *t, tuning_row *row) {
+static tw_status tune_row(tuning *t, tuning_row *row, double budget_s) {
     tw_plan_request request = tw_plan_ask(t->context, &row->item->problem);
-    double left = left_s(t);
+    t->row = row;
     request.mode = t->args->exhaustive ? TW_MODE_MAX_AUTOTUNE : TW_MODE_TUNE;
     request.again = anew(t->args);
+    request.budget_s = budget_s;
+    request.decide_anyway = t->end == TUNING_ALL;
     request.progress = progress;
     request.user = t;
     request.result = &row->result;
-    if (row->weight > 0 && left <= 0) t->overrun = true;
-    if (t->overrun && t->end == TUNING_IN_TIME) return TW_OK;
-    /* Too little for anything but the least there is to do. */
-    const double least_s = 1e-3;
-    if (row->weight > 0) request.budget_s = left > 0 ? left * row->weight / t->weights : least_s;
     tw_status status = tw_plan_decide(t->context, &request, &row->decision);
-    t->weights -= row->weight;
     if (status == TW_UNSUPPORTED || status == TW_VERIFY) {
         out_error("%s: %s", row->item->text, tw_error_message());
+        row->over = true;
         t->failed++;
         return TW_OK;
     }
     TW_TRY(status);
-    row->decided = !row->result.stopped;
-    t->decided += row->decided;
-    if (row->decided) TW_TRY(rate(t, row));
-    if (row->decision.tmpl) print_row(t, row);
+    t->progress = t->progress || row->result.measured || row->result.decided;
+    if (row->result.least_s > 0) {
+        /* Not in this time; perhaps in what the others leave. */
+        row->least_s = fmax(row->result.least_s, 1.1 * budget_s);
+        row->tried = true;
+        return TW_OK;
+    }
+    return close_row(t, row);
+}
+
+static tw_status run_rows(tuning *t) {
+    double budget_s;
+    for (int i = 0; i < t->in->count && !interrupted && !(t->order[i]->weight > 0); i++)
+        TW_TRY(tune_row(t, t->order[i], 0));
+    for (tuning_row *row; !interrupted && (row = next_row(t, &budget_s));)
+        TW_TRY(tune_row(t, row, budget_s));
     return TW_OK;
 }
 
@@ -281,7 +249,12 @@ static void begin(const tuning *t) {
 int tuning_run(tw_context *context, const input *in, const cli_args *args, double budget_s,
                tuning_end end, tuning *out) {
     tuning *t = out;
-    *t = (tuning){.context = context, .args = args, .in = in, .end = end, .start_ns = tw_now_ns()};
+    *t = (tuning){.context = context,
+                  .args = args,
+                  .in = in,
+                  .end = end,
+                  .budget_s = budget_s,
+                  .start_ns = tw_now_ns()};
     t->deadline_ns = t->start_ns + (int64_t)(budget_s * 1e9);
     t->rows = calloc((size_t)in->count, sizeof *t->rows);
     t->order = (tuning_row **)calloc((size_t)in->count, sizeof *t->order);
@@ -289,18 +262,26 @@ int tuning_run(tw_context *context, const input *in, const cli_args *args, doubl
         tw_fail(TW_MEMORY, "problems: out of memory for %d", in->count);
         return cli_failed();
     }
-    tw_status status = tw_limits_create(&context->target, context->threads, &t->limits);
-    if (status != TW_OK) return cli_failed();
+    if (rater_init(context, &t->rater) != TW_OK) return cli_failed();
     share_out(t);
     begin(t);
     catch_interrupt();
-    for (t->at = 0; t->at < in->count && status == TW_OK && !interrupted; t->at++)
-        status = tune_row(t, t->order[t->at]);
+    tw_status status = run_rows(t);
     t->stopped = interrupted;
     release_interrupt();
     out_progress_clear();
     if (status != TW_OK) return cli_failed();
     return t->decided == in->count ? CLI_OK : CLI_FAILED;
+}
+
+const tuning_row *tuning_too_short(const tuning *t) {
+    const tuning_row *least = NULL;
+    for (int i = 0; i < t->in->count; i++) {
+        const tuning_row *row = &t->rows[i];
+        if (!row->over && (!least || row->least_s < least->least_s)) least = row;
+    }
+    /* Of the budget, a part is for rating. */
+    return least && (!t->progress || least->least_s > 0.9 * t->budget_s) ? least : NULL;
 }
 
 static void add_times(tw_str *out, double slower, double ns) {
@@ -318,17 +299,19 @@ void tuning_table(const tuning *t) {
     for (int i = 0; i < t->in->count; i++) {
         const tuning_row *row = &t->rows[i];
         if (!row->decided) continue;
-        tw_str text = {0}, config = {0}, guess = {0}, reference = {0};
+        tw_str text = {0}, config = {0}, share = {0}, guess = {0}, reference = {0};
         subject_text(&row->item->problem, &text);
         tw_config_text(&row->decision.config, &config);
-        add_times(&guess, row->guess_ns, row->decision.median_ns);
-        add_times(&reference, row->reference_ns, row->decision.median_ns);
-        out_table_row(&table, "%s\t%s %s\t%s\t%.4g\t%.0f %%\t%s\t%s", tw_str_text(&text),
+        tw_str_add(&share, row->rating.share > 0 ? "%.0f %%" : "-", row->rating.share * 100);
+        add_times(&guess, row->rating.guess_ns, row->decision.median_ns);
+        add_times(&reference, row->rating.reference_ns, row->decision.median_ns);
+        out_table_row(&table, "%s\t%s %s\t%s\t%.4g\t%s\t%s\t%s", tw_str_text(&text),
                       row->decision.tmpl->name, tw_str_text(&config),
-                      out_ns(row->decision.median_ns).text, row->gops, row->share * 100,
+                      out_ns(row->decision.median_ns).text, row->rating.gops, tw_str_text(&share),
                       tw_str_text(&guess), tw_str_text(&reference));
         tw_str_free(&text);
         tw_str_free(&config);
+        tw_str_free(&share);
         tw_str_free(&guess);
         tw_str_free(&reference);
     }
@@ -343,7 +326,7 @@ void tuning_table(const tuning *t) {
 }
 
 void tuning_free(tuning *t) {
-    tw_limits_destroy(t->limits);
+    rater_free(&t->rater);
     free(t->rows);
     free((void *)t->order);
     *t = (tuning){0};

@@ -2,18 +2,20 @@
 #ifndef TW_TOOLS_TUNING_H
 #define TW_TOOLS_TUNING_H
 
-#include "autotune/limits.h"
 #include "src/plan.h"
 #include "tools/input.h"
+#include "tools/rating.h"
 
 typedef struct tuning_row {
     const input_item *item;
-    double weight; /* share of the budget; 0: the cache had decided it before */
+    double weight;  /* share of the budget; 0: nothing is to be tuned */
+    double least_s; /* below which there is no decision; estimated, then as the tuner says */
+    bool tried;     /* in vain */
+    bool over;      /* decided, failed, or found in the cache */
+    bool decided;   /* stored, now or before */
     tw_decision decision;
     tw_tune_result result;
-    bool decided;                  /* stored, now or before */
-    double guess_ns, reference_ns; /* 0 where not known */
-    double gops, limit_gops, limit_gbps, share;
+    rating rating;
 } tuning_row;
 
 /* What happens where the budget was too small: problems are left for another run, or each still
@@ -26,18 +28,16 @@ typedef struct tuning {
     const cli_args *args;
     const input *in;
     tuning_row *rows;   /* one an item; owned */
-    tuning_row **order; /* in which they are tuned; owned */
-    tw_limits *limits;
-    double cold_gbps; /* the best so far */
+    tuning_row **order; /* by weight: nothing first, then the heaviest; owned */
+    tuning_row *row;    /* in work */
+    rater rater;
+    double budget_s;
     int64_t start_ns, deadline_ns;
     int known, decided, failed;
-    int rated; /* rows, and what that took: limits, reference */
-    int64_t rating_ns;
-    int at;         /* the row in work */
-    bool stopped;   /* Ctrl-C */
-    bool overrun;   /* no time was left for a problem */
-    double weights; /* of the rows that are left */
-    double all;     /* of all rows */
+    double done, all; /* weights, for progress */
+    bool stopped;     /* Ctrl-C */
+    bool overrun;     /* no time was left for a problem */
+    bool progress;    /* something is known now that was not before */
 } tuning;
 
 /* Tunes every item within budget_s seconds.  `again`, exhaustive and json as in args.  A record
@@ -47,6 +47,9 @@ int tuning_run(tw_context *context, const input *in, const cli_args *args, doubl
                tuning_end end, tuning *out);
 /* The table at the end, and how to go on where something is left. */
 void tuning_table(const tuning *t);
+/* Of what the budget was too short for, the problem that takes the least; NULL when the same budget
+ * once more is enough for that. */
+const tuning_row *tuning_too_short(const tuning *t);
 void tuning_free(tuning *t);
 
 #endif

@@ -93,7 +93,7 @@ class Adding(cli.Cli):
                         'M=40,N=70,K=256,w=f32'):
             record, = self.records('verify', 'cpu', problem, '--kernel', 'cpu.dot', '--full')
             self.assertTrue(record['ok'])
-        record, = self.records('tune', 'cpu', 'M=16,N=64,K=64,w=f32', '--budget', '2s',
+        record, = self.records('tune', 'cpu', 'M=16,N=64,K=64,w=f32', '--budget', '20s',
                                '--threads', '1')
         self.assertEqual(record['kernel'], 'cpu.dq_gemm')
         self.fails(1, 'at most 256 products', 'verify', 'cpu', 'M=1,N=8,K=300,w=f32', '--kernel',

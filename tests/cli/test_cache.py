@@ -10,7 +10,7 @@ import cli
 
 class Cache(cli.Cli):
     def fill(self):
-        self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--budget', '1s', '--threads', '1')
+        self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--budget', '20s', '--threads', '1')
 
     def execute(self, statement):
         with sqlite3.connect(self.env['TW_CACHE']) as db:

@@ -253,7 +253,7 @@ class Doctor(cli.Cli):
         self.assertIn(self.env['TW_CACHE'], checks['cache']['found'])
 
     def test_system_cache(self):
-        self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--budget', '1s', '--threads', '1')
+        self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--budget', '20s', '--threads', '1')
         self.env['TW_CACHE_SYSTEM'] = self.env['TW_CACHE']
         self.assertEqual([r for r in self.records('doctor') if r['check'] == 'system'], [])
         self.env['TW_CACHE'] = self.path('other.db')

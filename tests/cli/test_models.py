@@ -63,7 +63,7 @@ class Work(cli.Cli):
 
     def test_tune(self):
         model = self.model(MINILM)
-        args = ('cpu', model, '--m', '1', '--budget', '4s', '--threads', '1', '--scheme',
+        args = ('cpu', model, '--m', '1', '--budget', '20s', '--threads', '1', '--scheme',
                 cli.SCHEME)
         self.assertEqual({r['origin'] for r in self.records('tune', *args)}, {'tuned'})
         self.assertEqual({r['origin'] for r in self.records('tune', *args)}, {'cache'})

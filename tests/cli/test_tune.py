@@ -21,7 +21,7 @@ BENCH_FIELDS = {'problem', 'device', 'kernel', 'config', 'origin', 'median_ns', 
 
 class Tune(cli.Cli):
     def test_decides_stores_and_knows_it_again(self):
-        args = ('cpu', '@' + self.write('p.txt', PROBLEMS), '--m', '1,5', '--budget', '4s',
+        args = ('cpu', '@' + self.write('p.txt', PROBLEMS), '--m', '1,5', '--budget', '20s',
                 '--threads', '1')
         first = self.records('tune', *args)
         problems = {r['problem'] for r in self.records('tune', *args)}
@@ -47,7 +47,7 @@ class Tune(cli.Cli):
         self.assertEqual((plan['origin'], plan['config']), ('cache', same['config']))
 
     def test_text(self):
-        args = ('cpu', self.write('p.txt', PROBLEMS), '--m', '1', '--budget', '2s',
+        args = ('cpu', self.write('p.txt', PROBLEMS), '--m', '1', '--budget', '20s',
                 '--threads', '1')
         done = self.run_cli('tune', *args)
         self.assertRegex(done.stderr, r'\[[12]/2\] M=1,N=64,K=96,x=f32,w=f32')
@@ -64,7 +64,7 @@ class Tune(cli.Cli):
             ours, theirs = pty.openpty()
         except OSError as error:  # a chroot without /dev/pts
             self.skipTest(f'no terminal to be had: {error}')
-        args = ('tune', 'cpu', self.write('p.txt', PROBLEMS), '--m', '1,64', '--budget', '3s',
+        args = ('tune', 'cpu', self.write('p.txt', PROBLEMS), '--m', '1,64', '--budget', '20s',
                 '--threads', '1')
         process = subprocess.Popen(self.command(*args), env=self.env, stdout=subprocess.PIPE,
                                    stderr=theirs)
@@ -83,7 +83,7 @@ class Tune(cli.Cli):
         self.assertTrue(all(len(line) < 80 for line in bars))
 
     def test_again_takes_measurements_over(self):
-        args = ('cpu', 'M=1,' + cli.SMALL, '--threads', '1', '--budget', '1s')
+        args = ('cpu', 'M=1,' + cli.SMALL, '--threads', '1', '--budget', '20s')
         first, = self.records('tune', *args)
         again, = self.records('tune', *args, '--again')
         self.assertEqual(again['origin'], 'tuned')
@@ -91,7 +91,7 @@ class Tune(cli.Cli):
 
     def test_what_no_kernel_takes_is_passed_over(self):
         text = self.write('p.txt', 'M=1,N=8,K=8,w=e4m3\nM=1,N=64,K=64,w=f32\n')
-        done = self.run_cli('tune', 'cpu', text, '--threads', '1', '--budget', '1s', '--json',
+        done = self.run_cli('tune', 'cpu', text, '--threads', '1', '--budget', '20s', '--json',
                             code=1)
         self.assertIn('M=1,N=8,K=8,x=f32,w=e4m3', done.stderr)
         self.assertEqual(len(done.stdout.splitlines()), 1)
@@ -105,10 +105,57 @@ class Tune(cli.Cli):
             self.assertTrue(file.read().startswith('this is no database'))
 
 
+class ShortBudget(cli.Cli):
+    def choices(self):
+        return [r['key'] for r in self.records('cache', 'list')]
+
+    def test_too_short_for_any_decision(self):
+        args = ('tune', 'cpu', 'M=1,' + cli.SMALL, '--threads', '1')
+        done = self.run_cli(*args, '--budget', '1ms', code=1)
+        self.assertEqual(done.stdout, '')
+        self.assertRegex(done.stderr, '^tilewright: 1 of 1 problems left: a budget of 1.00 ms is '
+                                      'too short for M=1,N=96,.*: at least about [0-9.]+ m?s\n$')
+        self.assertEqual(self.choices(), [])
+        plan, = self.records('plan', 'cpu', 'M=1,' + cli.SMALL, '--threads', '1')
+        self.assertEqual(plan['origin'], 'guess')
+        record, = self.records(*args, '--budget', '20s')
+        self.assertEqual((record['origin'], record['decided']), ('tuned', True))
+        self.assertGreaterEqual(record['measured'] + record['known'], 4)
+        self.assertEqual(len(self.choices()), 1)
+
+    def test_each_run_gets_further_or_says_that_it_cannot(self):
+        args = ('tune', 'cpu', '@' + self.write('p.txt', PROBLEMS), '--m', '1,16,512', '--threads',
+                '1')
+        milliseconds, decided, trials = 40, 0, 0
+        for _ in range(100):
+            done = subprocess.run(self.command(*args, '--budget', f'{milliseconds}ms'),
+                                  env=self.env, capture_output=True, text=True, check=False)
+            before = (decided, trials)
+            decided, trials = len(self.choices()), self.records('cache', 'stats')[0]['trials']
+            self.assertEqual(done.returncode, decided < 6, done.stderr)
+            if decided == 6:
+                break
+            if 'too short' in done.stderr:
+                milliseconds *= 2
+            else:
+                self.assertIn('the same command goes on from here', done.stderr)
+                self.assertGreater((decided, trials), before, done.stderr)
+        self.assertEqual(decided, 6)
+
+    def test_large_weights_are_no_excuse(self):
+        """What cannot be in time is broken off: this takes many seconds to set up."""
+        start = time.monotonic()
+        done = self.run_cli('tune', 'cpu', 'M=1,N=100000,K=32768,w=u4,g=32,s=f16,z=value,a=i8g32',
+                            '--threads', '1', '--budget', '500ms', code=1)
+        self.assertIn('a budget of 500 ms is too short for M=1,N=100000,K=32768', done.stderr)
+        # Not a matter of seconds more on any machine that runs tests; it was half a minute.
+        self.assertLess(time.monotonic() - start, 10)
+
+
 class FailingCache(cli.Cli):
     """The cache fails in the middle of the run: no config is to blame, and nothing says so."""
 
-    ARGS = ('tune', 'cpu', 'M=4,' + cli.SMALL, '--threads', '1', '--budget', '2s')
+    ARGS = ('tune', 'cpu', 'M=4,' + cli.SMALL, '--threads', '1', '--budget', '20s')
 
     def failures(self):
         return [t for t in self.records('cache', 'list', '--trials') if t['outcome'] != 'ok']
@@ -149,7 +196,7 @@ class FailingCache(cli.Cli):
     def test_damage_ends_the_run(self):
         for index in ('sqlite_autoindex_choice_1', 'trial_choice', 'sqlite_autoindex_binary_1'):
             self.env['TW_CACHE'] = self.path(index + '.db')
-            self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--threads', '1', '--budget', '2s')
+            self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--threads', '1', '--budget', '20s')
             self.damage(index)
             done = self.run_cli(*self.ARGS, code=1)
             said = done.stderr.splitlines()
@@ -188,7 +235,7 @@ class BrokenOff(cli.Cli):
         stats, = self.records('cache', 'stats')
         self.assertEqual((stats['choices'], stats['undecided']), (0, 1))
         self.assertEqual(self.records('cache', 'verify')[-1]['defects'], 0)
-        record, = self.records(*self.args, '--threads', '1', '--budget', '1s')
+        record, = self.records(*self.args, '--threads', '1', '--budget', '3s')
         self.assertGreaterEqual(record['known'], 8)
         self.assertTrue(record['decided'])
         self.assertEqual(self.records('cache', 'stats')[0]['choices'], 1)

@@ -76,8 +76,8 @@ class Usage(cli.Cli):
             self.fails(2, f'{option}: "{value}", expected ', 'bench', *problem, option, value)
             done = self.run_cli('bench', *problem, f'{option}={value}', code=2)
             self.assertIn(rule, done.stderr)
-        for value in ('', '0', '-3s', '5 parsecs', 's', '0x10s', '1e3s', '1e99s', '1.s', '.5s', '3 s',
-                      'inf', '1001h', '9' * 400):
+        for value in ('', '0', '-3s', '5 parsecs', 's', '0x10s', '1e3s', '1e99s', '1.s', '.5s',
+                      '3 s', 'inf', '1001h', '9' * 400):
             self.fails(2, f'--budget: "{value}", expected a time', 'tune', *problem, '--budget',
                        value)
         self.fails(2, '--m needs', 'bench', *problem, '--m')
@@ -220,7 +220,7 @@ class Files(cli.Cli):
                   'vocab_size': 30522, 'max_position_embeddings': 512, 'type_vocab_size': 2}
         path = self.write('config.json', json.dumps(config))
         for command in ('tune', 'bench', 'verify'):
-            self.fails(1, path + ': encoder.layer.0.attention.self.query.weight: N: 1073741824, must',
+            self.fails(1, path + ': encoder.layer.0.attention.self.query.weight: N: 1073741824, ',
                        command, 'cpu', path)
 
     def test_output_that_cannot_be_written(self):
