@@ -58,7 +58,9 @@ const cli_command cmd_tune = {
         "Every measurement is stored as it is made: after Ctrl-C or kill the same command goes on\n"
         "where it was.  M is rounded up to its bucket (1, 2, 4 ... 8192).  The budget is shared "
         "over\n"
-        "the problems by their size.  Exit code 0 when every problem is decided.",
+        "the problems by their size; where it is too short for all, the lightest come first and "
+        "the\n"
+        "rest is left to the next run.  Exit code 0 when every problem is decided.",
     .examples =
         "  tilewright tune cpu model.gguf\n"
         "  tilewright tune cpu model.gguf --m 1,512 --budget 2m\n"

@@ -237,7 +237,8 @@ typedef struct tw_options {
     const char *cache_path;
     const char *device; /* NULL: "cpu"; "cpu:avx2" and the like force a lower target */
     tw_mode mode;
-    double tune_budget_s;   /* seconds per prepare() call in the tuning modes; 0: 10 */
+    double tune_budget_s;   /* seconds per prepare() call in the tuning modes; 0: 10; where that is
+                             * too short to compare anything the guess runs, after a warning */
     int32_t threads;        /* up to 4096; 0: $TW_THREADS, else every CPU this process may run on;
                              * ignored with a parallel hook */
     tw_parallel parallel;   /* zeroed: an own pthreadpool, which the first prepare() or the first
@@ -360,10 +361,10 @@ TW_API void tw_linear_destroy(tw_linear *linear);
  * allocates.  Kernels are shared by linears of the same shape.  The tuning modes tune here, within
  * the context's budget for the whole call.  Where no kernel takes the problem the reference is made
  * ready, with one warning a linear.
- * Errors: INVALID; MEMORY; VERIFY (tuning found no kernel that agrees with the reference, which this
- * linear then runs for these M, with one warning); COMPILE; in CACHED_ONLY
- * MISS names the key that the cache has not, UNSUPPORTED says why no kernel takes the problem, and
- * FORMAT is cached machine code that cannot be loaded; INTERNAL. */
+ * Errors: INVALID; MEMORY; VERIFY (tuning found no kernel that agrees with the reference, which
+ * this linear then runs for these M, with one warning); COMPILE; in CACHED_ONLY MISS names the key
+ * that the cache has not, UNSUPPORTED says why no kernel takes the problem, and FORMAT is cached
+ * machine code that cannot be loaded; INTERNAL. */
 TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
                                    int32_t max_concurrent);
 
