@@ -5,7 +5,7 @@
 #include "src/base/status.h"
 #include "src/check.h"
 #include "tools/commands.h"
-#include "tools/fixtures.h"
+#include "tools/fixtures/fixtures.h"
 #include "tools/input.h"
 #include "tools/out.h"
 #include "tools/subject.h"

@@ -126,9 +126,12 @@ static float decode(const tw_dtype_info *t, uint32_t code) {
     int e = t->exponent_bits, m = t->mantissa_bits, bias = (1 << (e - 1)) - 1;
     uint32_t sign = code >> (e + m) << 31, exponent = (code >> m) & ((1u << e) - 1);
     uint32_t mantissa = code & ((1u << m) - 1);
-    if (t->dtype == TW_E4M3 && (code & 0x7f) == 0x7f) return float_of_bits(sign | 0x7fc00000);
-    if (is_ieee(t->dtype) && exponent == (1u << e) - 1)
-        return float_of_bits(sign | 0x7f800000 | mantissa << (23 - m));
+    bool top = exponent == (1u << e) - 1;
+    if ((is_ieee(t->dtype) && top) || (t->dtype == TW_E4M3 && (code & 0x7f) == 0x7f)) {
+        /* NaN keeps its bits and becomes quiet, as the hardware's conversions make it. */
+        uint32_t quiet = mantissa ? 1u << 22 : 0;
+        return float_of_bits(sign | 0x7f800000 | mantissa << (23 - m) | quiet);
+    }
     if (exponent)
         return float_of_bits(sign | (exponent + 127 - (uint32_t)bias) << 23 | mantissa << (23 - m));
     /* Subnormal: mantissa units of 2^(1 - bias - m), all of them normal f32. */
@@ -149,7 +152,7 @@ float tw_float_get(const void *data, tw_dtype dtype, int64_t i) {
         return float_of_bits((uint32_t)half << 16);
     case TW_E8M0: {
         uint32_t code = ((const uint8_t *)data)[i];
-        if (code == 255) return float_of_bits(0x7fc00000);
+        if (code == 255) return float_of_bits(0x7f800001);  /* the NaN that torch makes of it */
         return float_of_bits(code ? code << 23 : 1u << 22); /* 2^-127 is subnormal in f32 */
     }
     default: return decode(&by_value[dtype], bits_get(data, by_value[dtype].bits, i));

@@ -56,9 +56,9 @@ void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count,
 /* The way back; the row's bits must be 0 before. */
 void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const uint8_t *codes);
 
-/* Element i of a canonical row of any float dtype as f32, exactly.  e4m3 is OCP's: no infinities,
- * 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit types have neither; e8m0 is
- * 2^(code - 127). */
+/* Element i of a canonical row of any float dtype as f32, exactly; NaN with its bits, made quiet.
+ * e4m3 is OCP's: no infinities, 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit
+ * types have neither; e8m0 is 2^(code - 127). */
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
 /* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and
  * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards. */

@@ -81,12 +81,25 @@ static float least_scale(const tw_affine *a, double eps) {
     return eps > 0 ? tw_float_round(a->x, (float)eps) : smallest_normal(a->x);
 }
 
-tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve_zero, double eps,
-                           const void *x, void *scales, int32_t *zeros) {
+static tw_status check_mapping(const tw_affine *a, tw_mapping mapping) {
     TW_TRY(check(a));
     if (mapping == TW_MAPPING_SYMMETRIC_NO_CLIP && (!a->qmin || !a->qmax))
         return tw_fail(TW_INVALID, "qmin, qmax: %d to %d, without clipping neither may be 0",
                        a->qmin, a->qmax);
+    return TW_OK;
+}
+
+/* Of the group `at`. */
+static void choose_group(const tw_affine *a, tw_mapping mapping, double eps, float min, float max,
+                         int64_t at, void *scales, int32_t *zeros) {
+    float scale = fmaxf(choose_scale(a, mapping, min, max), least_scale(a, eps));
+    zeros[at] = choose_zero(a, mapping, min, scale);
+    tw_float_set(scales, a->scale, at, scale);
+}
+
+tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve_zero, double eps,
+                           const void *x, void *scales, int32_t *zeros) {
+    TW_TRY(check_mapping(a, mapping));
     if (mapping != TW_MAPPING_ASYMMETRIC && !preserve_zero)
         return tw_fail(TW_INVALID, "preserve_zero: false, a symmetric mapping always does");
     for (int64_t n = 0, at = 0; n < a->N; n += a->group_n)
@@ -94,10 +107,20 @@ tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve
             float min, max;
             TW_TRY(find_range(a, x, n, k, &min, &max));
             if (preserve_zero) min = fminf(min, 0), max = fmaxf(max, 0);
-            float scale = fmaxf(choose_scale(a, mapping, min, max), least_scale(a, eps));
-            zeros[at] = choose_zero(a, mapping, min, scale);
-            tw_float_set(scales, a->scale, at, scale);
+            choose_group(a, mapping, eps, min, max, at, scales, zeros);
         }
+    return TW_OK;
+}
+
+tw_status tw_affine_choose_range(const tw_affine *a, tw_mapping mapping, double eps,
+                                 const float *min, const float *max, void *scales, int32_t *zeros) {
+    TW_TRY(check_mapping(a, mapping));
+    for (int64_t at = 0; at < tw_ceil_div(a->N, a->group_n) * groups_k(a); at++) {
+        if (!isfinite(min[at]) || !isfinite(max[at]) || min[at] > max[at])
+            return tw_fail(TW_INVALID, "range %lld: %g to %g, expected finite and ascending",
+                           (long long)at, (double)min[at], (double)max[at]);
+        choose_group(a, mapping, eps, fminf(min[at], 0), fmaxf(max[at], 0), at, scales, zeros);
+    }
     return TW_OK;
 }
 

@@ -31,6 +31,10 @@ typedef struct tw_affine {
  * symmetric mapping that does not preserve zero). */
 tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve_zero, double eps,
                            const void *x, void *scales, int32_t *zeros);
+/* The same from a range for each group, where 0 is made to lie within it: what an observer saw.
+ * Errors: INVALID (a field of a; NaN or infinity in min or max; min above max). */
+tw_status tw_affine_choose_range(const tw_affine *a, tw_mapping mapping, double eps,
+                                 const float *min, const float *max, void *scales, int32_t *zeros);
 /* q = clamp(round(x * (1 / s)) + zero, qmin, qmax), half to even; products in the promoted dtype of
  * x and scale.  zeros NULL: 0.  Where s is 0 the code is the zero; where 1 / s overflows f16, as
  * for s below 2^-16, x of 0 becomes code 0, which is what torch's cast of NaN gives.  Pad bits of

@@ -23,15 +23,17 @@ class Fixtures(cli.Cli):
     def verify(self, path, code=0):
         return self.records('verify', '--fixtures', path, code=code)
 
-    def falsify(self, op, role, byte=0):
+    def falsify(self, op, role, byte=0, bit=1):
         """A copy in which one bit of a tensor of the op's first case is another; its name."""
-        name = {'affine': 'affine', 'float8': 'float', 'mx': 'float',
-                'floatx': 'float', 'floatx_cast': 'float', 'nvfp4': 'float'}.get(op, 'float_domain')
+        name = {'affine': 'affine', 'float8': 'float', 'mx': 'float', 'floatx': 'float',
+                'floatx_cast': 'float', 'nvfp4': 'float', 'observer': 'observers',
+                'decode': 'codes', 'encode_saturating': 'codes',
+                'round_f32_to_bf16': 'codes'}.get(op, 'float_domain')
         header, data = split(os.path.join(DATA, name + '.safetensors'))
         cases = {k: json.loads(v) for k, v in header['__metadata__'].items() if k != 'about'}
         case = next(k for k, v in cases.items() if v['op'] == op and role in v['out'])
         tensor = header[json.loads(header['__metadata__'][case])['out'][role]]
-        data[tensor['data_offsets'][0] + byte] ^= 1
+        data[tensor['data_offsets'][0] + byte] ^= bit
         text = json.dumps(header).encode()
         with open(self.path('false.safetensors'), 'wb') as file:
             file.write(struct.pack('<Q', len(text)) + text + data)
@@ -41,8 +43,10 @@ class Fixtures(cli.Cli):
         found = {r['op']: (r['cases'], r['wrong']) for r in self.verify(DATA)}
         self.assertEqual(found, {'affine': (420, 0), 'affine_float_zero': (105, 0),
                                  'choose_no_preserve_zero': (105, 0), 'fake_quantize': (105, 0),
-                                 'float8': (62, 0), 'floatx': (30, 0), 'floatx_cast': (15, 0),
-                                 'mx': (120, 0), 'nvfp4': (12, 0)})
+                                 'hqq': (20, 0), 'float8': (62, 0), 'floatx': (30, 0),
+                                 'floatx_cast': (15, 0), 'mx': (120, 0), 'nvfp4': (12, 0),
+                                 'decode': (8, 0), 'encode_saturating': (2, 0),
+                                 'round_f32_to_bf16': (1, 0), 'observer': (10, 0)})
         self.assertIn('420 of 420 cases agree in every bit',
                       self.run_cli('verify', '--fixtures', DATA).stdout)
 
@@ -58,9 +62,13 @@ class Fixtures(cli.Cli):
                           ('fake_quantize', ('y', 'mask')), ('float8', ('scale', 'q')),
                           ('floatx', ('scale', 'q')), ('floatx_cast', ('q',)),
                           ('mx', ('scale_e8m0', 'q')),
-                          ('nvfp4', ('scale_e4m3', 'q', 'tensor_scale'))):
+                          ('nvfp4', ('scale_e4m3', 'q', 'tensor_scale')), ('decode', ('f32',)),
+                          ('encode_saturating', ('q',)), ('round_f32_to_bf16', ('y',)),
+                          ('observer', ('scale', 'zero')), ('hqq', ('scale', 'zero', 'q'))):
             for role in roles:
-                case = self.falsify(op, role)
+                # HQQ's scales and zeros may differ in their last bits, and few codes by 1.
+                case = (self.falsify(op, role) if op != 'hqq' else
+                        self.falsify(op, role, *((0, 4) if role == 'q' else (3, 1))))
                 found = self.verify(self.path('false.safetensors'), code=1)
                 wrong = [r for r in found if r['wrong']]
                 self.assertEqual([(r['op'], r['wrong']) for r in wrong], [(op, 1)])
@@ -75,7 +83,8 @@ class Fixtures(cli.Cli):
                                  ({'in': {'x': 5}}, 'in.x: expected the name'),
                                  ({'group_k': 7}, 'expected one for each group'),
                                  ({'group_n': 0}, 'both must be at least 1'),
-                                 ({'code': 'i99'}, 'codes: dtype none'),
+                                 ({'code': 'i99'}, 'code: i99, not known'),
+                                 ({'code': 'f32'}, 'codes: dtype f32'),
                                  ({'in': {}}, 'in.x: missing'),
                                  ({'out': {**good['out'], 'q': 'nowhere'}}, 'out.q: expected')):
             header['__metadata__'] = {case: json.dumps({**good, **change})}
