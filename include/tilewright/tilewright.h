@@ -129,9 +129,13 @@ typedef enum tw_act_quant {
     /* s = amax / 127, q = round(x * (1 / s)) within +-127, half to even; a scale per token, or per
      * token and act_group of K (32, or 256 with K-quants, is what ggml does with x) */
     TW_ACTQ_I8,
-    /* s = (max - min) / 255 of the token and 0, z = round(-min / s), q = round(x * (1 / s)) + z
-     * within 0..255 */
+    /* torchao's int8 per token with a zero: s = (max - min) / 255 of the token and 0,
+     * z = round(-min / s), q = round(x * (1 / s)) + z within 0..255; of bf16 x each operation
+     * rounded to bf16 */
     TW_ACTQ_I8Z,
+    /* torchao's int8 per token without one: s = amax / 127.5, rounded to bf16 for bf16 x,
+     * q = round(x * (1 / s)) within -128..127 */
+    TW_ACTQ_I8_FULL,
 } tw_act_quant;
 
 /* One scale (and zero) covers group_n x group_k weights; 0 means the whole dimension.

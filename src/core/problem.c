@@ -109,8 +109,10 @@ static bool parse_zero(word w, tw_problem *p, size_t offset) {
 static bool parse_act_quant(word w, tw_problem *p, size_t offset) {
     (void)offset;
     if (word_is(w, "none")) return true;
-    p->scheme.act_quant = word_is(w, "i8z") ? TW_ACTQ_I8Z : TW_ACTQ_I8;
-    if (word_is(w, "i8") || word_is(w, "i8z")) return true;
+    p->scheme.act_quant = word_is(w, "i8z")      ? TW_ACTQ_I8Z
+                          : word_is(w, "i8full") ? TW_ACTQ_I8_FULL
+                                                 : TW_ACTQ_I8;
+    if (word_is(w, "i8") || p->scheme.act_quant != TW_ACTQ_I8) return true;
     if (w.size < 4 || memcmp(w.text, "i8g", 3)) return false;
     int64_t group = word_size((word){w.text + 3, w.size - 3}, 1);
     p->scheme.act_group = (int32_t)group;
@@ -161,7 +163,7 @@ static const field fields[FIELD_COUNT] = {
     {"g", parse_group, 0, "a group of K (32), a block of N x K (128x128), channel or tensor"},
     {"s", parse_scale, 0, "f32, f16, bf16, e8m0 or e4m3"},
     {"z", parse_zero, 0, "none, code or value"},
-    {"a", parse_act_quant, 0, "none, i8, i8gG with G a group of K (i8g32), or i8z"},
+    {"a", parse_act_quant, 0, "none, i8, i8gG with G a group of K (i8g32), i8z or i8full"},
     {"y", parse_real, offsetof(tw_problem, y), "f32, f16 or bf16"},
     {"bias", parse_bias, offsetof(tw_problem, bias), "none, f32, f16 or bf16"},
     {"act", parse_act, 0, "none, relu, gelu, gelu_tanh or silu"},
@@ -268,7 +270,7 @@ void tw_scheme_text(const tw_scheme *s, tw_str *out) {
             tw_str_add(out, ",g=%s", s->group_n ? "channel" : "tensor");
         tw_str_add(out, ",s=%s,z=%s", tw_dtype_name(s->scale), zero_modes[s->zero_mode]);
     }
-    static const char *const names[] = {"none", "i8", "i8z"};
+    static const char *const names[] = {"none", "i8", "i8z", "i8full"};
     tw_str_add(out, ",a=%s", names[s->act_quant]);
     if (s->act_group) tw_str_add(out, "g%d", s->act_group);
 }
@@ -303,7 +305,7 @@ static tw_status check_plain(const tw_scheme *s) {
 }
 
 static tw_status check_act_quant(const tw_scheme *s) {
-    if ((unsigned)s->act_quant > TW_ACTQ_I8Z)
+    if ((unsigned)s->act_quant > TW_ACTQ_I8_FULL)
         return tw_fail(TW_INVALID, "a: %d, is no activation quantization", (int)s->act_quant);
     if (!s->act_group) return TW_OK;
     TW_TRY(check_range("a", s->act_group, 1));

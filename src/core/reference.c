@@ -64,45 +64,59 @@ void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, fl
 
 /* ---- activations ---- */
 
+/* Codes are what multiplying by inverse gives, rounded; first to the operations' dtype. */
 typedef struct act_params {
     float scale, inverse;
     int32_t zero, least, most;
+    tw_dtype product;
 } act_params;
 
-/* Scale and zero point of x[k0..k1).  inverse 0 makes every code the zero point. */
-static act_params act_choose(tw_act_quant quant, const void *x, tw_dtype dtype, int64_t k0,
-                             int64_t k1) {
+static act_params choose_symmetric(float amax, bool full, tw_dtype dtype) {
+    float scale = full ? tw_float_round(dtype, amax / 127.5f) : amax / 127.0f;
+    return (act_params){scale, 1.0f / scale, 0, full ? -128 : -127, 127, TW_F32};
+}
+
+static act_params choose_asymmetric(float least, float most, tw_dtype dtype) {
+    float scale = tw_float_round(dtype, tw_float_round(dtype, most - least) / 255.0f);
+    float zero = rintf(tw_float_round(dtype, -least / scale));
+    float inverse = tw_float_round(dtype, 1.0f / scale);
+    return (act_params){scale, inverse, zero < 255 ? (int32_t)zero : 255, 0, 255, dtype};
+}
+
+/* Scale and zero point of x[k0..k1), values of `x` that lie there as `stored`.  inverse 0 makes
+ * every code the zero point. */
+static act_params act_choose(tw_act_quant quant, tw_dtype x, const void *data, tw_dtype stored,
+                             int64_t k0, int64_t k1) {
     float least = 0, most = 0;
     bool finite = true;
     for (int64_t k = k0; k < k1; k++) {
-        float v = tw_float_get(x, dtype, k);
+        float v = tw_float_get(data, stored, k);
         finite = finite && isfinite(v);
         least = v < least ? v : least;
         most = v > most ? v : most;
     }
-    bool signs = quant == TW_ACTQ_I8;
-    float scale = signs ? fmaxf(-least, most) / 127.0f : (most - least) / 255.0f;
-    float inverse = 1.0f / scale;
-    if (!finite || !isfinite(scale)) return (act_params){.scale = NAN};
-    if (!isfinite(inverse)) return (act_params){0};
-    if (signs) return (act_params){scale, inverse, 0, -127, 127};
-    float zero = rintf(-least * inverse);
-    return (act_params){scale, inverse, (int32_t)(zero < 255 ? zero : 255), 0, 255};
+    if (!finite) return (act_params){.scale = NAN};
+    tw_dtype dtype = x == TW_BF16 ? TW_BF16 : TW_F32;
+    act_params a = quant == TW_ACTQ_I8Z
+                       ? choose_asymmetric(least, most, dtype)
+                       : choose_symmetric(fmaxf(-least, most), quant == TW_ACTQ_I8_FULL, dtype);
+    if (!isfinite(a.scale)) return (act_params){.scale = NAN};
+    return isfinite(a.inverse) ? a : (act_params){0};
 }
 
 /* A finite v only where inverse is not 0, so the product is at most a little over 255. */
 static int32_t act_code(const act_params *a, float v) {
     if (a->inverse == 0) return 0;
-    int32_t code = (int32_t)rintf(v * a->inverse) + a->zero;
+    int32_t code = (int32_t)rintf(tw_float_round(a->product, v * a->inverse)) + a->zero;
     return code < a->least ? a->least : code > a->most ? a->most : code;
 }
 
-void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *codes, float *scales,
-                       int32_t *zeros) {
+void tw_quantize_token(const tw_scheme *s, tw_dtype x_dtype, int64_t K, const float *x,
+                       int16_t *codes, float *scales, int32_t *zeros) {
     int64_t group = tw_act_group(s, K);
     for (int64_t k0 = 0, g = 0; k0 < K; k0 += group, g++) {
         int64_t k1 = tw_min(K, k0 + group);
-        act_params a = act_choose(s->act_quant, x, TW_F32, k0, k1);
+        act_params a = act_choose(s->act_quant, x_dtype, x, TW_F32, k0, k1);
         scales[g] = a.scale;
         zeros[g] = a.zero;
         for (int64_t k = k0; k < k1; k++) codes[k] = (int16_t)act_code(&a, x[k]);
@@ -174,7 +188,7 @@ static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows
         for (int m = 0; m < x->count; m++) {
             const void *row = x->at[m];
             if (s->act_quant && k0 % act_group == 0)
-                act[m] = act_choose(s->act_quant, row, x->dtype, k0, group_end);
+                act[m] = act_choose(s->act_quant, p->x, row, x->dtype, k0, group_end);
             for (int64_t k = k0; k < k1; k++) {
                 float v = tw_float_get(row, x->dtype, k);
                 xs[m][k - k0] = s->act_quant ? (double)(act_code(&act[m], v) - act[m].zero) *

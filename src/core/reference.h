@@ -15,16 +15,19 @@ float tw_dequantize_one(const tw_problem *p, const tw_canonical *w, int64_t n, i
 /* Row n, K values. */
 void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, float *out);
 
-/* Quantizes one row of K values of x, each activation group by itself, all in f32:
- *   i8   s = amax / 127; code = round_half_even(x * (1 / s)) within +-127; zero 0
- *   i8z  s = (max - min) / 255 with min <= 0 <= max;
- *        zero = round_half_even(-min * (1 / s)) within 0..255;
- *        code = round_half_even(x * (1 / s)) + zero within 0..255
+/* Quantizes one row of K values of x, each activation group by itself, in f32:
+ *   i8      s = amax / 127; code = round_half_even(x * (1 / s)) within +-127; zero 0
+ *   i8z     s = (max - min) / 255 with min <= 0 <= max;
+ *           zero = round_half_even(-min / s) within 0..255;
+ *           code = round_half_even(x * (1 / s)) + zero within 0..255
+ *   i8full  s = amax / 127.5; code = round_half_even(x * (1 / s)) within -128..127; zero 0
+ * Where x_dtype is bf16, each operation of i8z and the scale of i8full are rounded to bf16, as
+ * torchao has them.  f16 is as f32: its reciprocals would overflow.
  * Where 1 / s is not finite (all x 0, or below about 2^-121) s, zero and codes are 0.  Where an x
  * or s is not finite s is NaN, zero and codes are 0, so that y becomes NaN.
  * x = (code - zero) * scale; scales, zeros: one per activation group. */
-void tw_quantize_token(const tw_scheme *s, int64_t K, const float *x, int16_t *codes, float *scales,
-                       int32_t *zeros);
+void tw_quantize_token(const tw_scheme *s, tw_dtype x_dtype, int64_t K, const float *x,
+                       int16_t *codes, float *scales, int32_t *zeros);
 
 /* y[m,n] in double before rounding to y's dtype, for one row of x (K floats, already in f32):
  * out[n] for n in [n0, n1), and, where magnitude is not NULL, sum over k of |x| * |w| beside it.

@@ -75,6 +75,10 @@ void tw_store_f32(tw_ir *g, tw_dtype to, tw_val value, tw_val pointer, int align
     }
 }
 
+tw_val tw_round_to_bf16(tw_ir *g, tw_val value) {
+    return tw_bitcast(g, tw_shl(g, f32_to_bf16(g, value), 16), tw_f32(value.ty.lanes));
+}
+
 tw_val tw_broadcast(tw_ir *g, tw_ty vector, tw_val pointer) {
     tw_ty scalar = tw_ty_of((tw_ty_kind)vector.kind, 0);
     return tw_splat(g, tw_load(g, scalar, pointer, tw_ty_bits(scalar) / 8), vector.lanes);

@@ -32,17 +32,22 @@ int32_t tw_int_constant_zero(const tw_problem *problem) {
 tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem) {
     if (problem->scheme.act_quant == TW_ACTQ_I8Z)
         return TW_INT_WORDS; /* codes minus zero need 9 bits */
-    /* 2 * 255 * 127 saturates vpmaddubsw's i16; 2 * 127 * 127 does not. */
+    /* 2 * 255 * 127 saturates vpmaddubsw's i16; 2 * 127 * 128 does not. */
     bool saturates =
         tw_target_isa(target)->dot == TW_DOT_MADDUBS && tw_dtype_bits(problem->scheme.weight) == 8;
     return saturates ? TW_INT_WORDS : TW_INT_BYTES;
+}
+
+int tw_int_largest_x(const tw_problem *problem) {
+    tw_act_quant quant = problem->scheme.act_quant;
+    return quant == TW_ACTQ_I8Z ? 255 : quant == TW_ACTQ_I8_FULL ? 128 : 127;
 }
 
 int64_t tw_int_fold_k(const tw_problem *problem) {
     const tw_scheme *s = &problem->scheme;
     int64_t least = tw_dtype_min(s->weight), most = tw_dtype_max(s->weight);
     if (s->zero_mode == TW_ZERO_CODE) least -= 255;
-    int64_t product = tw_max(-least, most) * (s->act_quant == TW_ACTQ_I8Z ? 255 : 127);
+    int64_t product = tw_max(-least, most) * tw_int_largest_x(problem);
     int64_t limit = s->zero_mode == TW_ZERO_VALUE ? 1 << 24 : INT32_MAX, fold_k = 256;
     while (2 * fold_k * product <= limit) fold_k *= 2;
     return fold_k;
@@ -290,7 +295,7 @@ static int bits_of(int64_t most) {
 static bool products_fit(const tw_gemm *t) {
     const tw_scheme *s = scheme(t);
     int64_t run = tw_min(t->panel.group_k, t->fold_k);
-    int64_t sum = run * (s->act_quant == TW_ACTQ_I8Z ? 255 : 127);
+    int64_t sum = run * tw_int_largest_x(t->problem);
     return s->scale == TW_F32 || tw_dtype_get(s->scale)->mantissa_bits + 1 + bits_of(sum) <= 24;
 }
 
@@ -359,7 +364,7 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
  * unpacking and memory is the limit anyway: half the code to compile. */
 static int flush_of(const tw_problem *problem, const tw_config *config) {
     int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
-    return (int)tw_min(config->micro_m <= 2 ? 4 : 8, 32767 / (2 * 127 * largest));
+    return (int)tw_min(config->micro_m <= 2 ? 4 : 8, 32767 / (2 * tw_int_largest_x(problem) * largest));
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
@@ -373,8 +378,8 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     tw_gemm_init(&self.t, g, problem, config, &ops, body_want, tw_int_fold_k(problem));
     geometry(problem, &self.t.geometry);
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
-    int64_t largest_x = self.form == TW_INT_WORDS ? 255 : 127;
-    self.words_hold_sums = tw_min(self.t.panel.group_k, self.t.fold_k) * largest_x <= 32767;
+    int64_t largest_sum = tw_min(self.t.panel.group_k, self.t.fold_k) * tw_int_largest_x(problem);
+    self.words_hold_sums = largest_sum <= 32767;
     tw_int_emit_pack(g, problem);
     tw_gemm_emit(&self.t);
     return TW_OK;
@@ -384,7 +389,7 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
     (void)target;
     const tw_scheme *s = &problem->scheme;
     if (s->act_quant == TW_ACTQ_NONE)
-        return "int_gemm multiplies quantized activations only (a=i8, i8gG, i8z).";
+        return "int_gemm multiplies quantized activations only (a=i8, i8gG, i8z, i8full).";
     if (!tw_dtype_is_int(s->weight)) return "int_gemm takes integer weights only.";
     const char *why = tw_layout_panel64.reject(problem);
     if (why) return why;
@@ -483,5 +488,5 @@ static int64_t chain(const tw_problem *problem) {
 }
 
 const tw_template tw_template_int_gemm = {
-    "cpu.int_gemm", 6,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
+    "cpu.int_gemm", 7,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
     guess,          cost, geometry,           chain,         emit};

@@ -22,6 +22,8 @@ typedef struct tw_int_meta {
 } tw_int_meta;
 
 tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem);
+/* Largest magnitude of a code of x, without its zero point. */
+int tw_int_largest_x(const tw_problem *problem);
 /* Columns of K whose sum of products is exact: in 32 bits, and with value zeros as an f32 too.  A
  * power of two, at least 256; groups that are longer take several folds. */
 int64_t tw_int_fold_k(const tw_problem *problem);

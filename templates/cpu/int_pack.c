@@ -11,6 +11,7 @@
 typedef struct pack {
     tw_ir *g;
     const tw_problem *problem;
+    bool asymmetric, full; /* a=i8z, a=i8full */
     tw_panel panel;
     tw_int_form form;
     tw_int_meta meta;
@@ -101,9 +102,14 @@ static tw_val clamp_f32(tw_ir *g, tw_val v, float lo, float hi) {
     return tw_binary(g, TW_IR_FMIN, v, tw_const_f32(g, v.ty.lanes, hi));
 }
 
+/* What torchao rounds to the dtype of x, where that is bf16. */
+static tw_val rounded(pack *s, tw_val v) {
+    return s->problem->x == TW_BF16 ? tw_round_to_bf16(s->g, v) : v;
+}
+
 static act_scale emit_scale(pack *s, tw_val from, int64_t length) {
     tw_ir *g = s->g;
-    bool asymmetric = s->problem->scheme.act_quant == TW_ACTQ_I8Z;
+    bool asymmetric = s->asymmetric;
     tw_val none = tw_const_f32(g, s->lanes, 0);
     tw_val carried[] = {tw_const_int(g, tw_i32(s->lanes), 0), none, none};
     for_vectors(s, from, length, carried, asymmetric ? 3 : 1, asymmetric ? range_body : amax_body,
@@ -115,22 +121,26 @@ static act_scale emit_scale(pack *s, tw_val from, int64_t length) {
     tw_val low = zero, range = tw_bitcast(g, amax, tw_f32(lanes));
     if (asymmetric) {
         low = tw_reduce(g, TW_IR_FMIN, carried[1]);
-        range = tw_fsub(g, tw_reduce(g, TW_IR_FMAX, carried[2]), low);
+        range = rounded(s, tw_fsub(g, tw_reduce(g, TW_IR_FMAX, carried[2]), low));
     }
-    tw_val scale =
-        tw_binary(g, TW_IR_FDIV, range, tw_const_f32(g, lanes, asymmetric ? 255.0f : 127.0f));
+    float codes = asymmetric ? 255.0f : s->full ? 127.5f : 127.0f;
+    tw_val scale = tw_binary(g, TW_IR_FDIV, range, tw_const_f32(g, lanes, codes));
+    if (asymmetric || s->full) scale = rounded(s, scale);
     tw_val infinite = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7f800000), tw_f32(lanes));
     tw_val nan = tw_bitcast(g, tw_const_int(g, amax.ty, 0x7fc00000), tw_f32(lanes));
     tw_val finite = tw_compare(g, TW_IR_SLT, amax, tw_const_int(g, amax.ty, 0x7f800000));
     if (asymmetric) finite = tw_and(g, finite, tw_compare(g, TW_IR_OLT, scale, infinite));
     tw_val inverse = tw_binary(g, TW_IR_FDIV, one, scale);
+    if (asymmetric) inverse = rounded(s, inverse);
     tw_val usable = tw_compare(g, TW_IR_OLT, inverse, infinite);
     inverse = tw_select(g, tw_and(g, finite, usable), inverse, zero);
     act_scale result = {.scale = tw_select(g, finite, tw_select(g, usable, scale, zero), nan),
                         .inverse = tw_splat(g, tw_extract(g, inverse, 0), s->lanes)};
     if (asymmetric) {
-        tw_val point = tw_fsub(g, zero, tw_fmul(g, low, inverse));
+        /* NaN where there is no scale: 0. */
+        tw_val point = rounded(s, tw_binary(g, TW_IR_FDIV, tw_fsub(g, zero, low), scale));
         point = round_to_int(g, clamp_f32(g, point, 0.0f, 255.0f));
+        point = tw_select(g, usable, point, tw_const_int(g, point.ty, 0));
         result.zero = tw_splat(g, tw_extract(g, point, 0), s->lanes);
     }
     return result;
@@ -169,10 +179,12 @@ static void codes_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
     tw_ir *g = s->g;
     const act_scale *a = arg;
     tw_val scaled = tw_fmul(g, load_x(s, k, count), a->inverse);
-    /* Within +-127 by itself: 1/s is off by less than 2^-21 where it is finite.  Where x is not
-     * finite, codes are anything, and the scale is NaN. */
-    tw_val codes = s->problem->scheme.act_quant == TW_ACTQ_I8Z ? asymmetric_codes(s, a, scaled)
-                                                               : round_to_bits(g, scaled);
+    /* i8 is within +-127 by itself: 1/s is off by less than 2^-21 where it is finite; i8full has
+     * one bound to keep.  Where x is not finite, codes are anything, and the scale is NaN. */
+    tw_val codes =
+        s->asymmetric ? asymmetric_codes(s, a, rounded(s, scaled)) : round_to_bits(g, scaled);
+    if (s->full)
+        codes = tw_binary(g, TW_IR_SMIN, codes, tw_const_int(g, codes.ty, MAGIC + 127));
     carried[0] = tw_add(g, carried[0], codes);
     store_codes(s, codes, k);
 }
@@ -217,7 +229,7 @@ static void emit_fold(pack *s, const void *arg, tw_val from, int64_t length, tw_
     int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed;
     /* The sums start without what MAGIC adds to them, modulo 2^32. */
     int64_t vectors = tw_ceil_div(length, s->lanes);
-    int64_t surplus = scheme->act_quant == TW_ACTQ_I8Z ? 0 : vectors * MAGIC;
+    int64_t surplus = s->asymmetric ? 0 : vectors * MAGIC;
     tw_val sum = tw_const_int(g, tw_i32(s->lanes), (int32_t)(uint32_t)-surplus);
     for_vectors(s, from, length, &sum, 1, codes_body, (void *)a);
     store_meta(s, a->scale, s->meta.scale, entry);
@@ -271,6 +283,8 @@ void tw_int_emit_pack(tw_ir *g, const tw_problem *problem) {
     pack s = {.g = g, .problem = problem, .form = tw_int_form_of(g->target, problem)};
     tw_panel_init(problem, &s.panel);
     tw_int_meta_init(problem, &s.meta);
+    s.asymmetric = problem->scheme.act_quant == TW_ACTQ_I8Z;
+    s.full = problem->scheme.act_quant == TW_ACTQ_I8_FULL;
     s.size = tw_dtype_bits(problem->x) / 8;
     /* A vector must not straddle two groups. */
     s.lanes = tw_target_lanes(g->target);

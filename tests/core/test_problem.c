@@ -91,8 +91,8 @@ static void test_all_schemes(void **state) {
     int good = 0, bad = 0;
     for (int w = 0; tw_dtype_row(w); w++)
         for (int s = -1; s < 0 || tw_dtype_row(s); s++)
-            for (int rest = 0; rest < (int)TW_COUNT(groups) * 5 * 3 * 3; rest++) {
-                const int32_t *g = groups[rest / 45];
+            for (int rest = 0; rest < (int)TW_COUNT(groups) * 5 * 4 * 3; rest++) {
+                const int32_t *g = groups[rest / 60];
                 tw_problem p = {5,
                                 7,
                                 300,
@@ -100,8 +100,8 @@ static void test_all_schemes(void **state) {
                                 TW_BF16,
                                 TW_F32,
                                 {tw_dtype_row(w)->dtype, s < 0 ? TW_NONE : tw_dtype_row(s)->dtype,
-                                 (tw_zero_mode)(rest / 15 % 3), g[0], g[1],
-                                 (tw_act_quant)(rest / 5 % 3), act_groups[rest % 5]},
+                                 (tw_zero_mode)(rest / 20 % 3), g[0], g[1],
+                                 (tw_act_quant)(rest / 5 % 4), act_groups[rest % 5]},
                                 TW_ACT_GELU};
                 if (tw_problem_check(&p) == TW_OK) {
                     check_text(&p, NULL);
@@ -110,9 +110,9 @@ static void test_all_schemes(void **state) {
                     bad++;
             }
     /* Plain: 3 with a=none.  Scales: 5 dtypes; i1..u8: zero modes none, code, value, but no value
-     * with e8m0 (14); 5 float dtypes: none, value (9).  For each: 7 groups with none, i8, i8z; and
-     * i8 with 4 activation groups under K groups of 32 (4), 128 (2), 64 (3), 1 (4). */
-    assert_int_equal(good, 3 + (16 * 14 + 5 * 9) * (7 * 3 + 4 + 2 + 3 + 4));
+     * with e8m0 (14); 5 float dtypes: none, value (9).  For each: 7 groups with none, i8, i8z, i8full;
+     * and i8 with 4 activation groups under K groups of 32 (4), 128 (2), 64 (3), 1 (4). */
+    assert_int_equal(good, 3 + (16 * 14 + 5 * 9) * (7 * 4 + 4 + 2 + 3 + 4));
     assert_true(bad > good);
 }
 
@@ -137,7 +137,7 @@ static void test_other_fields(void **state) {
 #define SIZE "a positive integer up to 268435456"
 #define WEIGHTS "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, f32, f16 or bf16"
 #define GROUPS "a group of K (32), a block of N x K (128x128), channel or tensor"
-#define ACTQS "none, i8, i8gG with G a group of K (i8g32), or i8z"
+#define ACTQS "none, i8, i8gG with G a group of K (i8g32), i8z or i8full"
 
 typedef struct bad_text {
     const char *text, *sentence;
@@ -326,7 +326,7 @@ static void test_check(void **state) {
     BREAKS(p.scheme.zero_mode = (tw_zero_mode)3, "z: 3, is no zero mode");
     BREAKS(p.scheme.group_n = -1, "g: -1, must be from 0 to 268435456");
     BREAKS(p.scheme.group_k = -32, "g: -32, must be from 0 to 268435456");
-    BREAKS(p.scheme.act_quant = (tw_act_quant)3, "a: 3, is no activation quantization");
+    BREAKS(p.scheme.act_quant = (tw_act_quant)4, "a: 4, is no activation quantization");
     BREAKS(p.scheme.act_group = -32, "a: -32, must be from 1 to 268435456");
     BREAKS(p.scheme.act_quant = TW_ACTQ_NONE, "a: group 32, only i8 has one");
     BREAKS(p.scheme.act_quant = TW_ACTQ_I8Z, "a: group 32, only i8 has one");

@@ -350,7 +350,7 @@ static void test_token_i8(void **state) {
     int16_t codes[10];
     float scale;
     int32_t zero = 5;
-    tw_quantize_token(&s, 10, x, codes, &scale, &zero);
+    tw_quantize_token(&s, TW_F32, 10, x, codes, &scale, &zero);
     assert_true(scale == 1);
     assert_int_equal(zero, 0);
     for (int k = 0; k < 10; k++) assert_int_equal(codes[k], expected[k]);
@@ -364,7 +364,7 @@ static void test_token_i8_groups(void **state) {
     int16_t codes[10];
     float scales[4] = {9, 9, 9, 9};
     int32_t zeros[3] = {9, 9, 9};
-    tw_quantize_token(&s, 10, x, codes, scales, zeros);
+    tw_quantize_token(&s, TW_F32, 10, x, codes, scales, zeros);
     /* 0.5 goes to 0, 1.5 to 2. */
     for (int k = 0; k < 10; k++) assert_int_equal(codes[k], expected[k]);
     assert_true(scales[0] == 2 && scales[1] == 0 && scales[2] == 4 && scales[3] == 9);
@@ -390,11 +390,48 @@ static void test_token_i8z(void **state) {
         int16_t codes[4];
         float scale;
         int32_t zero;
-        tw_quantize_token(&s, 4, rows[i].x, codes, &scale, &zero);
+        tw_quantize_token(&s, TW_F32, 4, rows[i].x, codes, &scale, &zero);
         assert_true(scale == rows[i].scale);
         assert_int_equal(zero, rows[i].zero);
         for (int k = 0; k < 4; k++) assert_int_equal(codes[k], rows[i].codes[k]);
     }
+}
+
+static void test_token_i8full(void **state) {
+    (void)state;
+    tw_scheme s = scheme_of("w=u4,a=i8full");
+    const float x[] = {127.5f, -127.5f, 62.5f, 63.5f, -0.5f, 126.6f};
+    const int16_t expected[] = {127, -128, 62, 64, 0, 127};
+    int16_t codes[6];
+    float scale;
+    int32_t zero = 5;
+    tw_quantize_token(&s, TW_F32, 6, x, codes, &scale, &zero);
+    assert_true(scale == 1);
+    assert_int_equal(zero, 0);
+    for (int k = 0; k < 6; k++) assert_int_equal(codes[k], expected[k]);
+}
+
+/* torchao's values for bf16 x, by hand: the scale, and for i8z 1 / s and each product, in bf16. */
+static void test_token_bf16(void **state) {
+    (void)state;
+    const float x[] = {1, 0.4453125f, -0.3515625f};
+    int16_t codes[3];
+    float scale;
+    int32_t zero;
+    tw_scheme full = scheme_of("w=u4,a=i8full"), asymmetric = scheme_of("w=u4,a=i8z");
+    tw_quantize_token(&full, TW_BF16, 3, x, codes, &scale, &zero);
+    assert_true(scale == 0x1.02p-7f); /* 1 / 127.5 = 0x1.0101p-7 */
+    assert_true(codes[0] == 127 && codes[1] == 57 && codes[2] == -45);
+    tw_quantize_token(&full, TW_F32, 3, x, codes, &scale, &zero);
+    assert_true(scale == 1 / 127.5f);
+    /* 1.3515625 / 255 = 0x1.5b5p-8 to 0x1.5cp-8; 1 / s = 188.3 to 188; 1 * 188, 83.7 to 83.5 to
+     * 84, -66.1 to -66; zero 0.3515625 / s = 66.2. */
+    tw_quantize_token(&asymmetric, TW_BF16, 3, x, codes, &scale, &zero);
+    assert_true(scale == 0x1.5cp-8f);
+    assert_int_equal(zero, 66);
+    assert_int_equal(codes[0], 66 + 188);
+    assert_int_equal(codes[1], 66 + 84);
+    assert_int_equal(codes[2], 0);
 }
 
 /* The reciprocal decides, not the quotient: where the two disagree, and they do. */
@@ -413,7 +450,7 @@ static void test_token_multiplies(void **state) {
         int16_t codes[2];
         float got;
         int32_t zero;
-        tw_quantize_token(&s, 2, x, codes, &got, &zero);
+        tw_quantize_token(&s, TW_F32, 2, x, codes, &got, &zero);
         assert_true(got == scale && codes[1] == (int16_t)plain_half_even((double)product));
         differs += plain_half_even((double)product) != plain_half_even((double)quotient);
     }
@@ -422,7 +459,7 @@ static void test_token_multiplies(void **state) {
 
 static void test_token_edges(void **state) {
     (void)state;
-    static const char *const schemes[] = {"w=u4,a=i8", "w=u4,a=i8z"};
+    static const char *const schemes[] = {"w=u4,a=i8", "w=u4,a=i8z", "w=u4,a=i8full"};
     const float tiny = 0x1p-149f;
     for (size_t i = 0; i < TW_COUNT(schemes); i++) {
         tw_scheme s = scheme_of(schemes[i]);
@@ -433,7 +470,7 @@ static void test_token_edges(void **state) {
             {1, NAN, 2}, {NAN, 1, 2}, {1, 2, INFINITY}, {-INFINITY, 0, 0}};
         for (size_t j = 0; j < TW_COUNT(broken); j++) {
             memset(codes, 1, sizeof codes);
-            tw_quantize_token(&s, 3, broken[j], codes, &scale, &zero);
+            tw_quantize_token(&s, TW_F32, 3, broken[j], codes, &scale, &zero);
             assert_true(isnan(scale));
             assert_true(!codes[0] && !codes[1] && !codes[2] && !zero);
         }
@@ -441,13 +478,13 @@ static void test_token_edges(void **state) {
         const float small[][3] = {{tiny, 0, -tiny}, {0, 0, -0.0f}, {0x1p-122f, 0, 0}};
         for (size_t j = 0; j < TW_COUNT(small); j++) {
             memset(codes, 1, sizeof codes);
-            tw_quantize_token(&s, 3, small[j], codes, &scale, &zero);
+            tw_quantize_token(&s, TW_F32, 3, small[j], codes, &scale, &zero);
             assert_true(scale == 0);
             assert_true(!codes[0] && !codes[1] && !codes[2] && !zero);
         }
         const float large[] = {FLT_MAX, 0, -FLT_MAX / 2};
-        tw_quantize_token(&s, 3, large, codes, &scale, &zero);
-        assert_true(s.act_quant == TW_ACTQ_I8 ? isfinite(scale) && codes[0] == 127 : isnan(scale));
+        tw_quantize_token(&s, TW_F32, 3, large, codes, &scale, &zero);
+        assert_true(s.act_quant != TW_ACTQ_I8Z ? isfinite(scale) && codes[0] == 127 : isnan(scale));
     }
 }
 
@@ -510,6 +547,7 @@ int main(void) {
         cmocka_unit_test(test_no_rows),        cmocka_unit_test(test_by_hand),
         cmocka_unit_test(test_not_contracted), cmocka_unit_test(test_y_rounds_once),
         cmocka_unit_test(test_token_i8),       cmocka_unit_test(test_token_i8_groups),
+        cmocka_unit_test(test_token_i8full),   cmocka_unit_test(test_token_bf16),
         cmocka_unit_test(test_token_i8z),      cmocka_unit_test(test_token_multiplies),
         cmocka_unit_test(test_token_edges),    cmocka_unit_test(test_nan_stays_in_its_row),
         cmocka_unit_test(test_act_functions),

@@ -158,13 +158,18 @@ static float draw_x(const tw_problem *p, int64_t kind, int64_t k, int64_t loud, 
     }
 }
 
-/* Integers whose largest magnitude in each activation group is 127, or that span -100 to 155. */
+/* Integers whose largest magnitude in each activation group is 127, or that span -100 to 155; for
+ * i8full beside one of 127.5, whose code is 127. */
 static float draw_exact(const tw_problem *p, layer_data data, int64_t k, uint64_t *state) {
     int64_t group = tw_act_group(&p->scheme, p->K), in_group = k % group;
     if (p->scheme.act_quant == TW_ACTQ_I8Z) {
         if (in_group == 0) return -100;
         if (in_group == 1 || data == LAYER_EXTREME) return 155;
         return (float)random_int(state, -100, 155);
+    }
+    if (p->scheme.act_quant == TW_ACTQ_I8_FULL) {
+        if (data == LAYER_EXTREME) return -127.5f; /* -128 */
+        if (in_group == 0) return 127.5f;
     }
     if (in_group == 0 || data == LAYER_EXTREME) return 127;
     return (float)random_int(state, -127, 127);

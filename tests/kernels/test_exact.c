@@ -43,7 +43,7 @@ static void check_targets(const layer *l, bool native, const run_options *option
 
 /* ---- sums of integers ---- */
 
-static const char *const quants[] = {"none", "i8", "i8z", "i8g64"};
+static const char *const quants[] = {"none", "i8", "i8z", "i8full", "i8g64"};
 static const char *const zero_modes[] = {"none", "code", "value"};
 
 static void exact_problem(const char *weight, const char *zero, const char *quant, int K,
@@ -120,6 +120,7 @@ static void test_long_groups(void **state) {
         "M=2,N=2,K=40005,w=u8,g=20000,s=f16,z=code,a=i8",
         "M=2,N=2,K=1500,w=u8,g=channel,s=f16,z=value,a=i8",
         "M=2,N=2,K=14336,w=i8,g=channel,s=f32,z=none,a=i8",
+        "M=2,N=2,K=140000,w=i8,g=channel,s=f32,a=i8full",
     };
     for (size_t i = 0; i < TW_COUNT(texts); i++) {
         tw_problem p = problem_of(texts[i]);
