@@ -58,6 +58,20 @@ static tw_status load(const tw_tune_env *env, const tw_tune_request *request,
     return status;
 }
 
+/* Data and packed weights, by all threads; *ready is false where the deadline comes first. */
+static tw_status set_up(const tw_tune_env *env, const tw_tune_request *request,
+                        const tw_layout *layout, int64_t deadline_ns, tw_workload **out,
+                        bool *ready) {
+    tw_parts parts = tw_parts_all(env, request->threads);
+    parts.deadline_ns = deadline_ns;
+    TW_TRY(tw_workload_open(env, request->problem, request->target, TW_WEIGHTS_AUTO, out));
+    *ready = tw_workload_fill(*out, &parts);
+    if (*ready) TW_TRY(tw_workload_pack_by(*out, &parts, tw_env_now(env), layout, ready));
+    /* The rival's weights are canonical. */
+    if (*ready) TW_TRY(tw_workload_pack_by(*out, &parts, tw_env_now(env), NULL, ready));
+    return TW_OK;
+}
+
 tw_status tw_tune_rival_in(const tw_tune_env *env, const tw_tune_request *request,
                            const tw_tune_hooks *hooks, const tw_template *tmpl,
                            const tw_config *config, tw_rival *rival, tw_rival_result *out) {
@@ -65,10 +79,13 @@ tw_status tw_tune_rival_in(const tw_tune_env *env, const tw_tune_request *reques
     tw_candidate candidates[2] = {{0}, {.rival = rival}};
     tw_workload *workload = NULL;
     rival->failure = TW_OK;
+    bool ready = false;
     TW_TRY(load(env, request, hooks, tmpl, config, &candidates[0]));
-    tw_status status = tw_workload_create_in(env, request->problem, tmpl->layout, request->target,
-                                             TW_WEIGHTS_AUTO, &workload);
-    if (status == TW_OK) status = compete(workload, request, candidates, deadline_ns, out);
+    tw_status status = set_up(env, request, tmpl->layout, deadline_ns, &workload, &ready);
+    if (status == TW_OK && ready)
+        status = compete(workload, request, candidates, deadline_ns, out);
+    else if (status == TW_OK)
+        *out = (tw_rival_result){.late = true};
     tw_workload_destroy(workload);
     tw_candidate_unload(&candidates[0]);
     return status;

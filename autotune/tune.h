@@ -75,6 +75,7 @@ double tw_tune_least_s(const tw_target *target, const tw_problem *problem);
 /* How something that is no kernel of ours does beside the tuned one. */
 typedef struct tw_rival_result {
     bool faster; /* and right; only what is clearly faster is looked at that closely */
+    bool late;   /* the data alone took the budget: nothing was compared */
     double median_ns, spread_ns, error;
     double kernel_ns; /* the tuned kernel, timed beside it */
 } tw_rival_result;

@@ -23,14 +23,19 @@ typedef struct bind_call {
 /* Of a bucket's budget, for comparing the tuned kernel with an implementation. */
 static const double CONTEST_SHARE = 0.2;
 
-/* The plan that this bucket had before, unless it is a guess and now is the time to tune. */
+/* A plan that tuning may make better. */
+static bool is_open(const tw_plan *plan) {
+    return plan->decision.open || plan->decision.origin == TW_ORIGIN_GUESS;
+}
+
+/* The plan that this bucket had before, unless now is the time to tune it. */
 static tw_plan *known_plan(tw_linear *l, int bucket, tw_mode mode) {
     pthread_mutex_lock(&l->lock);
     tw_binding *b = l->all;
     while (b && (b->bucket != bucket || !b->plan)) b = b->next;
     tw_plan *plan = b ? b->plan : NULL;
     pthread_mutex_unlock(&l->lock);
-    return plan && tw_mode_tunes(mode) && plan->decision.origin == TW_ORIGIN_GUESS ? NULL : plan;
+    return plan && tw_mode_tunes(mode) && is_open(plan) ? NULL : plan;
 }
 
 static bool same_answer(const tw_binding *b, const bind_call *call) {
@@ -95,7 +100,9 @@ static tw_status choose(bind_call *b) {
     if (b->impl) return TW_OK;
     TW_TRY(choose_registered(b, 0, 0, &b->rival));
     TW_TRY(choose_plan(b));
-    if (b->plan->decision.tmpl && b->rival) {
+    /* What was not tuned is nothing to win against, until it is. */
+    bool waits = tw_mode_tunes(b->mode) && is_open(b->plan);
+    if (b->plan->decision.tmpl && b->rival && !waits) {
         TW_TRY(tw_contest_hold(b->linear->context, b->plan, b->rival, b->mode,
                                b->budget_s * CONTEST_SHARE, &b->contest));
         if (b->contest->won) b->impl = b->rival;
@@ -165,8 +172,18 @@ static tw_status check_rows_of(const int64_t *M, int32_t count, int32_t max_conc
  * told without asking. */
 static bool undecided(const tw_binding *b, tw_mode mode) {
     if (!b || !tw_mode_tunes(mode)) return !b;
-    return (b->plan && b->plan->decision.origin == TW_ORIGIN_GUESS) ||
-           (b->contest && !b->contest->decided);
+    return (b->plan && is_open(b->plan)) || (b->contest && !b->contest->decided);
+}
+
+/* Of what is left of the budget, the share of one of `buckets` that wait: what tuning it takes at
+ * least, as far as there is so much, and an equal part where that is more.  The small M come first,
+ * so that little time decides some. */
+static double share_of(const tw_linear *l, int bucket, int buckets, double left_s) {
+    const double margin = 2; /* needs are estimates */
+    tw_problem p = l->problem;
+    p.M = tw_bucket_rows(bucket);
+    double need_s = margin * tw_tune_least_s(&l->context->target, &p);
+    return fmax(fmin(fmax(left_s / buckets, need_s), left_s), 1e-3);
 }
 
 tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
@@ -187,8 +204,9 @@ tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
         tw_binding *binding = tw_linear_bound(linear, bucket);
         if (undecided(binding, c->mode)) {
             /* What one bucket does not use is the next ones'. */
-            double spent = (double)(tw_now_ns() - start) / 1e9;
-            double share = fmax((c->budget_s - spent) / (left > 1 ? left-- : 1), 1e-3);
+            double left_s = c->budget_s - (double)(tw_now_ns() - start) / 1e9;
+            double share = tw_mode_tunes(c->mode) ? share_of(linear, bucket, left, left_s) : 0;
+            left -= left > 1;
             TW_TRY(tw_linear_bind(linear, bucket, c->mode, share, &binding));
         }
         const tw_plan *plan = binding->impl ? NULL : binding->plan;

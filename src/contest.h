@@ -8,8 +8,8 @@
 #include "src/plan.h"
 
 typedef struct tw_contest {
-    bool decided;                       /* false: nobody has measured yet, so the kernel runs */
-    bool won;                           /* by the implementation */
+    bool decided; /* false: nobody has measured yet, or had the time, so the kernel runs */
+    bool won;     /* by the implementation */
     double median_ns, spread_ns, error; /* the implementation's; 0 where it could not be measured */
 } tw_contest;
 

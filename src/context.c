@@ -17,9 +17,9 @@ uint32_t tw_version(void) {
 static tw_status check_options(const tw_options *o) {
     if ((unsigned)o->mode > TW_MODE_CACHED_ONLY)
         return tw_fail(TW_INVALID, "mode: %d, is no mode", (int)o->mode);
-    if (!(o->tune_budget_s >= 0) || isinf(o->tune_budget_s))
-        return tw_fail(TW_INVALID, "tune_budget_s: %g, must be 0 or more seconds",
-                       o->tune_budget_s);
+    if (!(o->tune_budget_s >= 0 && o->tune_budget_s <= TW_MAX_BUDGET_S))
+        return tw_fail(TW_INVALID, "tune_budget_s: %g, must be from 0 to %d seconds",
+                       o->tune_budget_s, TW_MAX_BUDGET_S);
     if (o->threads < 0) return tw_fail(TW_INVALID, "threads: %d, must be 0 or more", o->threads);
     if (o->parallel.run && o->parallel.threads < 1)
         return tw_fail(TW_INVALID, "parallel: threads %d, must be how many run() uses",

@@ -32,6 +32,8 @@ typedef struct tw_counters {
 #undef TW_ROW
 } tw_counters;
 
+enum { TW_MAX_BUDGET_S = 3600000 };
+
 struct tw_context {
     tw_allocator allocator;
     tw_logger log;

@@ -21,7 +21,8 @@ void tw_flights_free(tw_flights *flights) {
 
 static tw_flight *find(tw_flights *flights, const void *key, size_t key_size) {
     tw_flight *flight = flights->first;
-    while (flight && (flight->key_size != key_size || memcmp(flight->key, key, key_size) != 0))
+    while (flight && (flight->forgotten || flight->key_size != key_size ||
+                      memcmp(flight->key, key, key_size) != 0))
         flight = flight->next;
     return flight;
 }
@@ -101,6 +102,13 @@ void *tw_flights_find(tw_flights *flights, const void *key, size_t key_size) {
     if (flight) flight->users++;
     pthread_mutex_unlock(&flights->lock);
     return flight ? flight->value : NULL;
+}
+
+void tw_flights_forget(tw_flights *flights, void *value) {
+    pthread_mutex_lock(&flights->lock);
+    for (tw_flight *flight = flights->first; flight; flight = flight->next)
+        flight->forgotten = flight->forgotten || flight->value == value;
+    pthread_mutex_unlock(&flights->lock);
 }
 
 void tw_flights_release(tw_flights *flights, void *value) {

@@ -21,6 +21,7 @@ typedef struct tw_flight {
     tw_flight_state state;
     tw_status status; /* of a failure, with its sentence */
     char message[512];
+    bool forgotten; /* no longer found */
     size_t key_size;
     unsigned char key[];
 } tw_flight;
@@ -45,6 +46,8 @@ tw_status tw_flights_get(tw_flights *flights, const void *key, size_t key_size,
                          tw_status (*make)(void *arg, void **value), void *arg, void **out);
 /* The value of a key if it is there already, else NULL. */
 void *tw_flights_find(tw_flights *flights, const void *key, size_t key_size);
+/* Who asks for its key from now on gets another value; who has this one keeps it. */
+void tw_flights_forget(tw_flights *flights, void *value);
 /* Gives back what get or find returned; the last user's release destroys it. */
 void tw_flights_release(tw_flights *flights, void *value);
 

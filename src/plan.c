@@ -226,13 +226,15 @@ static tw_status decide_by_tuning(decide_call *d, tw_decision *out) {
                          .origin = result.median_ns > 0 ? TW_ORIGIN_TUNED : TW_ORIGIN_GUESS,
                          .median_ns = result.median_ns,
                          .spread_ns = result.spread_ns,
-                         .error = result.error};
+                         .error = result.error,
+                         .open = !result.decided};
     /* What too little time or a user broke off is not decided: the next run goes on from the
      * measurements. */
     if (result.decided) return store_choice(d, out);
     if (!r->result)
         tw_log_line(&c->log, TW_LOG_WARN,
-                    "tune: %.3g s are too short, about %.3g s are needed; going on with %s: %s",
+                    "tune: a share of %.3g s of the budget is too short, about %.3g s are needed; "
+                    "going on with %s: %s",
                     request.budget_s, result.least_s, tw_origin_text(out->origin),
                     tw_str_text(&d->key.text));
     return TW_OK;
@@ -367,6 +369,7 @@ tw_status tw_plan_make(tw_context *context, const tw_plan_request *request, tw_p
         plan = tw_flights_find(&context->plans, &tuned, sizeof tuned);
     if (!plan) TW_TRY(tw_flights_get(&context->plans, &key, sizeof key, make_plan, &call, &plan));
     *out = plan;
+    if ((*out)->decision.open) tw_flights_forget(&context->plans, plan);
     return TW_OK;
 }
 

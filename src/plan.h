@@ -37,6 +37,7 @@ typedef struct tw_decision {
     tw_config config;
     tw_origin origin;
     double median_ns, spread_ns, error; /* as tuned; 0 when never measured */
+    bool open; /* tuning fell short or was stopped: asked again, it goes on */
 } tw_decision;
 
 typedef struct tw_plan_request {

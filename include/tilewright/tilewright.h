@@ -241,8 +241,9 @@ typedef struct tw_options {
     const char *cache_path;
     const char *device; /* NULL: "cpu"; "cpu:avx2" and the like force a lower target */
     tw_mode mode;
-    double tune_budget_s;   /* seconds per prepare() call in the tuning modes; 0: 10; where that is
-                             * too short to compare anything the guess runs, after a warning */
+    double tune_budget_s;   /* seconds per prepare() call in the tuning modes, up to 3600000; 0: 10.
+                             * An M for which its share of them is too short to compare anything
+                             * runs the guess, after a warning; the next prepare() goes on */
     int32_t threads;        /* up to 4096; 0: $TW_THREADS, else every CPU this process may run on;
                              * ignored with a parallel hook */
     tw_parallel parallel;   /* zeroed: an own pthreadpool, which the first prepare() or the first
@@ -286,7 +287,8 @@ TW_API tw_status tw_context_device(const tw_context *context, tw_device_info *ou
 /* What making plans has taken since the context was created: a warm process shows compiles 0. */
 typedef struct tw_stats {
     size_t struct_size;
-    int64_t guesses, tunings;           /* plans decided without the cache */
+    int64_t guesses;                    /* plans that run one, of which nothing was measured */
+    int64_t tunings;                    /* runs of the tuner, those too that fell short */
     int64_t choice_hits, choice_misses; /* decisions looked for in the cache */
     int64_t binary_hits, compiles;      /* machine code from the cache; generated */
     int64_t loads;                      /* kernels mapped, however many layers share them */

@@ -191,6 +191,22 @@ static void faster_wins_and_is_remembered(void **state) {
     close_world(&w);
 }
 
+/* A guess is nothing to win against: only what was tuned is. */
+static void a_guess_is_no_rival(void **state) {
+    world w;
+    open_world(&w, state, REMEMBERS);
+    w.context->budget_s = 1e-6;
+    add(&w, 1, 0);
+    prepare(&w);
+    check_plan(w.linear, M, kernel, "guess");
+    assert_int_equal(w.m.runs, 0);
+    assert_int_equal(choices_of(&w), 0);
+    w.context->budget_s = 1;
+    prepare(&w);
+    check_plan(w.linear, M, "mine", "registered");
+    close_world(&w);
+}
+
 static void slower_loses_and_is_remembered(void **state) {
     world w;
     open_world(&w, state, SLEEPS);
@@ -354,6 +370,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(faster_wins_and_is_remembered),
+        TEST(a_guess_is_no_rival),
         TEST(slower_loses_and_is_remembered),
         TEST(wrong_never_wins),
         TEST(failing_never_wins),

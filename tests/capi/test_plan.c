@@ -180,7 +180,7 @@ static void too_little_time_is_no_choice(void **state) {
     check_plan(w.linear, 12, "cpu.int_gemm", "guess");
     check_forward(&w.l, w.linear, 12);
     assert_int_equal(w.f->lines[TW_LOG_WARN], 1);
-    assert_non_null(strstr(w.f->last[TW_LOG_WARN], "s are too short, about "));
+    assert_non_null(strstr(w.f->last[TW_LOG_WARN], "s of the budget is too short, about "));
     assert_int_equal(stats_of(w.context).guesses, 1);
     close_context(&w);
 
@@ -192,6 +192,25 @@ static void too_little_time_is_no_choice(void **state) {
     check_ok(prepare(&w, 12));
     check_plan(w.linear, 12, "cpu.int_gemm", "tuned");
     assert_int_equal(w.f->lines[TW_LOG_WARN], 1);
+    close_world(&w);
+}
+
+/* What was left open is not kept from a later prepare() that has the time, of this linear or of
+ * another. */
+static void what_fell_short_is_tuned_later(void **state) {
+    world w = open_world(state, TW_MODE_TUNE);
+    w.context->budget_s = 1e-6;
+    check_ok(prepare(&w, 12));
+    check_plan(w.linear, 12, "cpu.int_gemm", "guess");
+    tw_linear *other = make_linear(&w.l, w.context);
+    w.context->budget_s = 5;
+    check_ok(tw_linear_prepare(other, (int64_t[]){12}, 1, 1));
+    check_plan(other, 12, "cpu.int_gemm", "tuned");
+    check_ok(prepare(&w, 12));
+    check_plan(w.linear, 12, "cpu.int_gemm", "tuned");
+    assert_int_equal(stats_of(w.context).tunings, 2);
+    check_forward(&w.l, w.linear, 12);
+    tw_linear_destroy(other);
     close_world(&w);
 }
 
@@ -440,6 +459,7 @@ int main(void) {
         TEST(cached_only_without_kernel),
         TEST(tunes_once),
         TEST(too_little_time_is_no_choice),
+        TEST(what_fell_short_is_tuned_later),
         TEST(useless_choices),
         TEST(useless_binary),
         TEST(dumps),

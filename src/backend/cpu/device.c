@@ -99,7 +99,7 @@ static tw_status unknown_target(const char *name) {
 
 static tw_status parse_device(const char *device, tw_isa *isa) {
     if (strncmp(device, "cpu", 3) || (device[3] && device[3] != ':'))
-        return tw_fail(TW_UNSUPPORTED, "device: %.40s, this build has cpu and cpu:TARGET only",
+        return tw_fail(TW_UNSUPPORTED, "device: \"%.40s\", this build has cpu and cpu:TARGET only",
                        device);
     *isa = device[3] ? tw_isa_parse(device + 4) : best_isa();
     return *isa == TW_ISA_COUNT ? unknown_target(device + 4) : TW_OK;
