@@ -15,8 +15,8 @@ static const double BUILD_NS = 5e6;
 static const double LAUNCH = 0.5;
 /* What is timed beside the guess is slower, as a rule. */
 static const double OTHERS = 1.25;
-/* Samples of a short launch: the longest that they take, and what they take where it is short. */
-static const double LOOK_NS = 2e6, LEAST_LOOK_NS = 3e5;
+/* What the samples of a short launch take at least. */
+static const double LEAST_LOOK_NS = 3e5;
 
 tw_effort tw_effort_of(const tw_target *target, const tw_problem *p, const tw_point *point) {
     double weights = (double)p->N * (double)p->K, elements = (double)p->M * (double)p->N;
@@ -39,7 +39,7 @@ tw_effort tw_effort_of(const tw_target *target, const tw_problem *p, const tw_po
 double tw_effort_verify(const tw_effort *e) { return e->launches * e->launch_ns + e->check_ns; }
 
 double tw_effort_search(const tw_effort *e, int timed) {
-    double look = fmin(LOOK_NS, fmax(LEAST_LOOK_NS, 9 * e->launch_ns));
+    double look = fmin(TW_LOOK_NS, fmax(LEAST_LOOK_NS, TW_MOST_LOOKS * e->launch_ns));
     double sample = OTHERS * (e->launch_ns >= TW_LONG_NS ? e->launch_ns : fmax(look, e->launch_ns));
     int left = timed < TW_LEAST_WAVE ? TW_LEAST_WAVE - timed : 0;
     return left * (e->build_ns / e->threads + sample) + tw_effort_verify(e);

@@ -10,6 +10,10 @@ enum {
     TW_LEAST_ROWS = 2, /* probes: a random one and one of edge values */
 };
 
+/* What a first look at one config may take, as long as it is so many samples. */
+#define TW_LOOK_NS 2e6
+enum { TW_LEAST_LOOKS = 3, TW_MOST_LOOKS = 9 };
+
 /* A launch so long is a sum of many moments: one sample says as much as several of a short one. */
 #define TW_LONG_NS 5e6
 

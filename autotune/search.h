@@ -73,5 +73,6 @@ tw_status tw_search_load(tw_search *s, const int *ids, int count, int64_t deadli
 tw_status tw_search_fail(tw_search *s, int id, const char *stage, const char *why);
 /* Asks the progress hook; true when the run shall end. */
 bool tw_search_stop(tw_search *s);
+bool tw_search_asked(void *search); /* the same, for those who carry a void * */
 
 #endif

@@ -54,15 +54,13 @@ static bool fits(const tw_search *s, double ns) {
     return s->request->decide_anyway || (double)tw_env_now(s->env) + ns < (double)s->end_ns;
 }
 
-static bool stop_part(void *arg) { return tw_search_stop(arg); }
-
 static tw_status make_workload(tw_search *s, bool *ready) {
     const tw_tune_request *r = s->request;
     const tw_effort *e = &s->effort;
     const tw_layout *layout = s->space.points[s->guess].tmpl->layout;
     int64_t budget_ns = s->end_ns - s->start_ns;
     s->parts = tw_parts_all(s->env, r->threads);
-    s->parts.stop = stop_part;
+    s->parts.stop = tw_search_asked;
     s->parts.arg = s;
     if (!r->decide_anyway) s->parts.deadline_ns = s->end_ns;
     TW_TRY(tw_workload_open(s->env, r->problem, r->target, TW_WEIGHTS_AUTO, &s->workload));

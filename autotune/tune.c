@@ -252,6 +252,18 @@ static double least_s(const tw_search *s) {
     return margin * (spent + ahead) / 1e9;
 }
 
+/* Samples that lie far apart, a choice that fell behind the guess, or one that takes many times
+ * what the model knows: no quiet machine does that. */
+static bool disturbed(const tw_search *s, const tw_entry *e) {
+    const double apart = 1.5, behind = 1.1, beyond = 30;
+    const tw_entry *guess = &s->entries[s->guess];
+    if (!e->here) return false;
+    bool worse =
+        guess->here && guess->state != TW_ENTRY_FAILED && e->median_ns > behind * guess->median_ns;
+    double model_ns = s->space.points[s->leaders[0]].cost / s->request->target->threads;
+    return worse || e->median_ns > apart * e->level_ns || e->level_ns > beyond * model_ns;
+}
+
 static tw_status decide(tw_search *s) {
     settle_ties(s);
     TW_TRY(verify_leader(s));
@@ -269,6 +281,7 @@ static tw_status decide(tw_search *s) {
     s->result.median_ns = e->median_ns;
     s->result.spread_ns = e->spread_ns;
     s->result.error = e->error;
+    s->result.disturbed = disturbed(s, e);
     s->result.guess_ns = guess->here && guess->state != TW_ENTRY_FAILED ? guess->median_ns : 0;
     return TW_OK;
 }

@@ -58,6 +58,9 @@ typedef struct tw_tune_result {
     /* False: too few configs were timed side by side, and there are more of them.  What is above is
      * the guess then, or the best so far where the guess failed or the run was stopped. */
     bool decided;
+    /* Something else ran on the machine meanwhile: the times are no good, nor, perhaps, the choice.
+     */
+    bool disturbed;
     double least_s; /* what a run that decides takes, about; 0 where this one did, or was stopped */
 } tw_tune_result;
 

@@ -8,9 +8,6 @@
 #include "autotune/search.h"
 #include "src/base/status.h"
 
-/* What a first look at one config may take, as long as it is so many samples. */
-static const double LOOK_NS = 2e6;
-enum { LEAST_SAMPLES = 3, MOST_SAMPLES = 9 };
 /* So far behind after the first samples, no noise explains it. */
 static const double HOPELESS = 1.5;
 
@@ -22,7 +19,7 @@ bool tw_search_stop(tw_search *s) {
     if (h->progress && h->progress(h->user, s->done, total)) s->result.stopped = true;
     return s->result.stopped;
 }
-static bool stop_build(void *arg) { return tw_search_stop(arg); }
+bool tw_search_asked(void *arg) { return tw_search_stop(arg); }
 
 /* ---- what becomes known ---- */
 
@@ -92,7 +89,7 @@ tw_status tw_search_load(tw_search *s, const int *ids, int count, int64_t deadli
             which[wanted] = ids[i];
             jobs[wanted++] = (tw_build_job){.point = point_of(s, ids[i])};
         }
-    tw_build(s->env, s->request, s->hooks, jobs, wanted, deadline_ns, stop_build, s);
+    tw_build(s->env, s->request, s->hooks, jobs, wanted, deadline_ns, tw_search_asked, s);
     /* First, since those that were built have to be unloaded however this ends. */
     for (int i = 0; i < wanted; i++)
         if (jobs[i].done) s->entries[which[i]].candidate = jobs[i].candidate;
@@ -198,18 +195,18 @@ static tw_status finish(tw_search *s, wave *w, int keep) {
 /* How many samples a first look takes when one takes so long. */
 static int look_samples(double look_ns, double sample_ns) {
     if (sample_ns >= TW_LONG_NS) return 1;
-    return (int)fmin(fmax(look_ns / fmax(sample_ns, 1), LEAST_SAMPLES), MOST_SAMPLES);
+    return (int)fmin(fmax(look_ns / fmax(sample_ns, 1), TW_LEAST_LOOKS), TW_MOST_LOOKS);
 }
 
 static tw_status halving(tw_search *s, wave *w, int keep, int64_t deadline_ns) {
     int round = 0;
     bool going = w->alive > 0, is_long = s->effort.launch_ns >= TW_LONG_NS;
-    int samples = look_samples(LOOK_NS, s->effort.launch_ns);
+    int samples = look_samples(TW_LOOK_NS, s->effort.launch_ns);
     if (going && !s->launch_timed) {
         /* The first sample of all tells how many there are: many, since it may be a disturbed one
          * and all else is planned by what they say. */
         going = sample_round(s, w, round++, deadline_ns);
-        if (going) samples = look_samples(MOST_SAMPLES * LOOK_NS, w->series[0].ns[0]);
+        if (going) samples = look_samples(TW_MOST_LOOKS * TW_LOOK_NS, w->series[0].ns[0]);
         s->launch_timed = going;
     }
     for (int until = samples; going; until = round + samples) {

@@ -135,7 +135,16 @@ void tw_db_row_damaged(tw_cache *cache, const char *what, const char *key) {
     cache->warned_damage = true;
 }
 
+/* Once somebody holds the file for long, each write would wait as long again. */
+static void set_patience(tw_cache *cache, int rc) {
+    bool busy = (rc & 0xff) == SQLITE_BUSY;
+    if (!cache->db || cache->access != TW_CACHE_USE || (rc != SQLITE_OK && !busy)) return;
+    cache->busy_ms = busy ? TW_BUSY_AGAIN_MS : TW_BUSY_USE_MS;
+    sqlite3_busy_timeout(cache->db, cache->busy_ms);
+}
+
 tw_status tw_db_written(tw_cache *cache, const char *what, int rc) {
+    set_patience(cache, rc);
     if (rc == SQLITE_OK) return TW_OK;
     /* A file that is known to be damaged is left as it is. */
     cache->broken = (rc & 0xff) == SQLITE_CORRUPT || (rc & 0xff) == SQLITE_NOTADB;
@@ -171,5 +180,5 @@ void tw_db_touch(tw_cache *cache, tw_sql sql, const tw_key *key) {
     /* Only the order in which prune works depends on it: not worth waiting or a warning. */
     sqlite3_busy_timeout(cache->db, 0);
     tw_db_run(cache, statement);
-    sqlite3_busy_timeout(cache->db, TW_BUSY_MS);
+    sqlite3_busy_timeout(cache->db, cache->busy_ms);
 }

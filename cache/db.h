@@ -10,8 +10,9 @@
 /* "This file is one of ours" (PRAGMA application_id): "TWch". */
 enum { TW_APPLICATION_ID = 0x54576368, TW_SCHEMA_VERSION = 1 };
 
-/* How long to wait for another process's write; ours take well under a millisecond each. */
-enum { TW_BUSY_MS = 5000 };
+/* How long to wait for another process's write; ours take well under a millisecond each.  Who
+ * exists to write; a layer, which has other things to do; the same once it waited in vain. */
+enum { TW_BUSY_MS = 5000, TW_BUSY_USE_MS = 500, TW_BUSY_AGAIN_MS = 20 };
 
 /* The tables, with comments that the sqlite3 shell's .schema shows. */
 extern const char tw_schema_sql[];
@@ -30,6 +31,7 @@ struct tw_cache {
     sqlite3 *db; /* NULL: no file, or bypassed since open */
     tw_cache_access access;
     bool writable;
+    int busy_ms;                                   /* how long this one waits now */
     bool broken;                                   /* a read failed: bypassed from then on */
     bool warned_read, warned_write, warned_damage; /* each of these is said once */
     tw_logger log;

@@ -102,7 +102,8 @@ static tw_status connect(tw_cache *cache, const char *name, int flags) {
         return status;
     }
     sqlite3_extended_result_codes(cache->db, 1);
-    sqlite3_busy_timeout(cache->db, TW_BUSY_MS);
+    cache->busy_ms = cache->access == TW_CACHE_USE ? TW_BUSY_USE_MS : TW_BUSY_MS;
+    sqlite3_busy_timeout(cache->db, cache->busy_ms);
     sqlite3_db_config(cache->db, SQLITE_DBCONFIG_ENABLE_FKEY, 1, NULL);
     cache->writable = cache->access != TW_CACHE_READ && !sqlite3_db_readonly(cache->db, "main");
     return TW_OK;
@@ -115,6 +116,8 @@ static tw_status start(tw_cache *cache, bool empty, bool wal, int *rc) {
     /* 0 for a file whose creation was cut off: SQLite has just taken back what there was of it. */
     if (!empty) *rc = tw_db_int(cache, TW_SQL_SCHEMA_VERSION, &version);
     if (*rc == SQLITE_OK && version == 0) {
+        if (cache->access == TW_CACHE_READ)
+            return refuse(cache, "is empty: nothing was stored yet");
         if (!cache->writable) return refuse(cache, "is empty and cannot be written");
         *rc = create(cache);
     }

@@ -230,6 +230,11 @@ static tw_status decide_by_tuning(decide_call *d, tw_decision *out) {
                          .open = !result.decided};
     /* What too little time or a user broke off is not decided: the next run goes on from the
      * measurements. */
+    if (result.disturbed && !r->result)
+        tw_log_line(&c->log, TW_LOG_WARN,
+                    "tune: other work disturbed the measurements, %.2f us say little; tune again "
+                    "on a quiet machine: %s",
+                    result.median_ns / 1e3, tw_str_text(&d->key.text));
     if (result.decided) return store_choice(d, out);
     if (!r->result)
         tw_log_line(&c->log, TW_LOG_WARN,

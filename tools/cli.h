@@ -65,6 +65,8 @@ typedef struct cli_option {
     CLI_ROW("--scheme", TEXT, scheme, "S", "fields w, g, s, z, a in place of the weights' own")
 #define CLI_ROW_THREADS                                                                            \
     CLI_ROW("--threads", COUNT, threads, "N", "threads to use, at most one a CPU (all of them)")
+#define CLI_ROW_PLAN_THREADS                                                                       \
+    CLI_ROW("--threads", COUNT, threads, "N", "threads to plan for, up to 4096 (those of this CPU)")
 #define CLI_ROW_KERNEL CLI_ROW("--kernel", TEXT, kernel, "K", "this kernel instead of the plan's")
 #define CLI_ROW_CONFIG                                                                             \
     CLI_ROW("--config", TEXT, config, "C", "this config (\"mm4 mn64 ...\") instead of the plan's")

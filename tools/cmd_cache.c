@@ -12,25 +12,25 @@ static tw_status stats_of(tw_cache *cache, const tw_cache *system, const cli_arg
     tw_cache_counts c;
     TW_TRY(tw_cache_stats(cache, &c));
     if (args->json) {
-        out_json(json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:s}", "path",
-                           tw_cache_path(cache), "schema", c.schema, "devices", c.devices,
-                           "choices", c.choices, "undecided", c.undecided, "trials", c.trials,
-                           "failed_trials", c.failed_trials, "binaries", c.binaries, "binary_bytes",
-                           c.binary_bytes, "file_bytes", c.file_bytes, "free_bytes", c.free_bytes,
-                           "oldest", c.oldest, "newest", c.newest, "system",
-                           tw_cache_path(system)));
+        out_json(json_pack("{s:o,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "path",
+                           out_json_text(tw_cache_path(cache)), "schema", c.schema, "devices",
+                           c.devices, "choices", c.choices, "undecided", c.undecided, "trials",
+                           c.trials, "failed_trials", c.failed_trials, "binaries", c.binaries,
+                           "binary_bytes", c.binary_bytes, "file_bytes", c.file_bytes, "free_bytes",
+                           c.free_bytes, "oldest", c.oldest, "newest", c.newest, "system",
+                           out_json_text(tw_cache_path(system))));
         return TW_OK;
     }
     out_line("%s (schema %d)", tw_cache_path(cache), c.schema);
     out_table table;
     out_table_begin(&table, "rl", NULL);
-    out_table_row(&table, "%lld\tdevices", (long long)c.devices);
-    out_table_row(&table, "%lld\tchoices, %lld more begun", (long long)c.choices,
-                  (long long)c.undecided);
-    out_table_row(&table, "%lld\ttrials, %lld of them failed", (long long)c.trials,
-                  (long long)c.failed_trials);
-    out_table_row(&table, "%lld\tbinaries of %lld KiB", (long long)c.binaries,
-                  (long long)c.binary_bytes >> 10);
+    out_table_row(&table, "%lld\tdevice%s", (long long)c.devices, c.devices == 1 ? "" : "s");
+    out_table_row(&table, "%lld\tchoice%s, %lld more begun", (long long)c.choices,
+                  c.choices == 1 ? "" : "s", (long long)c.undecided);
+    out_table_row(&table, "%lld\ttrial%s, %lld of them failed", (long long)c.trials,
+                  c.trials == 1 ? "" : "s", (long long)c.failed_trials);
+    out_table_row(&table, "%lld\t%s of %lld KiB", (long long)c.binaries,
+                  c.binaries == 1 ? "binary" : "binaries", (long long)c.binary_bytes >> 10);
     out_table_row(&table, "%lld\tKiB on disk, %lld of them free", (long long)c.file_bytes >> 10,
                   (long long)c.free_bytes >> 10);
     out_table_end(&table);
@@ -96,7 +96,7 @@ static tw_status list(tw_cache *cache, const cli_args *args) {
 
 static void defect(void *user, const char *sentence) {
     if (*(const bool *)user)
-        out_json(json_pack("{s:s}", "defect", sentence));
+        out_json(json_pack("{s:o}", "defect", out_json_text(sentence)));
     else
         out_line("%s", sentence);
 }
@@ -106,13 +106,17 @@ static tw_status verify(tw_cache *cache, const cli_args *args) {
     bool json = args->json;
     TW_TRY(tw_cache_verify(cache, defect, &json, &defects));
     if (json)
-        out_json(json_pack("{s:s,s:I}", "path", tw_cache_path(cache), "defects", defects));
+        out_json(json_pack("{s:o,s:I}", "path", out_json_text(tw_cache_path(cache)), "defects",
+                           defects));
     else
         out_line("%s: %lld defect%s", tw_cache_path(cache), (long long)defects,
                  defects == 1 ? "" : "s");
     if (!defects) return TW_OK;
-    return tw_fail(TW_CACHE, "%s: has defects; what is damaged counts as missing and is made again",
-                   tw_cache_path(cache));
+    return tw_fail(
+        TW_CACHE,
+        "%s: has defects; damaged rows count as missing and are made again, but where the "
+        "database itself is damaged nothing can be stored: move it away then",
+        tw_cache_path(cache));
 }
 
 /* Rows of kernels that this build does not have are of use to nobody with it; but what hosts
@@ -129,9 +133,9 @@ static tw_status prune(tw_cache *cache, const cli_args *args) {
     tw_cache_pruned pruned;
     TW_TRY(tw_cache_prune(cache, &spec, &pruned));
     if (args->json)
-        out_json(json_pack("{s:s,s:I,s:I,s:I,s:I}", "path", tw_cache_path(cache), "choices",
-                           pruned.choices, "trials", pruned.trials, "binaries", pruned.binaries,
-                           "bytes", pruned.bytes));
+        out_json(json_pack("{s:o,s:I,s:I,s:I,s:I}", "path", out_json_text(tw_cache_path(cache)),
+                           "choices", pruned.choices, "trials", pruned.trials, "binaries",
+                           pruned.binaries, "bytes", pruned.bytes));
     else
         out_line("%s: dropped %lld choices, %lld trials, %lld binaries; %lld KiB less",
                  tw_cache_path(cache), (long long)pruned.choices, (long long)pruned.trials,
@@ -155,6 +159,13 @@ static int run(const cli_args *args) {
     while (i < TW_COUNT(actions) && strcmp(actions[i].name, args->words[0])) i++;
     if (i == TW_COUNT(actions)) {
         out_error("cache: \"%s\", expected %s", args->words[0], cmd_cache.words);
+        return CLI_USAGE;
+    }
+    const char *name = actions[i].name;
+    bool lists = args->trials || args->binaries || args->devices;
+    bool prunes = args->unused_days || args->max_mb;
+    if ((lists && strcmp(name, "list")) || (prunes && strcmp(name, "prune"))) {
+        out_error("cache %s: takes no option of cache %s", name, lists ? "list" : "prune");
         return CLI_USAGE;
     }
     tw_cache *cache;

@@ -114,7 +114,8 @@ static int run(const cli_args *args) {
 static const cli_option options[] = {
     CLI_ROW_M,
     CLI_ROW_SCHEME,
-    CLI_ROW("--budget", SECONDS, budget_s, "T", "time for tuning (30s)"),
+    CLI_ROW("--budget", SECONDS, budget_s, "T",
+            "time for tuning (30s); each problem gets at least what decides it"),
     CLI_ROW("--warm", FLAG, warm, "", "start from the cache alone, and prove it"),
     CLI_ROW_THREADS,
     CLI_ROW_JSON,

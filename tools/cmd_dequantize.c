@@ -108,7 +108,8 @@ static void report(const job *j, const cli_args *args) {
         json_t *shape = json_array();
         for (int32_t d = 0; d < t->ndim; d++)
             json_array_append_new(shape, json_integer(t->shape[d]));
-        out_json(json_pack("{s:s,s:s,s:o}", "tensor", t->name, "from", t->type, "shape", shape));
+        out_json(json_pack("{s:o,s:s,s:o}", "tensor", out_json_text(t->name), "from", t->type,
+                           "shape", shape));
     }
     if (!args->json)
         out_line("%s: %d tensors, %lld values in f32", args->words[1], j->count,

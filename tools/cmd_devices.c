@@ -24,7 +24,7 @@ static int run(const cli_args *args) {
     return CLI_OK;
 }
 
-static const cli_option options[] = {CLI_ROW_THREADS, CLI_ROW_JSON, CLI_ROW_HELP};
+static const cli_option options[] = {CLI_ROW_PLAN_THREADS, CLI_ROW_JSON, CLI_ROW_HELP};
 
 const cli_command cmd_devices = {
     .name = "devices",

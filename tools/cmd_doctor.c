@@ -26,8 +26,9 @@ static void tell(doctor *d, verdict v, const char *what, const char *found, cons
     static const char *const words[] = {"ok", "advice", "failed"};
     d->failures += v == BAD;
     if (d->json)
-        out_json(json_pack("{s:s,s:s,s:s,s:s?}", "check", what, "verdict", words[v], "found", found,
-                           "remedy", remedy));
+        out_json(json_pack("{s:s,s:s,s:o,s:o}", "check", what, "verdict", words[v], "found",
+                           out_json_text(found), "remedy",
+                           remedy ? out_json_text(remedy) : json_null()));
     else
         out_line("%-7s %-10s %s%s%s", words[v], what, found,
                  remedy ? "\n                   -> " : "", remedy ? remedy : "");

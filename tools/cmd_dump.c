@@ -91,7 +91,7 @@ static void print_json(const dump *d) {
                   (int)d->decision.tmpl->version, "config", tw_str_text(&config), "kind",
                   kinds[d->kind], "bytes", (json_int_t)d->code.size);
     const char *field = d->args->out ? "out" : d->kind == TW_CODE_OBJECT ? "base64" : "text";
-    json_t *value = d->args->out                ? json_string(d->args->out)
+    json_t *value = d->args->out                ? out_json_text(d->args->out)
                     : d->kind == TW_CODE_OBJECT ? base64(&d->code)
                                                 : json_stringn(d->code.text, d->code.size);
     if (json_object_set_new(record, field, value)) {
@@ -148,7 +148,7 @@ static const cli_option options[] = {
             "write there instead of to standard output: whole or not at all, or to a device"),
     CLI_ROW_KERNEL,
     CLI_ROW_CONFIG,
-    CLI_ROW_THREADS,
+    CLI_ROW_PLAN_THREADS,
     CLI_ROW("--json", FLAG, json, "",
             "one JSON object, with the code in text, an object in base64"),
     CLI_ROW_HELP,

@@ -86,8 +86,8 @@ static void list_options(bool json) {
     for (int i = 0; i < TW_OPT_COUNT; i++) {
         const tw_option_row *o = &tw_option_rows[i];
         if (json)
-            out_json(json_pack("{s:s,s:s,s:s,s:s}", "option", o->name, "default", o->def, "value",
-                               tw_option_text((tw_option)i), "help", o->help));
+            out_json(json_pack("{s:s,s:s,s:o,s:s}", "option", o->name, "default", o->def, "value",
+                               out_json_text(tw_option_text((tw_option)i)), "help", o->help));
         else
             out_table_row(&table, "%s\t%s\t%s", o->name, o->def, o->help);
     }

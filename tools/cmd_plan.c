@@ -87,7 +87,7 @@ static int run(const cli_args *args) {
 }
 
 static const cli_option options[] = {
-    CLI_ROW_KERNEL, CLI_ROW_CONFIG, CLI_ROW_THREADS, CLI_ROW_JSON, CLI_ROW_HELP,
+    CLI_ROW_KERNEL, CLI_ROW_CONFIG, CLI_ROW_PLAN_THREADS, CLI_ROW_JSON, CLI_ROW_HELP,
 };
 
 const cli_command cmd_plan = {

@@ -8,13 +8,13 @@ static void print_json(const tw_model_linear *linear, const char *scheme, bool n
     /* null: what the model leaves open, and what cannot be read. */
     const char *readable = p->scheme.weight == TW_NONE ? NULL : scheme;
     json_t *record = json_pack(
-        "{s:o,s:I,s:I,s:s,s:s?,s:s,s:I,s:s}", "M", p->M ? json_integer(p->M) : json_null(), "K",
+        "{s:o,s:I,s:I,s:s,s:s?,s:s,s:I,s:o}", "M", p->M ? json_integer(p->M) : json_null(), "K",
         p->K, "N", p->N, "dtype", linear->type, "scheme", readable, "bias", tw_dtype_name(p->bias),
-        "count", linear->count, "name", linear->names[0]);
+        "count", linear->count, "name", out_json_text(linear->names[0]));
     if (names) {
         json_t *list = json_array();
         for (int32_t i = 0; i < linear->name_count; i++)
-            json_array_append_new(list, json_string(linear->names[i]));
+            json_array_append_new(list, out_json_text(linear->names[i]));
         json_object_set_new(record, "names", list);
     }
     out_json(record);

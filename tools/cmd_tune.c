@@ -20,12 +20,17 @@ static int run(const cli_args *args) {
                        TUNING_IN_TIME, &t);
         if (t.decided) tuning_table(&t);
         int left = in.count - t.decided - t.failed;
-        const tuning_row *over = t.stopped || !t.overrun ? NULL : tuning_too_short(&t);
+        double least_s = 0;
+        const tuning_row *over = t.stopped || !t.overrun ? NULL : tuning_too_short(&t, &least_s);
+        if (t.disturbed)
+            out_error("%d of %d problems were tuned while other work ran on the machine: their "
+                      "times say little; with --again, on a quiet machine, they are tuned anew",
+                      t.disturbed, in.count);
         if (over)
             out_error("%d of %d problems left: a budget of %s is too short for %s: at least about "
                       "%s",
                       left, in.count, out_ns(t.budget_s * 1e9).text, over->item->text,
-                      out_ns(over->least_s * 1e9).text);
+                      out_ns(least_s * 1e9).text);
         else if (t.stopped || t.overrun)
             out_error("%s with %d of %d problems left; every measurement is kept: the same command "
                       "goes on from here",
@@ -58,9 +63,9 @@ const cli_command cmd_tune = {
         "Every measurement is stored as it is made: after Ctrl-C or kill the same command goes on\n"
         "where it was.  M is rounded up to its bucket (1, 2, 4 ... 8192).  The budget is shared "
         "over\n"
-        "the problems by their size; where it is too short for all, the lightest come first and "
-        "the\n"
-        "rest is left to the next run.  Exit code 0 when every problem is decided.",
+        "the problems by their size; where it may be too short for all, the lightest come first "
+        "and\n"
+        "the rest is left to the next run.  Exit code 0 when every problem is decided.",
     .examples =
         "  tilewright tune cpu model.gguf\n"
         "  tilewright tune cpu model.gguf --m 1,512 --budget 2m\n"

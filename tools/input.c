@@ -25,10 +25,12 @@ int input_problem(const char *word, bool need_m, tw_problem *out) {
 static int check_threads(const cli_args *args, bool runs) {
     tw_target all;
     if (tw_cpu_describe("cpu", 0, &all) != TW_OK) return cli_failed();
-    if (args->threads <= (runs ? all.threads : TW_MAX_THREADS)) return CLI_OK;
+    long long threads = args->threads ? args->threads : tw_option_int(TW_OPT_TW_THREADS);
+    if (threads <= (runs ? all.threads : TW_MAX_THREADS)) return CLI_OK;
     if (runs)
-        out_error("--threads: %lld, expected at most the %d CPU%s of this process",
-                  (long long)args->threads, all.threads, all.threads == 1 ? "" : "s");
+        out_error("%s: %lld, expected at most the %d CPU%s of this process",
+                  args->threads ? "--threads" : "TW_THREADS", threads, all.threads,
+                  all.threads == 1 ? "" : "s");
     else
         out_error("--threads: %lld, expected at most %d", (long long)args->threads, TW_MAX_THREADS);
     return CLI_USAGE;

@@ -60,6 +60,10 @@ int main(int argc, char **argv) {
         out_line("tilewright %d.%d.%d", TW_VERSION_MAJOR, TW_VERSION_MINOR, TW_VERSION_PATCH);
         return out_finish(CLI_OK);
     }
+    if (!strcmp(name, "help") && argc > 2 && (command = find(argv[2]))) {
+        cli_help(command);
+        return out_finish(CLI_OK);
+    }
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
         return out_finish(overview());
     if (*name)

@@ -59,6 +59,26 @@ void out_json(json_t *record) {
     fflush(stdout);
 }
 
+json_t *out_json_text(const char *text) {
+    json_t *value = json_string(text);
+    tw_str escaped = {0};
+    if (value || !text) return value;
+    for (const char *at = text; *at;) {
+        /* The longest piece from here that is UTF-8: a character has at most four bytes. */
+        int size = 4;
+        while (size && !(value = json_stringn(at, strnlen(at, (size_t)size)))) size--;
+        if (size)
+            tw_str_add(&escaped, "%s", json_string_value(value));
+        else
+            tw_str_add(&escaped, "\\x%02x", (unsigned char)*at);
+        at += size ? strlen(json_string_value(value)) : 1;
+        json_decref(value);
+    }
+    value = json_string(tw_str_text(&escaped));
+    tw_str_free(&escaped);
+    return value;
+}
+
 void out_note(const char *format, ...) {
     va_list args;
     out_progress_clear();

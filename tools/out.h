@@ -14,6 +14,9 @@ void out_line(const char *format, ...) TW_PRINTF(1, 2);
 void out_bytes(const void *bytes, size_t size);
 /* One object on one line; takes over the reference. */
 void out_json(json_t *record);
+/* A text from outside (a path, a name in a file), which JSON may hold only as UTF-8: bytes that are
+ * none become \\xff.  For json_pack's "o". */
+json_t *out_json_text(const char *text);
 
 /* Notes: about how things go, never part of a result. */
 void out_note(const char *format, ...) TW_PRINTF(1, 2);

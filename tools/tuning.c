@@ -20,17 +20,22 @@ static void on_interrupt(int number) {
     interrupted = 1;
 }
 
+static const int interrupts[] = {SIGINT, SIGTERM};
+static struct sigaction before[TW_COUNT(interrupts)];
+
+/* What the parent had us ignore (`tune &` in a script) stays ignored. */
 static void catch_interrupt(void) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
     interrupted = 0;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    for (size_t i = 0; i < TW_COUNT(interrupts); i++) {
+        sigaction(interrupts[i], NULL, &before[i]);
+        if (before[i].sa_handler != SIG_IGN) sigaction(interrupts[i], &action, NULL);
+    }
 }
 
 static void release_interrupt(void) {
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
+    for (size_t i = 0; i < TW_COUNT(interrupts); i++) sigaction(interrupts[i], &before[i], NULL);
 }
 
 /* ---- the budget ------------------------------------------------------------------------------ */
@@ -97,27 +102,31 @@ static bool can_rate(const tuning *t) {
     return t->end == TUNING_ALL || (double)(t->deadline_ns - tw_now_ns()) / 1e9 > needed_s;
 }
 
+/* Estimates of what rows need may be off by so much on another or a busy machine. */
+static const double DOUBT = 3;
+
 /* Weights of the lightest rows that are left, as many as fit into so many seconds, one at least;
- * *all: whether these are all of them. */
-static double weights_within(const tuning *t, double seconds, bool *all) {
-    double weights = 0, needed_s = 0;
-    *all = true;
+ * *needed_s: what all that are left need. */
+static double weights_within(const tuning *t, double seconds, double *needed_s) {
+    double weights = 0;
+    *needed_s = 0;
     for (int i = t->in->count - 1; i >= 0; i--) {
         const tuning_row *row = t->order[i];
         if (row->over) continue;
-        needed_s += row->least_s;
-        *all = needed_s <= seconds;
-        if (*all || !(weights > 0)) weights += row->weight;
+        *needed_s += row->least_s;
+        if (*needed_s <= seconds || !(weights > 0)) weights += row->weight;
     }
     return weights;
 }
 
-/* The heaviest that is left while there is time for all of them, so that the lighter ones can make
- * up for what it takes beyond its share; else the lightest, so that as many as can be are decided.
- * NULL: none is left, or the time is too short for any. */
+/* The heaviest that is left while there is ample time for all of them, so that the lighter ones can
+ * make up for what it takes beyond its share; else the lightest, so that as many as can be are
+ * decided.  NULL: none is left, or the time is too short for any. */
 static tuning_row *next_row(tuning *t, double *budget_s) {
-    bool everything = t->end == TUNING_ALL, all;
-    double left = left_s(t), weights = weights_within(t, everything ? INFINITY : left, &all);
+    bool everything = t->end == TUNING_ALL;
+    double left = left_s(t), needed_s;
+    double weights = weights_within(t, everything ? INFINITY : left, &needed_s);
+    bool all = everything || DOUBT * needed_s <= left;
     tuning_row *row = NULL;
     for (int i = 0; i < t->in->count; i++)
         if (!t->order[i]->over && (!row || !all)) row = t->order[i];
@@ -126,9 +135,11 @@ static tuning_row *next_row(tuning *t, double *budget_s) {
     bool tried = t->row && t->row->weight > 0, late = left <= 0 || (row->least_s > left && tried);
     t->overrun = t->overrun || late;
     if (late && !everything) return NULL;
-    const double least_s = 1e-3, doubt = 4;
-    double need_s = all || row->tried ? row->least_s : doubt * row->least_s;
-    *budget_s = fmax(least_s, fmin(left, fmax(need_s, left * row->weight / weights)));
+    const double least_s = 1e-3;
+    double need_s = all || row->tried ? row->least_s : DOUBT * row->least_s;
+    /* What the others need stays theirs. */
+    double most_s = all && !everything ? left - DOUBT * (needed_s - row->least_s) : left;
+    *budget_s = fmax(least_s, fmin(most_s, fmax(need_s, left * row->weight / weights)));
     return row;
 }
 
@@ -166,17 +177,17 @@ static void print_row(const tuning *t, const tuning_row *row) {
     tw_config_text(&d->config, &config);
     if (t->args->json)
         out_json(json_pack(
-            "{s:s,s:I,s:s,s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:i,s:i,"
+            "{s:s,s:I,s:s,s:s,s:s,s:s,s:b,s:b,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:i,s:i,"
             "s:i,s:i}",
             "problem", row->item->text, "count", row->item->count, "target",
             tw_target_isa(&t->context->target)->name, "kernel", d->tmpl->name, "config",
             tw_str_text(&config), "origin", tw_origin_text(d->origin), "decided", row->decided,
-            "median_ns", d->median_ns, "spread_ns", d->spread_ns, "nmse", d->error, "guess_ns",
-            row->rating.guess_ns, "reference_ns", row->rating.reference_ns, "gops",
-            row->rating.gops, "limit_gops", row->rating.limit_gops, "limit_gbps",
-            row->rating.limit_gbps, "fraction_of_limit", row->rating.share, "measured",
-            row->result.measured, "known", row->result.known, "failed", row->result.failed, "legal",
-            row->result.legal));
+            "disturbed", row->result.disturbed, "median_ns", d->median_ns, "spread_ns",
+            d->spread_ns, "nmse", d->error, "guess_ns", row->rating.guess_ns, "reference_ns",
+            row->rating.reference_ns, "gops", row->rating.gops, "limit_gops",
+            row->rating.limit_gops, "limit_gbps", row->rating.limit_gbps, "fraction_of_limit",
+            row->rating.share, "measured", row->result.measured, "known", row->result.known,
+            "failed", row->result.failed, "legal", row->result.legal));
     else if (d->origin == TW_ORIGIN_CACHE)
         out_note("[%d/%d] %s: known, %s %s, %s", closed(t), t->in->count, row->item->text,
                  d->tmpl->name, tw_str_text(&config), out_ns(d->median_ns).text);
@@ -184,7 +195,10 @@ static void print_row(const tuning *t, const tuning_row *row) {
         out_note("[%d/%d] %s: %s %s, %s (%d configs measured, %d known, %d failed, of %d)%s",
                  closed(t), t->in->count, row->item->text, d->tmpl->name, tw_str_text(&config),
                  out_ns(d->median_ns).text, row->result.measured, row->result.known,
-                 row->result.failed, row->result.legal, row->decided ? "" : " - broken off");
+                 row->result.failed, row->result.legal,
+                 !row->decided           ? " - broken off"
+                 : row->result.disturbed ? " - disturbed by other work"
+                                         : "");
     tw_str_free(&config);
 }
 
@@ -194,6 +208,7 @@ static tw_status close_row(tuning *t, tuning_row *row) {
     row->over = true;
     row->decided = d->origin == TW_ORIGIN_CACHE || row->result.decided;
     t->decided += row->decided;
+    t->disturbed += row->decided && row->result.disturbed;
     t->done += row->weight;
     row->rating.guess_ns = row->result.guess_ns;
     if (row->decided)
@@ -274,14 +289,22 @@ int tuning_run(tw_context *context, const input *in, const cli_args *args, doubl
     return t->decided == in->count ? CLI_OK : CLI_FAILED;
 }
 
-const tuning_row *tuning_too_short(const tuning *t) {
+const tuning_row *tuning_too_short(const tuning *t, double *least_s) {
     const tuning_row *least = NULL;
     for (int i = 0; i < t->in->count; i++) {
         const tuning_row *row = &t->rows[i];
-        if (!row->over && (!least || row->least_s < least->least_s)) least = row;
+        if (row->over) continue;
+        /* What was tried in vain is known, the rest estimated. */
+        bool known = row->tried && least && !least->tried;
+        bool guessed = !row->tried && least && least->tried;
+        if (!least || known || (!guessed && row->least_s < least->least_s)) least = row;
     }
     /* Of the budget, a part is for rating. */
-    return least && (!t->progress || least->least_s > 0.9 * t->budget_s) ? least : NULL;
+    if (!least || (t->progress && least->least_s <= 0.9 * t->budget_s)) return NULL;
+    /* So that whoever follows the advice gets there. */
+    const double ample = 1.25;
+    *least_s = ample * fmax(least->least_s, t->budget_s);
+    return least;
 }
 
 static void add_times(tw_str *out, double slower, double ns) {

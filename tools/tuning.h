@@ -34,6 +34,7 @@ typedef struct tuning {
     double budget_s;
     int64_t start_ns, deadline_ns;
     int known, decided, failed;
+    int disturbed;    /* decided while other work ran on the machine */
     double done, all; /* weights, for progress */
     bool stopped;     /* Ctrl-C */
     bool overrun;     /* no time was left for a problem */
@@ -47,9 +48,9 @@ int tuning_run(tw_context *context, const input *in, const cli_args *args, doubl
                tuning_end end, tuning *out);
 /* The table at the end, and how to go on where something is left. */
 void tuning_table(const tuning *t);
-/* Of what the budget was too short for, the problem that takes the least; NULL when the same budget
- * once more is enough for that. */
-const tuning_row *tuning_too_short(const tuning *t);
+/* Of what the budget was too short for, the problem that takes the least, and what the budget has
+ * to be; NULL when the same budget once more is enough for that. */
+const tuning_row *tuning_too_short(const tuning *t, double *least_s);
 void tuning_free(tuning *t);
 
 #endif

@@ -348,8 +348,9 @@ TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *des
  *   z=value  s = (max - min) / (qmax - qmin), z = min - qmin * s, q = round((w - z) / s);
  *            integers only                                              (ggml's Q4_1)
  *   plain    a conversion
- * All in f32, half to even, codes clamped; s and z are rounded to their dtype before they are used,
- * and integers take w * (1 / s) for w / s where there is no value zero.
+ * All in f32, half to even, codes clamped; s is at least 2^-126; s and z are rounded to their dtype
+ * before they are used, and integers take w * (1 / s) for w / s where there is no value zero.  All
+ * codes are 0 where s becomes 0, and with w=i1,z=none, whose codes are 0 and -1.
  * Errors: INVALID names the tensor and index of a weight that is NaN, infinite, negative with
  * unsigned codes and z=none, or too large for the dtype it becomes, the group whose scale or zero
  * is; otherwise as tw_linear_create.  UNSUPPORTED: w=lut4, z=code with signed weights (zeros are u8
@@ -462,8 +463,9 @@ typedef struct tw_linear_impl {
     void *user; /* must live until unregistering returned OK, or the context is gone */
 } tw_linear_impl;
 
-/* impl is copied.  Takes effect at the next forward() or prepare() of each linear, existing ones
- * included (which may then take a lock, once).
+/* impl is copied; what the context keeps of it, some 150 bytes, stays until the context is gone, so
+ * that registering is for set-up, not for every call.  Takes effect at the next forward() or
+ * prepare() of each linear, existing ones included (which may then take a lock, once).
  * Errors: INVALID (an argument is NULL, struct_size was not set, the name is missing, too long or
  * taken - also by one that is still on its way out - or a function is missing), MEMORY. */
 TW_API tw_status tw_register_linear(tw_context *context, const tw_linear_impl *impl);

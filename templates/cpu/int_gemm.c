@@ -364,7 +364,8 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
  * unpacking and memory is the limit anyway: half the code to compile. */
 static int flush_of(const tw_problem *problem, const tw_config *config) {
     int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
-    return (int)tw_min(config->micro_m <= 2 ? 4 : 8, 32767 / (2 * tw_int_largest_x(problem) * largest));
+    return (int)tw_min(config->micro_m <= 2 ? 4 : 8,
+                       32767 / (2 * tw_int_largest_x(problem) * largest));
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {

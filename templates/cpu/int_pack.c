@@ -183,8 +183,7 @@ static void codes_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
      * one bound to keep.  Where x is not finite, codes are anything, and the scale is NaN. */
     tw_val codes =
         s->asymmetric ? asymmetric_codes(s, a, rounded(s, scaled)) : round_to_bits(g, scaled);
-    if (s->full)
-        codes = tw_binary(g, TW_IR_SMIN, codes, tw_const_int(g, codes.ty, MAGIC + 127));
+    if (s->full) codes = tw_binary(g, TW_IR_SMIN, codes, tw_const_int(g, codes.ty, MAGIC + 127));
     carried[0] = tw_add(g, carried[0], codes);
     store_codes(s, codes, k);
 }

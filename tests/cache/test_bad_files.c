@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cache/db.h"
+
 static void make_directory(fixture *f) { assert_int_equal(mkdir(f->path, 0700), 0); }
 
 static void make_text(fixture *f) {
@@ -345,6 +347,29 @@ static void missing_table(void **state) {
     assert_int_equal(f->warnings, 0);
 }
 
+/* Another process sits on the file: a layer waits once, then hardly, and stores when it can. */
+static void held_by_another(void **state) {
+    fixture *f = *state;
+    sqlite3 *other;
+    tw_cache *cache = open_cache(f, TW_CACHE_USE, TW_OK);
+    assert_int_equal(put_choice(cache, 1), TW_OK);
+    int patience = cache->busy_ms;
+    assert_int_equal(sqlite3_open(f->path, &other), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(put_choice(cache, 2), TW_OK);
+    assert_int_equal(f->warnings, 1);
+    assert_non_null(strstr(f->warning, "locked"));
+    assert_int_equal(cache->busy_ms, TW_BUSY_AGAIN_MS);
+    assert_int_equal(put_choice(cache, 3), TW_OK);
+    assert_int_equal(f->warnings, 1);
+    sqlite3_close(other);
+    assert_int_equal(put_choice(cache, 4), TW_OK);
+    assert_int_equal(cache->busy_ms, patience);
+    assert_true(get_choice(cache, 1) && get_choice(cache, 4));
+    assert_false(get_choice(cache, 2) || get_choice(cache, 3));
+    tw_cache_close(cache);
+}
+
 /* The default log and no log at all: nothing to crash on. */
 static void default_log(void **state) {
     fixture *f = *state;
@@ -362,7 +387,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(damage_met_on_the_way), TEST(empty_file_is_taken), TEST(creation_cut_off),
-        TEST(missing_table),         TEST(default_log),
+        TEST(missing_table),         TEST(held_by_another),     TEST(default_log),
     };
     int failed = cmocka_run_group_tests_name("bad files", rows, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL) + failed;

@@ -14,6 +14,8 @@
 
 static void count_line(void *user, tw_log_level level, const char *line) {
     fixture *f = user;
+    /* Depends on what else runs on the machine, and on nothing that is tested. */
+    if (strstr(line, "other work disturbed the measurements")) return;
     pthread_mutex_lock(&f->lock);
     f->lines[level]++;
     snprintf(f->last[level], sizeof f->last[level], "%s", line);

@@ -38,6 +38,16 @@ class Cache(cli.Cli):
         self.assertEqual(len(both), stats['devices'] + stats['binaries'])
         self.assertIn(choice['config'], self.run_cli('cache', 'list').stdout)
 
+    def test_options_of_another_action(self):
+        self.fill()
+        self.fails(2, 'cache stats: takes no option of cache prune', 'cache', 'stats', '--max-mb',
+                   '1')
+        self.fails(2, 'cache prune: takes no option of cache list', 'cache', 'prune', '--trials')
+
+    def test_an_empty_file(self):
+        self.write('cache.db', '')
+        self.fails(1, 'is empty: nothing was stored yet', 'cache', 'stats')
+
     def test_stats_name_the_system_file(self):
         self.fill()
         system = self.env['TW_CACHE']

@@ -27,7 +27,7 @@ class Fixtures(cli.Cli):
         """A copy in which one bit of a tensor of the op's first case is another; its name."""
         name = {'affine': 'affine', 'float8': 'float', 'mx': 'float', 'floatx': 'float',
                 'floatx_cast': 'float', 'nvfp4': 'float', 'observer': 'observers',
-                'decode': 'codes', 'encode_saturating': 'codes',
+                'config': 'configs', 'decode': 'codes', 'encode_saturating': 'codes',
                 'round_f32_to_bf16': 'codes'}.get(op, 'float_domain')
         header, data = split(os.path.join(DATA, name + '.safetensors'))
         cases = {k: json.loads(v) for k, v in header['__metadata__'].items() if k != 'about'}
@@ -46,7 +46,8 @@ class Fixtures(cli.Cli):
                                  'hqq': (20, 0), 'float8': (62, 0), 'floatx': (30, 0),
                                  'floatx_cast': (15, 0), 'mx': (120, 0), 'nvfp4': (12, 0),
                                  'decode': (8, 0), 'encode_saturating': (2, 0),
-                                 'round_f32_to_bf16': (1, 0), 'observer': (10, 0)})
+                                 'round_f32_to_bf16': (1, 0), 'observer': (10, 0),
+                                 'config': (114, 0)})
         self.assertIn('420 of 420 cases agree in every bit',
                       self.run_cli('verify', '--fixtures', DATA).stdout)
 
@@ -64,7 +65,8 @@ class Fixtures(cli.Cli):
                           ('mx', ('scale_e8m0', 'q')),
                           ('nvfp4', ('scale_e4m3', 'q', 'tensor_scale')), ('decode', ('f32',)),
                           ('encode_saturating', ('q',)), ('round_f32_to_bf16', ('y',)),
-                          ('observer', ('scale', 'zero')), ('hqq', ('scale', 'zero', 'q'))):
+                          ('observer', ('scale', 'zero')), ('config', ('q', 'scale', 'zero')),
+                          ('hqq', ('scale', 'zero', 'q'))):
             for role in roles:
                 # HQQ's scales and zeros may differ in their last bits, and few codes by 1.
                 case = (self.falsify(op, role) if op != 'hqq' else
@@ -73,6 +75,12 @@ class Fixtures(cli.Cli):
                 wrong = [r for r in found if r['wrong']]
                 self.assertEqual([(r['op'], r['wrong']) for r in wrong], [(op, 1)])
                 self.assertIn(f'{case}: {role}[0,0] is ', wrong[0]['first'])
+
+    def test_another_y_is_noticed(self):
+        case = self.falsify('config', 'y', 3, 64)
+        wrong = [r for r in self.verify(self.path('false.safetensors'), code=1) if r['wrong']]
+        self.assertEqual([(r['op'], r['wrong']) for r in wrong], [('config', 1)])
+        self.assertRegex(wrong[0]['first'], f'{case}: y is (-inf|-?[0-9.]+) dB from what')
 
     def test_what_is_no_case(self):
         header, data = split(os.path.join(DATA, 'affine.safetensors'))

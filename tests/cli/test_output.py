@@ -230,6 +230,22 @@ class Text(cli.Cli):
         again, = self.records('shapes', self.path('out'), '--names')
         self.assertEqual(set(again['names']), set(names))
 
+    def test_paths_that_are_no_text(self):
+        """JSON holds bytes that are no UTF-8 as \\xff."""
+        path = os.fsencode(self.folder) + b'/caf\xc3\xa9\xe9.db'
+        self.env['TW_CACHE'] = os.fsdecode(path)
+        shown = self.folder + '/caf\u00e9\\xe9.db'
+        self.run_cli('tune', 'cpu', 'M=1,' + cli.SMALL, '--budget', '5s', '--threads', '1')
+        for action in ('stats', 'verify'):
+            self.assertEqual(self.records('cache', action)[-1]['path'], shown)
+        values = [r['value'] for r in self.records('list', 'options') if r['option'] == 'TW_CACHE']
+        self.assertEqual(values, [shown])
+        self.assertTrue(any(shown in r['found'] for r in self.records('doctor')))
+        out = os.fsdecode(os.fsencode(self.folder) + b'/\xff.ll')
+        record, = self.records('dump', 'cpu', 'M=1,' + cli.SMALL, '--ir', '--out', out)
+        self.assertEqual(record['out'], self.folder + '/\\xff.ll')
+        self.assertTrue(os.path.exists(out))
+
     def test_architectures(self):
         model = gguf.write(self.path('m.gguf'), [(b'blk.0.attn_k.weight', gguf.F32, [4, 4], None)],
                            architecture=self.evil.encode())

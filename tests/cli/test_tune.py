@@ -214,11 +214,12 @@ class FailingCache(cli.Cli):
 class BrokenOff(cli.Cli):
     """A long run, ended from outside once it has stored something; then the same command again."""
 
-    def start(self, number):
+    def start(self, number, **options):
         self.args = ('tune', 'cpu', 'M=64,N=256,K=256,w=i8,a=i8', '--exhaustive',
                      '--threads', '1')
         process = subprocess.Popen(self.command(*self.args, '--budget', '300s'), env=self.env,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   **options)
         self.addCleanup(process.kill)
         for _ in range(600):
             done = subprocess.run(self.command('cache', 'stats', '--json'), env=self.env,
@@ -228,6 +229,10 @@ class BrokenOff(cli.Cli):
             self.assertIsNone(process.poll(), 'it ended by itself')
             time.sleep(0.05)
         process.send_signal(number)
+        if options:
+            time.sleep(0.2)
+            self.assertIsNone(process.poll(), 'it ended all the same')
+            process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
@@ -251,6 +256,14 @@ class BrokenOff(cli.Cli):
         self.assertIn('stopped with 1 of 1 problems left', err)
         self.assertIn('the same command goes on from here', err)
         self.goes_on()
+
+
+    def test_an_interrupt_that_the_parent_ignores(self):
+        """As of a script's `tune &`: SIGINT is not for it, SIGTERM is."""
+        code, out, err = self.start(signal.SIGINT, preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_IGN))
+        self.assertEqual(code, 1, out + err)
+        self.assertIn('stopped with 1 of 1 problems left', err)
 
 
 class Bench(cli.Cli):

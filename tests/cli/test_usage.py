@@ -94,6 +94,20 @@ class Usage(cli.Cli):
                            *arguments, '--threads', str(value))
         self.fails(2, 'a positive integer below 2^31', 'devices', '--threads', str(2**31))
 
+    def test_more_threads_by_the_environment(self):
+        cpus = len(os.sched_getaffinity(0))
+        self.env['TW_THREADS'] = str(cpus + 1)
+        for command, *arguments in (['tune', 'cpu', cli.SMALL], ['bench', 'cpu', cli.SMALL]):
+            self.fails(2, f'TW_THREADS: {cpus + 1}, expected at most the {cpus} CPU', command,
+                       *arguments)
+        self.run_cli('plan', 'cpu', 'M=1,' + cli.SMALL)
+        self.run_cli('verify', 'cpu', 'M=1,' + cli.SMALL, '--threads', '1')
+
+    def test_help_of_a_command(self):
+        text = self.run_cli('plan', '--help').stdout
+        self.assertEqual(self.run_cli('help', 'plan').stdout, text)
+        self.assertIn('threads to plan for', text)
+
     def test_threads_of_another_machine(self):
         """Nothing runs, so plans and code may be for any number."""
         many = 4096

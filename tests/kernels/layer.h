@@ -10,8 +10,8 @@ typedef enum layer_data {
     /* Codes with many extremes, scales that differ by group (zero and negative ones too), zeros off
      * the middle, rows of x of eight kinds: loud, quiet, outliers, all zero, ... */
     LAYER_RANDOM,
-    /* Integers and powers of two throughout, so that every sum in f32 is exact; for a=i8, i8z and i8full
-     * the scale of x comes out as 1.  K up to 200. */
+    /* Integers and powers of two throughout, so that every sum in f32 is exact; for a=i8, i8z
+     * and i8full the scale of x comes out as 1.  K up to 200. */
     LAYER_EXACT,
     /* The same with the largest codes against the largest x: where narrow sums saturate. */
     LAYER_EXTREME,
