@@ -16,7 +16,15 @@ uint64_t tw_data_mix(uint64_t value) {
 }
 
 /* Streams of random numbers, one a tensor. */
-enum { STREAM_WEIGHT = 1, STREAM_SCALE, STREAM_ZERO, STREAM_BIAS, STREAM_X, STREAM_PLAIN };
+enum {
+    STREAM_WEIGHT = 1,
+    STREAM_SCALE,
+    STREAM_ZERO,
+    STREAM_BIAS,
+    STREAM_X,
+    STREAM_PLAIN,
+    STREAM_LUT
+};
 
 static uint64_t random_at(int stream, int64_t i) {
     return tw_data_mix(((uint64_t)stream << 56) ^ (uint64_t)i);
@@ -64,6 +72,7 @@ static void fill_codes(const tw_problem *p, uint8_t *weight, int64_t n0, int64_t
 enum { TABLE = 4093 };
 struct tw_data_table {
     float weights[TABLE], scales[TABLE], zeros[TABLE]; /* encoded: of up to 4 bytes each */
+    float lut[TW_LUT4_SIZE];
 };
 
 /* Where the row begins; it goes on at the start. */
@@ -81,6 +90,7 @@ static void copy_run(const void *table, size_t size, int64_t from, int64_t count
 
 /* Half the range of the codes: scales of about 1 / (4 * half) make weights of 1/4 at most. */
 static double half_range(tw_dtype dtype) {
+    if (dtype == TW_LUT4) return 1;
     if (tw_dtype_is_int(dtype)) return ((double)tw_dtype_max(dtype) - tw_dtype_min(dtype) + 1) / 2;
     return (double)tw_float_max(dtype);
 }
@@ -108,6 +118,8 @@ static void make_scales(const tw_scheme *s, struct tw_data_table *t) {
 }
 
 static void make_table(const tw_problem *p, struct tw_data_table *t) {
+    for (int64_t i = 0; i < TW_LUT4_SIZE; i++)
+        t->lut[i] = (float)(uniform(random_at(STREAM_LUT, i)) * 2 - 1);
     if (!tw_scheme_plain(&p->scheme)) {
         make_scales(&p->scheme, t);
         return;
@@ -194,6 +206,7 @@ tw_status tw_data_reserve(const tw_problem *problem, tw_data *out) {
         return status;
     }
     make_table(problem, d.table);
+    if (problem->scheme.weight == TW_LUT4) d.lut = d.table->lut;
     for (int64_t n = 0; problem->bias && n < problem->N; n++)
         tw_double_set(d.bias, problem->bias, n, normal(random_at(STREAM_BIAS, n)) / 2);
     *out = d;

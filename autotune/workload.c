@@ -303,7 +303,8 @@ static void run_rival(tw_workload *w, tw_rival *rival, const char *copy, int64_t
     tw_canonical canonical = {.weight = copy,
                               .scales = d->scales ? copy + scales_at(d) : NULL,
                               .zeros = d->zeros ? copy + zeros_at(d) : NULL,
-                              .bias = d->bias};
+                              .bias = d->bias,
+                              .lut = d->lut};
     tw_status status =
         rival->run(rival->user, &w->problem, &canonical, w->x, x_stride, w->y, y_stride, M);
     if (status == TW_OK || rival->failure != TW_OK) return;
@@ -324,6 +325,7 @@ void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate 
         .x_stride = x_stride * tw_x_size(w),
         .w = weights,
         .bias = w->bias,
+        .lut = w->data.lut,
         .y = w->y,
         .y_stride = y_stride * tw_y_size(w),
         .M = M,

@@ -186,6 +186,23 @@ static double share_of(const tw_linear *l, int bucket, int buckets, double left_
     return fmax(fmin(fmax(left_s / buckets, need_s), left_s), 1e-3);
 }
 
+/* What forwards of a bucket need beside its binding. */
+static tw_status make_ready(tw_linear *l, int bucket, const tw_binding *binding, int32_t forwards) {
+    tw_context *c = l->context;
+    const tw_plan *plan = binding->impl ? NULL : binding->plan;
+    size_t gather = tw_linear_gather_bytes(l, bucket), scratch = 0;
+    if (plan && plan->decision.tmpl) {
+        scratch = plan->scratch_bytes;
+        TW_TRY(tw_threads_start(c->threads));
+    } else {
+        const tw_tensors *unpacked;
+        TW_TRY(tw_linear_canonical(l, &unpacked));
+    }
+    /* A forward that gathers holds two blocks. */
+    int32_t blocks = gather && scratch ? 2 * forwards : forwards;
+    return tw_scratch_reserve(&c->scratch, scratch > gather ? scratch : gather, blocks);
+}
+
 tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
                             int32_t max_concurrent) {
     if (!linear) return tw_fail(TW_INVALID, "linear: NULL, must be given");
@@ -209,15 +226,7 @@ tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,
             left -= left > 1;
             TW_TRY(tw_linear_bind(linear, bucket, c->mode, share, &binding));
         }
-        const tw_plan *plan = binding->impl ? NULL : binding->plan;
-        const tw_tensors *unpacked;
-        if (!plan || !plan->decision.tmpl) {
-            TW_TRY(tw_linear_canonical(linear, &unpacked));
-            continue;
-        }
-        TW_TRY(tw_scratch_reserve(&c->scratch, plan->scratch_bytes,
-                                  max_concurrent ? max_concurrent : 1));
-        TW_TRY(tw_threads_start(c->threads));
+        TW_TRY(make_ready(linear, bucket, binding, max_concurrent ? max_concurrent : 1));
     }
     return TW_OK;
 }

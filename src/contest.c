@@ -31,7 +31,8 @@ tw_status tw_impl_run(const tw_impl *impl, const tw_problem *problem, const tw_c
                            .zeros = w->zeros ? &t.zeros : NULL,
                            .bias = w->bias ? &bias : NULL,
                            .y = y,
-                           .act = problem->act};
+                           .act = problem->act,
+                           .lut = w->lut};
     tw_status status = impl->row.run(impl->row.user, &call);
     if (status == TW_OK) return TW_OK;
     return tw_fail(status, "implementation %s: run() returned %s", impl->name,

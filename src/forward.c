@@ -1,4 +1,6 @@
 /* The hot path: check, look up, take scratch, launch. */
+#include <string.h>
+
 #include "src/base/status.h"
 #include "src/check.h"
 #include "src/linear.h"
@@ -44,6 +46,7 @@ static tw_status run_kernel(tw_linear *l, const tw_plan *plan, int64_t M, const 
                            .x_stride = x->stride,
                            .w = l->packed,
                            .bias = l->bias_f32,
+                           .lut = l->lut,
                            .y = y->data,
                            .y_stride = y->stride,
                            .M = M};
@@ -79,13 +82,9 @@ static tw_status run_impl(tw_linear *l, tw_impl *impl, const tw_tensor *x, const
     return tw_impl_run(impl, &l->problem, &w, &dense_x, &dense_y);
 }
 
-tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y) {
-    rows x_rows, y_rows;
-    if (!linear) return tw_fail(TW_INVALID, "linear: NULL, must be given");
-    TW_TRY(check_io(linear, x, y, &x_rows, &y_rows));
+static tw_status forward(tw_linear *linear, int bucket, const tw_tensor *x, const tw_tensor *y,
+                         rows x_rows, rows y_rows) {
     int64_t M = x->shape[0];
-    if (!M) return TW_OK;
-    int bucket = tw_bucket_index(M);
     for (;;) {
         tw_binding *b = tw_linear_bound(linear, bucket);
         if (!b) TW_TRY(tw_linear_bind_now(linear, bucket, &b));
@@ -101,4 +100,72 @@ tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tens
         tw_impl_leave(b->impl);
         return status;
     }
+}
+
+/* ---- columns in another order ---- */
+
+static int64_t x_row_bytes(const tw_linear *l) {
+    return l->problem.K * tw_dtype_bits(l->problem.x) / 8;
+}
+
+/* Rows that are gathered at a time: enough for a kernel to do well, and of bounded size. */
+static int64_t gather_rows(const tw_linear *l, int bucket) {
+    enum { MOST_BYTES = 4 << 20 };
+    return tw_max(1, tw_min(tw_bucket_rows(bucket), MOST_BYTES / x_row_bytes(l)));
+}
+
+size_t tw_linear_gather_bytes(const tw_linear *l, int bucket) {
+    return l->order ? (size_t)(gather_rows(l, bucket) * x_row_bytes(l)) : 0;
+}
+
+typedef struct gather_call {
+    const tw_linear *linear;
+    const char *from;
+    int64_t stride; /* of from, in bytes; `to` is contiguous */
+    char *to;
+} gather_call;
+
+static void gather_row(void *arg, size_t m) {
+    const gather_call *c = arg;
+    const int32_t *order = c->linear->order;
+    int64_t K = c->linear->problem.K;
+    const char *from = c->from + (int64_t)m * c->stride;
+    char *to = c->to + (int64_t)m * x_row_bytes(c->linear);
+    if (c->linear->problem.x == TW_F32)
+        for (int64_t k = 0; k < K; k++) memcpy(to + k * 4, from + (int64_t)order[k] * 4, 4);
+    else
+        for (int64_t k = 0; k < K; k++) memcpy(to + k * 2, from + (int64_t)order[k] * 2, 2);
+}
+
+/* Kernels know no order: they get x as the weights have it. */
+static tw_status forward_ordered(tw_linear *l, int bucket, const tw_tensor *x, const tw_tensor *y,
+                                 const rows *x_rows, const rows *y_rows) {
+    int64_t M = x->shape[0], most = gather_rows(l, bucket), row = x_row_bytes(l);
+    tw_scratch_block *block;
+    TW_TRY(tw_scratch_take(&l->context->scratch, tw_linear_gather_bytes(l, bucket), &block));
+    tw_status status = TW_OK;
+    for (int64_t m = 0, count; m < M && status == TW_OK; m += count) {
+        count = tw_min(most, M - m);
+        gather_call call = {l, x_rows->data + m * x_rows->stride, x_rows->stride, block->memory};
+        tw_threads_run(l->context->threads, gather_row, &call, (size_t)count);
+        rows from = {block->memory, row, count * row};
+        rows to = {y_rows->data + m * y_rows->stride, y_rows->stride, 0};
+        tw_tensor some_x = *x, some_y = *y;
+        some_x.data = from.data;
+        some_y.data = to.data;
+        some_x.shape[0] = some_y.shape[0] = count;
+        status = forward(l, bucket, &some_x, &some_y, from, to);
+    }
+    tw_scratch_give(block);
+    return status;
+}
+
+tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y) {
+    rows x_rows, y_rows;
+    if (!linear) return tw_fail(TW_INVALID, "linear: NULL, must be given");
+    TW_TRY(check_io(linear, x, y, &x_rows, &y_rows));
+    if (!x->shape[0]) return TW_OK;
+    int bucket = tw_bucket_index(x->shape[0]);
+    if (linear->order) return forward_ordered(linear, bucket, x, y, &x_rows, &y_rows);
+    return forward(linear, bucket, x, y, x_rows, y_rows);
 }

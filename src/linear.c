@@ -76,12 +76,52 @@ tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out) {
 }
 
 tw_canonical tw_linear_view(const tw_linear *linear, const tw_tensors *t) {
-    return (tw_canonical){t->weight.data, t->scales.data, t->zeros.data, linear->bias};
+    return (tw_canonical){t->weight.data, t->scales.data, t->zeros.data, linear->bias, linear->lut};
 }
 
 /* ---- what the caller describes ---- */
 
-static tw_status read_desc(const tw_linear_desc *given, const tw_tensor *bias, tw_problem *out) {
+/* A layer as its caller describes it; lut and order are the caller's. */
+typedef struct layer {
+    tw_problem problem;
+    const float *lut;
+    const int32_t *order;
+    const tw_tensor *bias;
+} layer;
+
+static tw_status check_lut(const tw_linear_desc *d) {
+    if (d->scheme.weight == TW_LUT4 && d->lut)
+        return tw_check_finite("desc: lut", d->lut, TW_F32, 1, TW_LUT4_SIZE);
+    if (d->scheme.weight == TW_LUT4)
+        return tw_fail(TW_INVALID, "desc: lut: NULL, w=lut4 needs its %d values", TW_LUT4_SIZE);
+    return d->lut ? tw_fail(TW_INVALID, "desc: lut: given, but w is %s, not lut4",
+                            tw_dtype_name(d->scheme.weight))
+                  : TW_OK;
+}
+
+static tw_status check_order(tw_context *c, const tw_linear_desc *d) {
+    if (!d->order) return TW_OK;
+    bool *seen = tw_alloc(&c->allocator, (size_t)d->K);
+    if (!seen)
+        return tw_fail(TW_MEMORY, "out of memory for an order of %lld columns", (long long)d->K);
+    tw_status status = TW_OK;
+    for (int64_t k = 0; k < d->K && status == TW_OK; k++) {
+        int32_t at = d->order[k];
+        if (at < 0 || at >= d->K)
+            status = tw_fail(TW_INVALID, "desc: order[%lld]: %d, must be from 0 to %lld",
+                             (long long)k, at, (long long)d->K - 1);
+        else if (seen[at])
+            status =
+                tw_fail(TW_INVALID, "desc: order[%lld]: %d, is there already", (long long)k, at);
+        else
+            seen[at] = true;
+    }
+    tw_free(&c->allocator, seen, (size_t)d->K);
+    return status;
+}
+
+static tw_status read_desc(tw_context *c, const tw_linear_desc *given, const tw_tensor *bias,
+                           layer *out) {
     tw_linear_desc d;
     TW_TRY(tw_struct_read("desc", given, sizeof d, &d));
     tw_problem p = {.N = d.N, .K = d.K, .x = d.x, .y = d.y, .scheme = d.scheme, .act = d.act};
@@ -93,7 +133,9 @@ static tw_status read_desc(const tw_linear_desc *given, const tw_tensor *bias, t
                        tw_dtype_name(bias->dtype));
     TW_TRY(tw_problem_check(&p));
     if (bias) TW_TRY(tw_check_tensor("bias", bias, bias->dtype, 1, (int64_t[]){p.N}));
-    *out = p;
+    TW_TRY(check_lut(&d));
+    TW_TRY(check_order(c, &d));
+    *out = (layer){p, d.lut, d.order, bias};
     return TW_OK;
 }
 
@@ -162,6 +204,25 @@ static tw_status keep_bias(tw_linear *l, const tw_tensor *bias) {
     return TW_OK;
 }
 
+static tw_status keep_array(tw_linear *l, const void *from, size_t bytes, void **out) {
+    if (!from) return TW_OK;
+    *out = tw_alloc(&l->context->allocator, bytes);
+    if (!*out) return tw_fail(TW_MEMORY, "out of memory for %zu bytes of a layer", bytes);
+    memcpy(*out, from, bytes);
+    return TW_OK;
+}
+
+static size_t order_bytes(const tw_linear *l) { return (size_t)l->problem.K * sizeof *l->order; }
+
+static tw_status keep_arrays(tw_linear *l, const layer *from) {
+    void *lut = NULL, *order = NULL;
+    tw_status status = keep_array(l, from->lut, TW_LUT4_SIZE * sizeof *l->lut, &lut);
+    if (status == TW_OK) status = keep_array(l, from->order, order_bytes(l), &order);
+    l->lut = lut;
+    l->order = order;
+    return status;
+}
+
 static tw_status keep_weights(tw_linear *l, const tw_canonical *w) {
     tw_context *c = l->context;
     l->layout = choose_layout(c, &l->problem);
@@ -193,6 +254,8 @@ static void linear_free(tw_linear *l) {
     }
     tensors_destroy(c, atomic_load(&l->canonical));
     tw_free(&c->allocator, l->packed, l->packed_bytes);
+    tw_free(&c->allocator, l->lut, TW_LUT4_SIZE * sizeof *l->lut);
+    tw_free(&c->allocator, l->order, order_bytes(l));
     tw_free(&c->allocator, l->bias, l->bias_bytes);
     tw_free(&c->allocator, l->bias_f32, l->bias_f32_bytes);
     pthread_mutex_destroy(&l->lock);
@@ -200,14 +263,14 @@ static void linear_free(tw_linear *l) {
 }
 
 /* From contiguous, checked tensors. */
-static tw_status build(tw_context *c, const tw_problem *p, const tw_canonical *w,
-                       const tw_tensor *bias, tw_linear **out) {
+static tw_status build(tw_context *c, const layer *from, const tw_canonical *w, tw_linear **out) {
     tw_linear *l = tw_alloc(&c->allocator, sizeof *l);
     if (!l) return tw_fail(TW_MEMORY, "out of memory for a linear");
     l->context = c;
-    l->problem = *p;
+    l->problem = from->problem;
     pthread_mutex_init(&l->lock, NULL);
-    tw_status status = keep_bias(l, bias);
+    tw_status status = keep_bias(l, from->bias);
+    if (status == TW_OK) status = keep_arrays(l, from);
     if (status == TW_OK) status = keep_weights(l, w);
     if (status != TW_OK) {
         linear_free(l);
@@ -233,23 +296,24 @@ static tw_status check_handles(const tw_context *context, tw_linear *const *out)
 tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, const tw_tensor *weight,
                            const tw_tensor *scales, const tw_tensor *zeros, const tw_tensor *bias,
                            tw_linear **out) {
-    tw_problem p;
+    layer from;
     tw_tensors shape, *copies = NULL;
     TW_TRY(check_handles(context, out));
-    TW_TRY(read_desc(desc, bias, &p));
-    tw_tensors_describe(&p, &shape);
+    TW_TRY(read_desc(context, desc, bias, &from));
+    const tw_problem *p = &from.problem;
+    tw_tensors_describe(p, &shape);
     TW_TRY(check_given("weight", weight, &shape.weight));
     TW_TRY(check_given("scales", scales, &shape.scales));
     TW_TRY(check_given("zeros", zeros, &shape.zeros));
     bool dense = tw_tensor_contiguous(weight) && (!scales || tw_tensor_contiguous(scales)) &&
                  (!zeros || tw_tensor_contiguous(zeros));
-    if (!dense && !(copies = tensors_create(context, &p))) return TW_MEMORY;
+    if (!dense && !(copies = tensors_create(context, p))) return TW_MEMORY;
     const tw_tensors *to = dense ? &shape : copies;
     tw_canonical w = {.weight = contiguous(weight, to->weight.data),
                       .scales = contiguous(scales, to->scales.data),
                       .zeros = contiguous(zeros, to->zeros.data)};
-    tw_status status = check_values(&p, &shape, &w);
-    if (status == TW_OK) status = build(context, &p, &w, bias, out);
+    tw_status status = check_values(p, &shape, &w);
+    if (status == TW_OK) status = build(context, &from, &w, out);
     tensors_destroy(context, copies);
     return status;
 }
@@ -276,27 +340,31 @@ static tw_status quantize(const tw_problem *p, const tw_tensor *weight, float *f
 tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc *desc,
                                       const tw_tensor *weight, const tw_tensor *bias,
                                       tw_linear **out) {
-    tw_problem p;
+    layer from;
     TW_TRY(check_handles(context, out));
-    TW_TRY(read_desc(desc, bias, &p));
+    TW_TRY(read_desc(context, desc, bias, &from));
+    const tw_problem *p = &from.problem;
     if (!weight) return tw_fail(TW_INVALID, "weight: NULL, must be given");
     if (!tw_dtype_is_real(weight->dtype))
         return tw_fail(TW_INVALID, "weight: dtype %s, expected f32, f16 or bf16",
                        tw_dtype_name(weight->dtype));
-    TW_TRY(tw_check_tensor("weight", weight, weight->dtype, 2, (int64_t[]){p.N, p.K}));
+    TW_TRY(tw_check_tensor("weight", weight, weight->dtype, 2, (int64_t[]){p->N, p->K}));
+    if (from.order)
+        return tw_fail(TW_INVALID,
+                       "desc: order: given, but float weights are quantized in x's order");
 
     /* The quantizer reads f32 with adjacent columns; anything else is converted first. */
     bool direct = weight->dtype == TW_F32 && tw_tensor_stride(weight, 1) == 1;
-    size_t bytes = direct ? 0 : (size_t)p.N * (size_t)p.K * sizeof(float);
+    size_t bytes = direct ? 0 : (size_t)p->N * (size_t)p->K * sizeof(float);
     float *f32 = direct ? NULL : tw_alloc(&context->allocator, bytes);
     if (!direct && !f32)
         return tw_fail(TW_MEMORY, "out of memory for %zu bytes of float weights", bytes);
-    tw_tensors *t = tensors_create(context, &p);
-    tw_status status = t ? quantize(&p, weight, f32, t) : TW_MEMORY;
+    tw_tensors *t = tensors_create(context, p);
+    tw_status status = t ? quantize(p, weight, f32, t) : TW_MEMORY;
     tw_free(&context->allocator, f32, bytes);
     if (t && status == TW_OK) {
-        tw_canonical w = {t->weight.data, t->scales.data, t->zeros.data, NULL};
-        status = build(context, &p, &w, bias, out);
+        tw_canonical w = {t->weight.data, t->scales.data, t->zeros.data, NULL, NULL};
+        status = build(context, &from, &w, out);
     }
     tensors_destroy(context, t);
     return status;
@@ -347,3 +415,7 @@ tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tenso
     copy_out(&kept->zeros, z);
     return TW_OK;
 }
+
+const float *tw_linear_lut(const tw_linear *linear) { return linear ? linear->lut : NULL; }
+
+const int32_t *tw_linear_order(const tw_linear *linear) { return linear ? linear->order : NULL; }

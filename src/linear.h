@@ -31,7 +31,9 @@ struct tw_linear {
     const tw_layout *layout; /* NULL: the canonical tensors are all there is */
     void *packed;
     size_t packed_bytes;
-    void *bias; /* as given; NULL without */
+    float *lut;     /* TW_LUT4_SIZE; NULL without */
+    int32_t *order; /* K; NULL without */
+    void *bias;     /* as given; NULL without */
     size_t bias_bytes;
     float *bias_f32; /* what kernels read: round_up(N, 64) of them */
     size_t bias_f32_bytes;
@@ -47,6 +49,10 @@ void tw_tensors_describe(const tw_problem *problem, tw_tensors *out);
 /* The canonical tensors, unpacked on first use.  Errors: MEMORY. */
 tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out);
 tw_canonical tw_linear_view(const tw_linear *linear, const tw_tensors *tensors);
+
+/* Bytes of x, with its columns in the weights' order, that a forward of the bucket copies at a time;
+ * 0 without an order. */
+size_t tw_linear_gather_bytes(const tw_linear *linear, int bucket);
 
 /* Decides what a bucket runs and publishes it.  Errors: as tw_plan_make. */
 tw_status tw_linear_bind(tw_linear *linear, int bucket, tw_mode mode, double budget_s,

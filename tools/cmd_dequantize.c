@@ -64,12 +64,10 @@ static tw_status start(const job *j, outfile *file, tw_safetensors_writer **out)
 static tw_status append(job *j, int32_t index, tw_safetensors_writer *writer) {
     tw_canonical_tensor tensor;
     TW_TRY(tw_model_read(j->model, index, &tensor));
-    tw_problem problem = tw_canonical_problem(&tensor);
-    tw_canonical view = tw_canonical_view(&tensor);
     float *row = malloc((size_t)tw_max(tensor.K, 1) * sizeof *row);
     tw_status status = row ? TW_OK : tw_fail(TW_MEMORY, "row: out of memory");
     for (int64_t n = 0; n < tensor.N && status == TW_OK; n++) {
-        tw_dequantize_row(&problem, &view, n, row);
+        tw_canonical_tensor_row(&tensor, n, row);
         status = tw_safetensors_append(writer, row, (size_t)tensor.K);
     }
     j->values += tensor.N * tensor.K;

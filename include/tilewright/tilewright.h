@@ -154,7 +154,7 @@ typedef struct tw_scheme {
  * is required, docs/problem.md has the values and the other fields' defaults.  Touches nothing but
  * *out.
  * Errors: INVALID (an argument is NULL; a field is unknown, repeated, missing or bad; fields do not
- * go together), UNSUPPORTED (w=lut4, a=i8s, a=e4m3). */
+ * go together), UNSUPPORTED (a=i8s, a=e4m3). */
 TW_API tw_status tw_scheme_parse(const char *text, tw_scheme *out);
 
 typedef enum tw_act {
@@ -312,6 +312,11 @@ typedef struct tw_linear_desc {
     tw_dtype x, y; /* f32, f16 or bf16; TW_NONE: f32, and y as x */
     tw_scheme scheme;
     tw_act act;
+    /* The 16 values, finite, that the codes of w=lut4 stand for; NULL for other weights. */
+    const float *lut;
+    /* K numbers, each of 0..K-1 once: column k of the weights multiplies column order[k] of x, as
+     * GPTQ's activation order has it.  NULL: order[k] is k. */
+    const int32_t *order;
 } tw_linear_desc;
 #define TW_LINEAR_DESC_INIT                                                                        \
     {sizeof(tw_linear_desc),                                                                       \
@@ -320,9 +325,12 @@ typedef struct tw_linear_desc {
      TW_NONE,                                                                                      \
      TW_NONE,                                                                                      \
      {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0},                                      \
-     TW_ACT_NONE}
+     TW_ACT_NONE,                                                                                  \
+     NULL,                                                                                         \
+     NULL}
 
-/* Creates a layer from canonical tensors, which are copied: the caller may free them on return.
+/* Creates a layer from canonical tensors, which are copied, as desc's arrays are: the caller may
+ * free them on return.
  *   weight  [N,K] of scheme.weight
  *   scales  [ceil(N/group_n), ceil(K/group_k)] of scheme.scale (NULL if none)
  *   zeros   as scales, u8 or the scales' dtype (NULL if none)
@@ -333,7 +341,7 @@ typedef struct tw_linear_desc {
  * Errors: INVALID names the tensor (missing, not the scheme's, dtype, shape, strides, alignment,
  * pad bits), or the field of desc; NaN or infinite scales and value zeros are refused with their
  * index, zero scales are legal, and floats that are no scales (plain weights, bias) may be
- * anything.  UNSUPPORTED (w=lut4).  MEMORY. */
+ * anything.  MEMORY. */
 TW_API tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc,
                                   const tw_tensor *weight, const tw_tensor *scales,
                                   const tw_tensor *zeros, const tw_tensor *bias, tw_linear **out);
@@ -392,6 +400,10 @@ TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const 
  * Errors: INVALID (linear is NULL; data is not aligned to its element). */
 TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales,
                                    tw_tensor *zeros);
+/* The layer's copies of tw_linear_desc's arrays, borrowed until it is destroyed; NULL where it has
+ * none, or linear is NULL. */
+TW_API const float *tw_linear_lut(const tw_linear *linear);
+TW_API const int32_t *tw_linear_order(const tw_linear *linear);
 
 typedef struct tw_plan_info {
     size_t struct_size;
@@ -438,6 +450,7 @@ typedef struct tw_linear_call {
     const tw_tensor *x, *weight, *scales, *zeros, *bias; /* canonical; the last three may be NULL */
     const tw_tensor *y;
     tw_act act;
+    const float *lut; /* of w=lut4, else NULL; x's columns are in the weights' order already */
 } tw_linear_call;
 
 typedef struct tw_linear_impl {

@@ -21,6 +21,7 @@ typedef struct tw_kernel_args {
         *bias; /* f32, round_up(N, 64) entries, whatever the caller's bias was; NULL without */
     void *y;
     int64_t y_stride; /* bytes between rows */
+    const float *lut; /* TW_LUT4_SIZE values of w=lut4, else NULL */
     int64_t M;        /* rows that exist: a tile at the end computes more but stores only these */
 } tw_kernel_args;
 

@@ -159,7 +159,7 @@ static const field fields[FIELD_COUNT] = {
     {"N", parse_size, offsetof(tw_problem, N), SIZE_RULE},
     {"K", parse_size, offsetof(tw_problem, K), SIZE_RULE},
     {"x", parse_real, offsetof(tw_problem, x), "f32, f16 or bf16"},
-    {"w", parse_weight, 0, "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, f32, f16 or bf16"},
+    {"w", parse_weight, 0, "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, lut4, f32, f16 or bf16"},
     {"g", parse_group, 0, "a group of K (32), a block of N x K (128x128), channel or tensor"},
     {"s", parse_scale, 0, "f32, f16, bf16, e8m0 or e4m3"},
     {"z", parse_zero, 0, "none, code or value"},
@@ -325,8 +325,6 @@ tw_status tw_scheme_check(const tw_scheme *s) {
     if (!is_weight_dtype(s->weight))
         return tw_fail(TW_INVALID, "w: %s, expected %s", tw_dtype_name(s->weight),
                        fields[FIELD_w].rule);
-    if (s->weight == TW_LUT4)
-        return tw_fail(TW_UNSUPPORTED, "w: lut4, look-up tables are not supported");
     if (tw_scheme_plain(s)) return check_plain(s);
     if (tw_dtype_is_real(s->weight))
         return tw_fail(TW_INVALID, "s: %s, but w=%s is plain: it has no scales",
@@ -336,6 +334,9 @@ tw_status tw_scheme_check(const tw_scheme *s) {
                        fields[FIELD_s].rule);
     if ((unsigned)s->zero_mode > TW_ZERO_VALUE)
         return tw_fail(TW_INVALID, "z: %d, is no zero mode", (int)s->zero_mode);
+    if (s->zero_mode && s->weight == TW_LUT4)
+        return tw_fail(TW_INVALID, "z: %s, w=lut4 has no zeros: its table says what codes are",
+                       s->zero_mode == TW_ZERO_CODE ? "code" : "value");
     if (s->zero_mode == TW_ZERO_CODE && !tw_dtype_is_int(s->weight))
         return tw_fail(TW_INVALID, "z: code, needs integer weights, w is %s",
                        tw_dtype_name(s->weight));

@@ -63,6 +63,9 @@ static inline tw_dtype tw_zero_dtype(const tw_scheme *s) {
 /* Bytes of one layer's weights, scales and zeros in canonical form: what weight_gbps counts. */
 int64_t tw_problem_weight_bytes(const tw_problem *problem);
 
+/* Values of a table of w=lut4. */
+enum { TW_LUT4_SIZE = 16 };
+
 /* ---- M buckets ---- */
 
 enum { TW_BUCKETS = 14, TW_MAX_BUCKET = 8192 };

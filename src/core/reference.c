@@ -12,8 +12,12 @@ enum { TILE_M = 8, TILE_N = 64, CHUNK_K = 128, COLUMNS = 8 };
 /* ---- weights ---- */
 
 /* `count` values of q from k on, less the zero code. */
-static void quantized_span(tw_dtype dtype, const char *row, int32_t zero, int64_t k, int64_t count,
-                           float *out) {
+static void quantized_span(tw_dtype dtype, const float *lut, const char *row, int32_t zero,
+                           int64_t k, int64_t count, float *out) {
+    if (dtype == TW_LUT4) {
+        for (int64_t i = 0; i < count; i++) out[i] = lut[tw_code_get(row, dtype, k + i)];
+        return;
+    }
     if (!tw_dtype_is_int(dtype)) {
         for (int64_t i = 0; i < count; i++) out[i] = tw_float_get(row, dtype, k + i);
         return;
@@ -43,7 +47,7 @@ static void dequantize_span(const tw_problem *p, const tw_canonical *w, int64_t 
         int64_t at = scale_row + k / group_k;
         int32_t code = s->zero_mode == TW_ZERO_CODE ? ((const uint8_t *)w->zeros)[at] : 0;
         float scale = tw_float_get(w->scales, s->scale, at), *to = out + (k - k0);
-        quantized_span(s->weight, row, code, k, count, to);
+        quantized_span(s->weight, w->lut, row, code, k, count, to);
         for (int64_t i = 0; i < count; i++) to[i] *= scale;
         /* Without a zero nothing is added: -0 stays -0. */
         if (s->zero_mode != TW_ZERO_VALUE) continue;

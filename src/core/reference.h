@@ -5,9 +5,10 @@
 
 #include "src/core/problem.h"
 
-/* A layer in canonical form; scales, zeros, bias may be NULL as the scheme says. */
+/* A layer in canonical form; scales, zeros, bias and lut may be NULL as the problem says. */
 typedef struct tw_canonical {
     const void *weight, *scales, *zeros, *bias;
+    const float *lut; /* the TW_LUT4_SIZE values that codes of w=lut4 stand for */
 } tw_canonical;
 
 /* w[n,k] in f32. */

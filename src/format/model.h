@@ -124,15 +124,22 @@ typedef struct tw_canonical_tensor {
     int64_t N, K;
     void *weight, *scales, *zeros; /* owned, aligned to 64 bytes; NULL where the scheme has none */
     size_t weight_bytes, scale_bytes, zero_bytes;
+    float *lut;     /* owned; the TW_LUT4_SIZE values of w=lut4, else NULL */
+    int32_t *order; /* owned; K numbers: column k is the model's column order[k]; NULL: k */
 } tw_canonical_tensor;
 
 /* Errors: INVALID (no such tensor), UNSUPPORTED (a type that cannot be read yet), MEMORY. */
 tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tensor *out);
+/* Room for lut and order, to be filled in.  Errors: MEMORY. */
+tw_status tw_canonical_tensor_add_lut(tw_canonical_tensor *tensor);
+tw_status tw_canonical_tensor_add_order(tw_canonical_tensor *tensor);
+/* Row n in f32, K values in the model's order of columns. */
+void tw_canonical_tensor_row(const tw_canonical_tensor *tensor, int64_t n, float *out);
 void tw_canonical_tensor_free(tw_canonical_tensor *tensor);
 
 /* The tensor as tw_dequantize_row() and the oracle take it. */
 static inline tw_canonical tw_canonical_view(const tw_canonical_tensor *t) {
-    return (tw_canonical){t->weight, t->scales, t->zeros, NULL};
+    return (tw_canonical){t->weight, t->scales, t->zeros, NULL, t->lut};
 }
 static inline tw_problem tw_canonical_problem(const tw_canonical_tensor *t) {
     return (tw_problem){.N = t->N, .K = t->K, .x = TW_F32, .y = TW_F32, .scheme = t->scheme};

@@ -79,9 +79,36 @@ tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tenso
     return TW_OK;
 }
 
+static size_t lut_bytes(void) { return TW_LUT4_SIZE * sizeof(float); }
+static size_t order_bytes(const tw_canonical_tensor *t) { return (size_t)t->K * sizeof(int32_t); }
+
+tw_status tw_canonical_tensor_add_lut(tw_canonical_tensor *t) {
+    t->lut = tw_alloc(&tw_allocator_default, lut_bytes());
+    return t->lut ? TW_OK : tw_fail(TW_MEMORY, "out of memory for a look-up table");
+}
+
+tw_status tw_canonical_tensor_add_order(tw_canonical_tensor *t) {
+    t->order = tw_alloc(&tw_allocator_default, order_bytes(t));
+    return t->order
+               ? TW_OK
+               : tw_fail(TW_MEMORY, "out of memory for an order of %lld columns", (long long)t->K);
+}
+
+void tw_canonical_tensor_row(const tw_canonical_tensor *t, int64_t n, float *out) {
+    tw_problem problem = tw_canonical_problem(t);
+    tw_canonical view = tw_canonical_view(t);
+    if (!t->order) {
+        tw_dequantize_row(&problem, &view, n, out);
+        return;
+    }
+    for (int64_t k = 0; k < t->K; k++) out[t->order[k]] = tw_dequantize_one(&problem, &view, n, k);
+}
+
 void tw_canonical_tensor_free(tw_canonical_tensor *t) {
     tw_free(&tw_allocator_default, t->weight, t->weight_bytes);
     tw_free(&tw_allocator_default, t->scales, t->scale_bytes);
     tw_free(&tw_allocator_default, t->zeros, t->zero_bytes);
+    if (t->lut) tw_free(&tw_allocator_default, t->lut, lut_bytes());
+    if (t->order) tw_free(&tw_allocator_default, t->order, order_bytes(t));
     *t = (tw_canonical_tensor){0};
 }

@@ -64,7 +64,7 @@ static tw_canonical unpack(const tw_problem *p, const char *w) {
     size_t scales = tw_dtype_row_bytes(p->scheme.scale, count);
     bool plain = tw_scheme_plain(&p->scheme);
     return (tw_canonical){w, plain ? NULL : w + weight,
-                          p->scheme.zero_mode ? w + weight + scales : NULL, NULL};
+                          p->scheme.zero_mode ? w + weight + scales : NULL, NULL, NULL};
 }
 
 /* Changes to x and to the weights that a defective kernel amounts to. */

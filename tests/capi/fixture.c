@@ -107,6 +107,10 @@ tw_tensor random_rows(tw_dtype dtype, int64_t rows, int64_t columns, uint32_t se
     return t;
 }
 
+static const float lut_values[TW_LUT4_SIZE] = {-1,    0.5f, 0.125f, -0.75f, 0.9f,   -0.1f,
+                                               0,     0.3f, -0.3f,  1,      -0.55f, 0.7f,
+                                               -0.2f, 0.2f, -0.9f,  0.05f};
+
 static void fill_codes(const tw_tensor *t, uint32_t *seed) {
     size_t row_bytes = tw_dtype_row_bytes(t->dtype, t->shape[1]);
     for (int64_t n = 0; n < t->shape[0]; n++) {
@@ -137,7 +141,8 @@ void layer_init(layer *l, const char *problem, uint32_t seed) {
     l->scales = allocate(s->scale, 2, rows, groups);
     l->zeros = allocate(tw_zero_dtype(s), 2, rows, groups);
     l->bias = allocate(p->bias, 1, p->N, 1);
-    if (tw_dtype_is_int(s->weight))
+    if (s->weight == TW_LUT4) l->desc.lut = lut_values;
+    if (tw_dtype_is_int(s->weight) || s->weight == TW_LUT4)
         fill_codes(&l->weight, &seed);
     else
         fill_floats(&l->weight, 0, 1, &seed);
@@ -176,7 +181,7 @@ static int64_t stride_of(const tw_tensor *t) { return t->stride[0] ? t->stride[0
 
 void check_result(const layer *l, tw_linear *linear, const tw_tensor *x, const tw_tensor *y) {
     const tw_problem *p = &l->problem;
-    tw_canonical w = {l->weight.data, l->scales.data, l->zeros.data, l->bias.data};
+    tw_canonical w = {l->weight.data, l->scales.data, l->zeros.data, l->bias.data, l->desc.lut};
     tw_plan_info plan = TW_PLAN_INFO_INIT;
     check_ok(tw_linear_plan(linear, x->shape[0], &plan));
     const tw_template *tmpl = tw_template_find(plan.kernel);
@@ -187,7 +192,8 @@ void check_result(const layer *l, tw_linear *linear, const tw_tensor *x, const t
     assert_true(row && expected && magnitude);
     for (int64_t m = 0; m < x->shape[0]; m++) {
         for (int64_t k = 0; k < p->K; k++)
-            row[k] = tw_float_get(x->data, p->x, m * stride_of(x) + k);
+            row[k] = tw_float_get(x->data, p->x,
+                                  m * stride_of(x) + (l->desc.order ? l->desc.order[k] : k));
         tw_reference_row(p, &w, row, 0, p->N, expected, magnitude);
         const char *y_row = (const char *)y->data + m * stride_of(y) * tw_dtype_bits(p->y) / 8;
         tw_status status = tw_compare_row(p, chain, expected, magnitude, y_row, p->N, NULL);

@@ -145,7 +145,8 @@ static void descriptions(void **state) {
     TRY(y, (tw_dtype)90, TW_INVALID, "y: ?")
     TRY(act, (tw_act)9, TW_INVALID, "act: 9")
     TRY(scheme.weight, TW_NONE, TW_INVALID, "w: none")
-    TRY(scheme.weight, TW_LUT4, TW_UNSUPPORTED, "lut4")
+    TRY(scheme.weight, TW_LUT4, TW_INVALID, "z: value, w=lut4 has no zeros")
+    TRY(lut, (const float[TW_LUT4_SIZE]){0}, TW_INVALID, "desc: lut: given, but w is")
     TRY(scheme.scale, TW_I4, TW_INVALID, "s: i4")
     TRY(scheme.scale, TW_F32, TW_INVALID, "scales: dtype f16, expected f32")
     TRY(scheme.zero_mode, (tw_zero_mode)5, TW_INVALID, "z: 5")
@@ -154,6 +155,27 @@ static void descriptions(void **state) {
     TRY(scheme.group_k, 16, TW_INVALID, "scales: 2 dimensions of shape [70,3], expected [70,5]")
     TRY(scheme.act_quant, (tw_act_quant)7, TW_INVALID, "a: 7")
 #undef TRY
+    close_world(&w);
+}
+
+/* The arrays of desc: what is missing, not finite, or no order. */
+static void bad_arrays(void **state) {
+    world w = open_world(state, "N=4,K=6,w=lut4,g=3,s=f32");
+    const tw_linear_desc good = w.l.desc;
+    float lut[TW_LUT4_SIZE] = {[9] = INFINITY};
+    int32_t order[] = {5, 4, 3, 2, 1, 0};
+    w.l.desc.lut = NULL;
+    refuse(w, TW_INVALID, "desc: lut: NULL, w=lut4 needs its 16 values");
+    w.l.desc.lut = lut;
+    refuse(w, TW_INVALID, "desc: lut: infinity at [0,9], must be finite");
+    w.l.desc = good;
+    w.l.desc.order = order;
+    order[2] = 6;
+    refuse(w, TW_INVALID, "desc: order[2]: 6, must be from 0 to 5");
+    order[2] = -1;
+    refuse(w, TW_INVALID, "desc: order[2]: -1, must be from 0 to 5");
+    order[2] = 4;
+    refuse(w, TW_INVALID, "desc: order[2]: 4, is there already");
     close_world(&w);
 }
 
@@ -260,7 +282,7 @@ static void check_from_float(world *w, const tw_tensor *weight, double tolerance
     check_ok(
         tw_linear_create_from_float(w->context, &w->l.desc, weight, given(&w->l.bias), &linear));
     check_ok(tw_linear_weights(linear, &w->l.weight, &w->l.scales, &w->l.zeros));
-    tw_canonical c = {w->l.weight.data, w->l.scales.data, w->l.zeros.data, NULL};
+    tw_canonical c = {w->l.weight.data, w->l.scales.data, w->l.zeros.data, NULL, NULL};
     int64_t stride = weight->stride[0] ? weight->stride[0] : p->K;
     for (int64_t n = 0; n < p->N; n++)
         for (int64_t k = 0; k < p->K; k++) {
@@ -318,9 +340,17 @@ static void from_float_refuses(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(weights_come_back), TEST(weights_arguments),  TEST(null_arguments), TEST(descriptions),
-        TEST(tensors),           TEST(not_finite),         TEST(pad_bits),       TEST(strided),
-        TEST(from_float),        TEST(from_float_refuses),
+        TEST(weights_come_back),
+        TEST(weights_arguments),
+        TEST(null_arguments),
+        TEST(descriptions),
+        TEST(tensors),
+        TEST(not_finite),
+        TEST(pad_bits),
+        TEST(strided),
+        TEST(bad_arrays),
+        TEST(from_float),
+        TEST(from_float_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,6 +56,75 @@ static void dtypes(void **state) {
     }
 }
 
+/* Rows of x that lie apart. */
+static void check_strided_x(const world *w, int64_t M) {
+    const tw_problem *p = &w->l.problem;
+    tw_tensor x = random_rows(p->x, M, p->K + 7, 3), y = random_rows(p->y, M, p->N, 4);
+    x.shape[1] = p->K;
+    x.stride[0] = p->K + 7, x.stride[1] = 1;
+    check_ok(tw_linear_forward(w->linear, &x, &y));
+    check_result(&w->l, w->linear, &x, &y);
+    free(x.data);
+    free(y.data);
+}
+
+/* Column k of the weights meets column order[k] of x, whatever runs and however x lies. */
+static void column_order(void **state) {
+    static const char *const problems[] = {
+        "N=70,K=100,x=f16,w=i4,g=32,s=f16,y=bf16,bias=bf16,act=relu",
+        "N=70,K=100,x=f32,w=u8,g=channel,s=f32,z=code,a=i8",
+        "N=9,K=100,x=bf16,w=lut4,g=20,s=f16",
+    };
+    int32_t order[100];
+    for (int32_t k = 0; k < 100; k++) order[k] = k * 37 % 100;
+    for (size_t i = 0; i < TW_COUNT(problems); i++) {
+        world w = {.f = *state};
+        w.context = open_context(w.f);
+        layer_init(&w.l, problems[i], 5);
+        w.l.desc.order = order;
+        w.linear = make_linear(&w.l, w.context);
+        assert_memory_equal(tw_linear_order(w.linear), order, sizeof order);
+        check_forward(&w.l, w.linear, 1);
+        check_ok(tw_linear_prepare(w.linear, (const int64_t[]){1, 33}, 2, 1));
+        check_forward(&w.l, w.linear, 1);
+        check_forward(&w.l, w.linear, 33);
+        check_strided_x(&w, 33);
+        close_world(&w);
+    }
+    assert_null(tw_linear_order(NULL));
+}
+
+/* More bytes of x than are gathered at a time. */
+static void column_order_of_many_rows(void **state) {
+    enum { K = 1 << 14 };
+    int32_t *order = malloc(K * sizeof *order);
+    assert_non_null(order);
+    for (int32_t k = 0; k < K; k++) order[k] = K - 1 - k;
+    world w = {.f = *state};
+    w.context = open_context(w.f);
+    layer_init(&w.l, "N=2,K=16384,w=i8,g=channel,s=f32,a=i8", 5);
+    w.l.desc.order = order;
+    w.linear = make_linear(&w.l, w.context);
+    check_forward(&w.l, w.linear, 150);
+    close_world(&w);
+    free(order);
+}
+
+/* Weights by a table, which no kernel takes yet or some do: the answer is the same. */
+static void look_up_table(void **state) {
+    static const char *const problems[] = {"N=70,K=96,x=f32,w=lut4,g=32,s=f16",
+                                           "N=70,K=130,x=bf16,w=lut4,g=channel,s=f32,y=f32,a=i8",
+                                           "N=3,K=2,x=f16,w=lut4,g=tensor,s=e8m0,bias=f32"};
+    for (size_t i = 0; i < TW_COUNT(problems); i++) {
+        world w = open_world(state, problems[i]);
+        assert_memory_equal(tw_linear_lut(w.linear), w.l.desc.lut, TW_LUT4_SIZE * sizeof(float));
+        check_forward(&w.l, w.linear, 1);
+        check_forward(&w.l, w.linear, 19);
+        close_world(&w);
+    }
+    assert_null(tw_linear_lut(NULL));
+}
+
 static void no_rows(void **state) {
     world w = open_world(state, "N=8,K=32,w=i8,s=f32,a=i8");
     tw_tensor x = TW_TENSOR_2D(NULL, TW_F32, 0, 32), y = TW_TENSOR_2D(NULL, TW_F32, 0, 8);
@@ -240,6 +309,9 @@ int main(void) {
         TEST(every_bucket),
         TEST(many_rows),
         TEST(dtypes),
+        TEST(column_order),
+        TEST(column_order_of_many_rows),
+        TEST(look_up_table),
         TEST(no_rows),
         TEST(not_finite),
         TEST(row_strided),

@@ -44,7 +44,8 @@ static tw_status run(void *user, const tw_linear_call *call) {
     if (m->context)
         check_fails(tw_unregister_linear(m->context, "mine"), TW_BUSY, "name: mine, 1 calls");
     if (m->result != TW_OK) return m->result;
-    tw_canonical w = {call->weight->data, call->scales->data, call->zeros->data, call->bias->data};
+    tw_canonical w = {call->weight->data, call->scales->data, call->zeros->data, call->bias->data,
+                      call->lut};
     tw_reference_linear(&l->problem, &w, call->x->data, call->x->stride[0], call->y->data,
                         call->y->stride[0], call->M);
     return TW_OK;

@@ -93,15 +93,6 @@ class Problems(cli.Cli):
                 plan, = self.records('plan', 'cpu', problem)
                 self.assertIn(f'{field}={value}', plan['problem'])
 
-    def test_a_word_that_is_reserved(self):
-        """lut4 has a row in list dtypes, but errors do not offer what is refused then."""
-        self.assertIn('lut4', [row['dtype'] for row in self.records('list', 'dtypes')])
-        self.fails(1, 'w: lut4, look-up tables are not supported', 'plan', 'cpu',
-                   'M=1,N=8,K=8,w=lut4')
-        done = self.run_cli('plan', 'cpu', 'M=1,N=8,K=8,w=u9', code=2)
-        self.assertNotIn('lut4', done.stderr)
-        self.assertIn('`lut4` is reserved', read('docs/problem.md'))
-
     def test_the_file_of_problems_is_one(self):
         block = re.search(r'```\n(# attention.*?)```', read('docs/problem.md'), re.DOTALL)[1]
         found = self.records('shapes', self.write('p.txt', block))

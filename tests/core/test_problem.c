@@ -110,9 +110,9 @@ static void test_all_schemes(void **state) {
                     bad++;
             }
     /* Plain: 3 with a=none.  Scales: 5 dtypes; i1..u8: zero modes none, code, value, but no value
-     * with e8m0 (14); 5 float dtypes: none, value (9).  For each: 7 groups with none, i8, i8z,
+     * with e8m0 (14); 5 float dtypes: none, value (9); lut4: none (5).  For each: 7 groups with none, i8, i8z,
      * i8full; and i8 with 4 activation groups under K groups of 32 (4), 128 (2), 64 (3), 1 (4). */
-    assert_int_equal(good, 3 + (16 * 14 + 5 * 9) * (7 * 4 + 4 + 2 + 3 + 4));
+    assert_int_equal(good, 3 + (16 * 14 + 5 * 9 + 5) * (7 * 4 + 4 + 2 + 3 + 4));
     assert_true(bad > good);
 }
 
@@ -135,7 +135,7 @@ static void test_other_fields(void **state) {
 }
 
 #define SIZE "a positive integer up to 268435456"
-#define WEIGHTS "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, f32, f16 or bf16"
+#define WEIGHTS "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, lut4, f32, f16 or bf16"
 #define GROUPS "a group of K (32), a block of N x K (128x128), channel or tensor"
 #define ACTQS "none, i8, i8gG with G a group of K (i8g32), i8z or i8full"
 
@@ -251,7 +251,10 @@ static void test_unsupported(void **state) {
     check_bad("N=2,K=3,w=u4,a=e4m3g128",
               "a: \"e4m3g128\", e4m3 activations are not supported; expected " ACTQS,
               TW_UNSUPPORTED);
-    check_bad("N=2,K=3,w=lut4", "w: lut4, look-up tables are not supported", TW_UNSUPPORTED);
+    check_bad("N=2,K=3,w=lut4,z=value",
+              "z: value, w=lut4 has no zeros: its table says what codes are", TW_INVALID);
+    check_bad("N=2,K=3,w=lut4,z=code",
+              "z: code, w=lut4 has no zeros: its table says what codes are", TW_INVALID);
 }
 
 static void test_long_values_are_cut(void **state) {

@@ -56,7 +56,7 @@ static layer make_layer(const char *text, uint64_t seed) {
         for (int64_t i = 0; i < count; i++) l.zeros[i] = (uint8_t)random_int(&seed, 0, 255);
     }
     if (l.p.bias) l.bias = random_floats(&seed, l.p.bias, l.p.N);
-    l.c = (tw_canonical){l.weight, l.scales, l.zeros, l.bias};
+    l.c = (tw_canonical){l.weight, l.scales, l.zeros, l.bias, NULL};
     return l;
 }
 
@@ -292,7 +292,7 @@ static void test_by_hand(void **state) {
     const uint8_t weight[] = {0x21, 0x43, 0x65, 0x87}; /* 1 2 3 4, 5 6 7 8 */
     const float scales[] = {0.5f, 2, 1, 0}, bias[] = {0.25f, -100};
     const uint8_t zeros[] = {1, 4, 8, 3};
-    tw_canonical c = {weight, scales, zeros, bias};
+    tw_canonical c = {weight, scales, zeros, bias, NULL};
     const float w[2][4] = {{0, 0.5f, -2, 0}, {-3, -2, 0, 0}}, x[] = {1, 2, 3, 4};
     for (int n = 0; n < 2; n++)
         for (int k = 0; k < 4; k++) assert_true(tw_dequantize_one(&p, &c, n, k) == w[n][k]);
@@ -306,6 +306,26 @@ static void test_by_hand(void **state) {
     assert_true(y[0] == 0 && y[1] == 0);
 }
 
+/* Codes are indices; the table's values take the scale as any code does. */
+static void test_lut_by_hand(void **state) {
+    (void)state;
+    tw_problem p;
+    assert_int_equal(tw_problem_parse("N=2,K=3,w=lut4,g=2,s=f16", false, &p), TW_OK);
+    const uint8_t weight[] = {0xf0, 0x01, 0x87, 0x0f};     /* 0 15 1, 7 8 15 */
+    const uint16_t scales[] = {0x3c00, 0x4000, 0xb800, 0}; /* 1 2, -0.5 0 */
+    const float lut[TW_LUT4_SIZE] = {-1, 0.25f, [7] = 8, [8] = -3, [15] = 100};
+    tw_canonical c = {weight, scales, NULL, NULL, lut};
+    const float w[2][3] = {{-1, 100, 0.5f}, {-4, 1.5f, 0}};
+    float row[3];
+    for (int n = 0; n < 2; n++) {
+        tw_dequantize_row(&p, &c, n, row);
+        for (int k = 0; k < 3; k++) {
+            assert_true(tw_dequantize_one(&p, &c, n, k) == w[n][k]);
+            assert_true(row[k] == w[n][k]);
+        }
+    }
+}
+
 /* 1.125 * (1 + 2^-23) - 1.125 in f32: the product is rounded to 1.125 + 2^-23 first; contracted,
  * the difference would be 1.125 * 2^-23. */
 static void test_not_contracted(void **state) {
@@ -314,7 +334,7 @@ static void test_not_contracted(void **state) {
     assert_int_equal(tw_problem_parse("N=1,K=1,w=e2m3,z=value", false, &p), TW_OK);
     const uint8_t weight = 0x09; /* 1.125 */
     const float scale = 1 + 0x1p-23f, zero = -1.125f;
-    tw_canonical c = {&weight, &scale, &zero, NULL};
+    tw_canonical c = {&weight, &scale, &zero, NULL, NULL};
     volatile float product = 1.125f * scale;
     volatile float expected = product + zero;
     assert_true(tw_dequantize_one(&p, &c, 0, 0) == expected);
@@ -327,7 +347,7 @@ static void test_y_rounds_once(void **state) {
     tw_problem p;
     assert_int_equal(tw_problem_parse("N=1,K=3,w=f32,y=f16", false, &p), TW_OK);
     const float weight[] = {1, 0x1p-11f, 0x1p-40f}, x[] = {1, 1, 1};
-    tw_canonical c = {weight, NULL, NULL, NULL};
+    tw_canonical c = {weight, NULL, NULL, NULL, NULL};
     uint16_t y[2] = {0, 0xeeee};
     tw_reference_linear(&p, &c, x, 3, y, 1, 1);
     assert_int_equal(y[0], 0x3c01);
@@ -543,13 +563,21 @@ static void test_act_functions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers),         cmocka_unit_test(test_rows_at_once),
-        cmocka_unit_test(test_no_rows),        cmocka_unit_test(test_by_hand),
-        cmocka_unit_test(test_not_contracted), cmocka_unit_test(test_y_rounds_once),
-        cmocka_unit_test(test_token_i8),       cmocka_unit_test(test_token_i8_groups),
-        cmocka_unit_test(test_token_i8full),   cmocka_unit_test(test_token_bf16),
-        cmocka_unit_test(test_token_i8z),      cmocka_unit_test(test_token_multiplies),
-        cmocka_unit_test(test_token_edges),    cmocka_unit_test(test_nan_stays_in_its_row),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_rows_at_once),
+        cmocka_unit_test(test_no_rows),
+        cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_lut_by_hand),
+        cmocka_unit_test(test_not_contracted),
+        cmocka_unit_test(test_y_rounds_once),
+        cmocka_unit_test(test_token_i8),
+        cmocka_unit_test(test_token_i8_groups),
+        cmocka_unit_test(test_token_i8full),
+        cmocka_unit_test(test_token_bf16),
+        cmocka_unit_test(test_token_i8z),
+        cmocka_unit_test(test_token_multiplies),
+        cmocka_unit_test(test_token_edges),
+        cmocka_unit_test(test_nan_stays_in_its_row),
         cmocka_unit_test(test_act_functions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -210,10 +210,15 @@ static void ask_oracle(layer *l) {
                          l->magnitude + m * p->N);
 }
 
+/* Integers, so that sums of them are exact; in no order, of no symmetry, one twice. */
+static const float lut_values[TW_LUT4_SIZE] = {3, -7, 0, 5,  -1, 6, -2, 1,
+                                               7, -4, 2, -6, 4,  1, -5, -3};
+
 void layer_init(layer *l, const tw_problem *problem, layer_data data, uint64_t seed) {
     uint64_t state = seed;
     *l = (layer){.problem = *problem};
     if (data == LAYER_IDENTITY) l->problem.M = problem->K;
+    for (int i = 0; i < TW_LUT4_SIZE; i++) l->lut[i] = lut_values[i];
     fill_weight(l, data, &state);
     if (!tw_scheme_plain(&problem->scheme)) fill_scales(l, data, &state);
     fill_bias(l, data, &state);
@@ -230,6 +235,7 @@ void layer_copy(layer *to, const layer *from) {
     const tw_scheme *s = &p->scheme;
     int64_t scales = tw_scheme_plain(s) ? 0 : layer_scales(from);
     *to = (layer){.problem = *p};
+    memcpy(to->lut, from->lut, sizeof to->lut);
     to->weight = copied(from->weight, tw_dtype_row_bytes(s->weight, p->K) * (size_t)p->N);
     to->scales = copied(from->scales, real_bytes(s->scale, scales));
     to->zeros = copied(from->zeros, real_bytes(tw_zero_dtype(s), scales));

@@ -25,6 +25,7 @@ typedef enum layer_data {
 typedef struct layer {
     tw_problem problem; /* M: rows of x */
     void *weight, *scales, *zeros, *bias, *x;
+    float lut[TW_LUT4_SIZE];
     float *bias_f32;              /* as kernels want it: round_up(N, 64) entries */
     float *x_f32;                 /* [M][K] */
     double *expected, *magnitude; /* [M][N], as tw_reference_row gives them */
@@ -36,7 +37,7 @@ void layer_copy(layer *to, const layer *from);
 void layer_free(layer *l);
 
 static inline tw_canonical layer_canonical(const layer *l) {
-    return (tw_canonical){l->weight, l->scales, l->zeros, l->bias};
+    return (tw_canonical){l->weight, l->scales, l->zeros, l->bias, l->lut};
 }
 /* Scales (and zeros) of one layer. */
 static inline int64_t layer_scales(const layer *l) {
