@@ -50,8 +50,8 @@ void tw_tensors_describe(const tw_problem *problem, tw_tensors *out);
 tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out);
 tw_canonical tw_linear_view(const tw_linear *linear, const tw_tensors *tensors);
 
-/* Bytes of x, with its columns in the weights' order, that a forward of the bucket copies at a time;
- * 0 without an order. */
+/* Bytes of x, with its columns in the weights' order, that a forward of the bucket copies at a
+ * time; 0 without an order. */
 size_t tw_linear_gather_bytes(const tw_linear *linear, int bucket);
 
 /* Decides what a bucket runs and publishes it.  Errors: as tw_plan_make. */

@@ -110,8 +110,9 @@ static void test_all_schemes(void **state) {
                     bad++;
             }
     /* Plain: 3 with a=none.  Scales: 5 dtypes; i1..u8: zero modes none, code, value, but no value
-     * with e8m0 (14); 5 float dtypes: none, value (9); lut4: none (5).  For each: 7 groups with none, i8, i8z,
-     * i8full; and i8 with 4 activation groups under K groups of 32 (4), 128 (2), 64 (3), 1 (4). */
+     * with e8m0 (14); 5 float dtypes: none, value (9); lut4: none (5).  For each: 7 groups with
+     * none, i8, i8z, i8full; and i8 with 4 activation groups under K groups of 32 (4), 128 (2),
+     * 64 (3), 1 (4). */
     assert_int_equal(good, 3 + (16 * 14 + 5 * 9 + 5) * (7 * 4 + 4 + 2 + 3 + 4));
     assert_true(bad > good);
 }
