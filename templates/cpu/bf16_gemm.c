@@ -103,6 +103,8 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
         return "bf16_gemm multiplies unquantized activations only (a=none).";
     if (tw_scheme_plain(s) && s->weight != TW_BF16)
         return "bf16_gemm takes plain weights of bf16 only.";
+    if (tw_float_codes_serve(problem))
+        return "bf16_gemm takes no codes of narrow floats or tables.";
     if (s->zero_mode == TW_ZERO_VALUE)
         return "bf16_gemm cannot hold weights with value zeros in bf16.";
     /* u8 zeros reach 255: from a negative code the difference has nine bits. */

@@ -19,6 +19,7 @@ void tw_dequant_begin(tw_dequant *self, tw_gemm *t) {
         self->scale[v] = tw_local(t->g, tw_f32(t->lanes));
         self->zero[v] = tw_local(t->g, tw_f32(t->lanes));
     }
+    if (tw_float_codes_serve(t->problem)) tw_float_codes_begin(&self->floats, t);
     if (plain(t->problem) || !has_code_zeros(t->problem)) return;
     for (int place = 0; place < TW_DEQUANT_HALF; place += places_step(t))
         for (int v = 0; v < t->nv; v++) self->offset[place][v] = tw_local(t->g, tw_f32(t->lanes));
@@ -32,6 +33,7 @@ void tw_dequant_group(tw_dequant *self, tw_gemm *t) {
             tw_store(g, tw_gemm_scale(t, v), self->scale[v], t->lanes * 4);
             tw_store(g, tw_gemm_value_zero(t, v), self->zero[v], t->lanes * 4);
         }
+        if (tw_float_codes_serve(t->problem)) continue;
         tw_val zero = {0};
         if (has_code_zeros(t->problem))
             zero = tw_cast(g, TW_IR_SITOFP, tw_gemm_code_zero(t, v), tw_f32(t->lanes));
@@ -62,6 +64,7 @@ static tw_val column_of_plane(tw_dequant *self, tw_gemm *t, int v, int64_t k) {
     /* The byte of k within its dword, and the step's place in that byte. */
     int from = (int)(k % 4) * 8 + (int)(k % t->panel.chunk_k / 4 % (8 / bits)) * bits;
     tw_val dword = tw_gemm_dwords(t, v, 0, k);
+    if (tw_float_codes_serve(t->problem)) return tw_float_codes_get(&self->floats, t, dword, from);
     if (from >= TW_DEQUANT_HALF) dword = tw_lshr(g, dword, TW_DEQUANT_HALF);
     int place = from % TW_DEQUANT_HALF;
     return to_float(
@@ -82,7 +85,8 @@ static tw_val column_of_planes(tw_dequant *self, tw_gemm *t, int v, int64_t k) {
         moved = tw_and(g, moved, tw_const_int(g, moved.ty, (int64_t)((1 << bits) - 1) << to));
         q = i ? tw_or(g, q, moved) : moved;
     }
-    return to_float(self, t, v, q, 0);
+    return tw_float_codes_serve(t->problem) ? tw_float_codes_get(&self->floats, t, q, 0)
+                                            : to_float(self, t, v, q, 0);
 }
 
 static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {

@@ -13,7 +13,7 @@
 #ifndef TW_TEMPLATES_CPU_DEQUANT_H
 #define TW_TEMPLATES_CPU_DEQUANT_H
 
-#include "templates/cpu/gemm.h"
+#include "templates/cpu/float_codes.h"
 
 enum {
     TW_DEQUANT_HALF = 16,  /* bits of a dword that are read without a shift */
@@ -25,13 +25,14 @@ typedef struct tw_dequant {
      * with code zeros, a stack slot, which the subtraction reads as its memory operand. */
     tw_val offset[TW_DEQUANT_HALF][TW_TILE];
     tw_val scale[TW_TILE], zero[TW_TILE]; /* with value zeros: stack slots of the group's */
+    tw_float_codes floats;                /* of codes that are no integers */
 } tw_dequant;
 
 /* At the function's start, and at the start of each group. */
 void tw_dequant_begin(tw_dequant *self, tw_gemm *t);
 void tw_dequant_group(tw_dequant *self, tw_gemm *t);
-/* Vector v of column k of the body in f32: q - zero, exactly; with value zeros and plain weights,
- * w. */
+/* Vector v of column k of the body in f32: q - zero, exactly, or a float code's value; with value
+ * zeros and plain weights, w. */
 tw_val tw_dequant_column(tw_dequant *self, tw_gemm *t, int v, int64_t k);
 /* total += scale * acc, or acc where it is sums of weights already. */
 void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total);

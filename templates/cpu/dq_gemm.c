@@ -1,5 +1,5 @@
 /* cpu.dq_gemm: weights become f32 in registers, products and sums in f32: weight-only quantization,
- * and plain f32, f16, bf16 weights.
+ * codes of any kind, and plain f32, f16, bf16 weights.
  *
  *   y = sum_folds s * (sum_k x * (q - zero))     value zeros: sum_k x * (q * s + zero) */
 #include "src/core/dtype.h"
@@ -67,7 +67,11 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     bool wide = tw_target_isa(target)->vector_bytes == 64, single = !(bits & (bits - 1));
     double unpack = (single ? 2.5 : 6) + (wide ? 0 : 1);
     if (problem->scheme.zero_mode == TW_ZERO_VALUE) unpack += 2;
+    if (tw_float_codes_serve(problem))
+        unpack = bits == 4 ? (wide ? 1.5 : 5) : bits == 8 ? (wide ? 6 : 8) : 8;
     if (tw_scheme_plain(&problem->scheme)) unpack = bits == 32 ? 0 : 1;
+    /* A table of two vectors stays in registers. */
+    bool two_tables = tw_float_codes_serve(problem) && bits == 4 && !wide;
     bool fused = target->isa != TW_ISA_portable;
     *loop = (tw_inner_loop){.x_loads = 1,
                             .embeds = wide,
@@ -76,7 +80,10 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
                             .multiply = 1,
                             .unpack = unpack,
                             .latency = 4,
-                            .temporaries = unpack > 1 ? wide ? 2 : 6 : 1,
+                            .temporaries = unpack > 1 ? wide         ? 2
+                                                        : two_tables ? 9
+                                                                     : 6
+                                                      : 1,
                             .fold = 1,
                             .fold_load = 4,
                             .fold_k =

@@ -423,6 +423,7 @@ void tw_gemm_emit(tw_gemm *t) {
         {TW_TY_PTR, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}};
     tw_val a[5];
     tw_function_begin(g, "tw_matmul", params, a, 5);
+    t->args = a[0];
     t->w = FIELD(t, a[0], tw_ptr(), w);
     t->xq = FIELD(t, a[0], tw_ptr(), xq);
     t->xmeta = FIELD(t, a[0], tw_ptr(), xmeta);

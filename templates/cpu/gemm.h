@@ -55,7 +55,7 @@ struct tw_gemm {
     int64_t x_bytes; /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
-    tw_val w, xq, xmeta, y, bias, y_stride;
+    tw_val args, w, xq, xmeta, y, bias, y_stride;
     tw_val m1;
     tw_val tile; /* stack slots of the totals, [rows][nv] vectors; none with one row */
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]

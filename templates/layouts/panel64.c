@@ -20,7 +20,7 @@ static void set_planes(tw_panel *p, int bits) {
 }
 
 static void set_chunk(tw_panel *p, tw_dtype weight) {
-    if (tw_dtype_is_int(weight))
+    if (!tw_dtype_is_real(weight))
         set_planes(p, tw_dtype_bits(weight));
     else
         p->chunk_k = weight == TW_BF16 ? 2 : 1;
@@ -41,7 +41,7 @@ void tw_panel_init(const tw_problem *problem, tw_panel *p) {
     p->unit_groups = 1;
     if (p->groups == 1)
         p->unit_k =
-            tw_round_up(problem->K, tw_dtype_is_int(s->weight) ? TW_PANEL_QUANTUM : p->chunk_k);
+            tw_round_up(problem->K, tw_dtype_is_real(s->weight) ? p->chunk_k : TW_PANEL_QUANTUM);
     else if (p->group_k < p->chunk_k) {
         p->unit_k = p->chunk_k;
         p->unit_groups = p->chunk_k / p->group_k;
@@ -64,10 +64,7 @@ void tw_panel_init(const tw_problem *problem, tw_panel *p) {
 
 static const char *reject(const tw_problem *problem) {
     const tw_scheme *s = &problem->scheme;
-    if (!tw_dtype_is_int(s->weight) && !tw_dtype_is_real(s->weight))
-        return "panel64 holds integer codes and plain f32, f16, bf16 weights only.";
     if (tw_scheme_plain(s)) return NULL;
-    if (!tw_dtype_is_int(s->weight)) return "panel64 holds no scales beside float weights.";
     tw_panel p = {0};
     set_chunk(&p, s->weight);
     int64_t g = tw_group_k(s, problem->K);

@@ -281,7 +281,7 @@ static void prepare_arguments(void **state) {
 
 /* Where no kernel takes a problem, the reference does, with one warning a linear. */
 static void reference_fallback(void **state) {
-    world w = open_world(state, "N=40,K=64,w=e2m1,g=32,s=e8m0");
+    world w = open_world(state, "N=40,K=64,w=u4,g=3,s=f16");
     check_forward(&w.l, w.linear, 1);
     check_forward(&w.l, w.linear, 20);
     check_plan(w.linear, 20, "reference", "reference");

@@ -113,7 +113,7 @@ static void cached_only_without_kernel(void **state) {
     f->options.mode = TW_MODE_CACHED_ONLY;
     tw_context *context = open_context(f);
     layer l;
-    layer_init(&l, "N=40,K=64,w=e2m1,g=32,s=e8m0", 1);
+    layer_init(&l, "N=40,K=64,w=u4,g=3,s=f16", 1);
     tw_linear *linear = make_linear(&l, context);
     check_fails(tw_linear_prepare(linear, (int64_t[]){1}, 1, 1), TW_UNSUPPORTED,
                 "no kernel takes it");

@@ -165,7 +165,7 @@ static void priorities(void **state) {
 /* At 0 and below: where there is no kernel of ours, before the reference. */
 static void where_nothing_else_can(void **state) {
     world w;
-    open_world(&w, state, "N=40,K=64,w=e5m2,g=32,s=f32,z=value,bias=f32");
+    open_world(&w, state, "N=40,K=64,w=u4,g=3,s=f32,z=value,bias=f32");
     add(&w, &w.m, "mine", -3);
     check_forward(&w.l, w.linear, 4);
     check_plan(w.linear, 4, "mine", "registered");
@@ -184,7 +184,7 @@ static void in_cached_only(void **state) {
     ((fixture *)*state)->options.mode = TW_MODE_CACHED_ONLY;
     static const int32_t priorities[] = {-3, 0, 2};
     for (size_t i = 0; i < TW_COUNT(priorities); i++) {
-        open_world(&w, state, "N=40,K=64,w=e5m2,g=32,s=f32,z=value,bias=f32");
+        open_world(&w, state, "N=40,K=64,w=u4,g=3,s=f32,z=value,bias=f32");
         add(&w, &w.m, "mine", priorities[i]);
         check_ok(tw_linear_prepare(w.linear, (int64_t[]){4}, 1, 1));
         check_forward(&w.l, w.linear, 4);

@@ -82,7 +82,9 @@ class Adding(cli.Cli):
         self.assertIn('isa=avx512amx', self.run_cli('plan', 'cpu:avx512amx', 'M=1,N=8,K=8,w=u4',
                                                     '--kernel', 'cpu.dq_gemm').stdout)
         plan, = self.records('plan', 'cpu', 'M=1,N=8,K=8,w=e4m2')
-        self.assertEqual(plan['origin'], 'reference')
+        self.assertEqual((plan['origin'], plan['kernel']), ('guess', 'cpu.dq_gemm'))
+        record, = self.records('verify', 'cpu', 'M=3,N=70,K=77,w=e4m2,g=32', '--full')
+        self.assertTrue(record['ok'])
         header = os.path.join(self.tree, 'include', 'tilewright', 'tilewright.h')
         probe = f'#include "{header}"\n_Static_assert(TW_TIMEOUT == 13 && TW_E4M2 == 11, "rows");\n'
         subprocess.run(['cc', '-fsyntax-only', '-xc', '-'], input=probe, text=True, check=True)

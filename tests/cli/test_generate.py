@@ -58,7 +58,7 @@ class Plan(cli.Cli):
             self.assertTrue(record['config'])
 
     def test_what_no_kernel_takes_runs_on_the_reference(self):
-        problem = 'M=1,N=64,K=64,w=e4m3'
+        problem = 'M=1,N=64,K=64,w=u4,g=3'
         record, = self.records('plan', 'cpu', problem)
         self.assertEqual((record['kernel'], record['origin']), ('reference', 'reference'))
         self.assertIn('origin   reference', self.run_cli('plan', 'cpu', problem).stdout)
@@ -136,7 +136,7 @@ class Dump(cli.Cli):
         self.assertFalse({'text', 'base64'} & set(record))
 
     def test_what_no_kernel_takes(self):
-        self.fails(1, 'no kernel takes it', 'dump', 'cpu', 'M=1,N=64,K=64,w=e4m3', '--ir')
+        self.fails(1, 'no kernel takes it', 'dump', 'cpu', 'M=1,N=64,K=64,w=u4,g=3', '--ir')
 
 
 class Verify(cli.Cli):
@@ -165,14 +165,14 @@ class Verify(cli.Cli):
     def test_failures(self):
         self.fails(1, 'cpu.dq_gemm declines', 'verify', 'cpu', 'M=2,' + cli.SMALL, '--kernel',
                    'cpu.dq_gemm', '--json')
-        self.fails(1, 'cpu.dq_gemm declines', 'verify', 'cpu', 'M=1,N=8,K=8,w=e4m3', '--kernel',
+        self.fails(1, 'cpu.dq_gemm declines', 'verify', 'cpu', 'M=1,N=8,K=8,w=u4,g=3', '--kernel',
                    'cpu.dq_gemm', '--json')
 
     def test_what_no_kernel_takes(self):
         """The reference is what kernels are checked against: there is nothing to check."""
-        text = self.write('p.txt', 'M=1,N=8,K=8,w=e4m3\nM=2,N=8,K=8,w=i8\n')
+        text = self.write('p.txt', 'M=1,N=8,K=8,w=u4,g=3\nM=2,N=8,K=8,w=i8\n')
         done = self.run_cli('verify', 'cpu', text)
-        self.assertIn('M=1,N=8,K=8,x=f32,w=e4m3,g=channel,s=f32,z=none,a=none,y=f32,bias=none,'
+        self.assertIn('M=1,N=8,K=8,x=f32,w=u4,g=3,s=f32,z=none,a=none,y=f32,bias=none,'
                       'act=none: no kernel takes it, so a layer runs the reference', done.stderr)
         self.assertTrue(done.stdout.endswith('2 problems, 1 check, 0 failures\n'), done.stdout)
         none, one = self.records('verify', 'cpu', text)
@@ -190,7 +190,7 @@ class Verify(cli.Cli):
 class Bench(cli.Cli):
     def test_what_no_kernel_takes(self):
         """It runs on the reference, which is measured as a kernel is."""
-        problem = 'M=3,N=64,K=64,w=e4m3,bias=f32'
+        problem = 'M=3,N=64,K=64,w=u4,g=3,bias=f32'
         record, = self.bench('cpu', problem)
         self.assertEqual((record['kernel'], record['config'], record['origin']),
                          ('reference', '', 'reference'))

@@ -90,10 +90,10 @@ class Tune(cli.Cli):
         self.assertGreaterEqual(again['known'], first['measured'])
 
     def test_what_no_kernel_takes_is_passed_over(self):
-        text = self.write('p.txt', 'M=1,N=8,K=8,w=e4m3\nM=1,N=64,K=64,w=f32\n')
+        text = self.write('p.txt', 'M=1,N=8,K=8,w=u4,g=3\nM=1,N=64,K=64,w=f32\n')
         done = self.run_cli('tune', 'cpu', text, '--threads', '1', '--budget', '20s', '--json',
                             code=1)
-        self.assertIn('M=1,N=8,K=8,x=f32,w=e4m3', done.stderr)
+        self.assertIn('M=1,N=8,K=8,x=f32,w=u4,g=3', done.stderr)
         self.assertEqual(len(done.stdout.splitlines()), 1)
 
     def test_a_cache_that_cannot_be_used(self):

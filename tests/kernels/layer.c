@@ -39,6 +39,20 @@ static int32_t draw_code(tw_dtype d, layer_data data, uint64_t *state) {
     return (int32_t)random_int(state, least, most);
 }
 
+/* Where sums have to be exact: numbers that each has, and whose products with x stay short. */
+static bool has_few_bits(float v) { return fabsf(v) <= 4 && v == rintf(v); }
+
+/* A code of a narrow float or a table that is a number. */
+static int32_t draw_float_code(tw_dtype d, layer_data data, uint64_t *state) {
+    for (;;) {
+        uint8_t code = (uint8_t)random_int(state, 0, tw_dtype_max(d));
+        if (d == TW_LUT4) return code;
+        float v = tw_float_get(&code, d, 0);
+        bool exact = data == LAYER_EXACT || data == LAYER_EXTREME;
+        if (isfinite(v) && (!exact || has_few_bits(v))) return code;
+    }
+}
+
 static void fill_weight(layer *l, layer_data data, uint64_t *state) {
     const tw_problem *p = &l->problem;
     tw_dtype d = p->scheme.weight;
@@ -49,6 +63,8 @@ static void fill_weight(layer *l, layer_data data, uint64_t *state) {
         for (int64_t k = 0; k < p->K; k++) {
             if (tw_dtype_is_int(d))
                 tw_code_set(row, d, k, draw_code(d, data, state));
+            else if (!tw_dtype_is_real(d))
+                tw_code_set(row, d, k, draw_float_code(d, data, state));
             else if (data == LAYER_EXACT || data == LAYER_EXTREME)
                 tw_float_set(row, d, k, (float)random_int(state, -128, 127));
             else
@@ -62,13 +78,17 @@ static float draw_scale(const tw_scheme *s, layer_data data, int64_t i, uint64_t
     if (data == LAYER_EXACT) return ldexpf(1, (int)(i % 3) - 1);
     bool sign = s->scale != TW_E8M0;
     if (sign && one_in(state, 16)) return one_in(state, 2) ? 0.0f : -0.0f;
-    float size = (1.5f + random_unit(state)) / (float)(1 << tw_dtype_bits(s->weight));
+    float most = tw_dtype_is_int(s->weight) ? (float)(1 << tw_dtype_bits(s->weight))
+                 : s->weight == TW_LUT4     ? 16
+                                            : 2 * tw_float_max(s->weight);
+    float size = (1.5f + random_unit(state)) / most;
     return sign && one_in(state, 8) ? -size : size;
 }
 
 /* About -(the middle code) * scale, so that terms cancel as they do in real layers. */
 static float draw_value(const tw_problem *p, float scale, uint64_t *state) {
     tw_dtype d = p->scheme.weight;
+    if (!tw_dtype_is_int(d)) return random_unit(state) / 4;
     float middle = (float)(tw_dtype_min(d) + tw_dtype_max(d)) / 2;
     float spread = (float)(tw_dtype_max(d) - tw_dtype_min(d)) / 8;
     if (scale == 0) return random_unit(state) / 8;

@@ -306,6 +306,8 @@ static const struct {
     {"llvm.x86.avx512bf16.dpbf16ps.256", TW_TY_BF16, 3},
     {"llvm.x86.avx512bf16.dpbf16ps.512", TW_TY_BF16, 3},
     {"llvm.x86.avx512.permvar.hi.512", TW_TY_I16, 2},
+    {"llvm.x86.avx512.permvar.sf.512", TW_TY_I32, 2},
+    {"llvm.x86.avx2.permps", TW_TY_I32, 2},
 };
 
 static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
@@ -326,7 +328,7 @@ static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
         dot_bytes(v[op->arg[0]], a, b, d, lanes);
     else if (op->sub == 3)
         dot_bf16(v[op->arg[0]], a, b, d, lanes);
-    else if (strstr(op->name, "permvar"))
+    else if (strstr(op->name, ".perm"))
         look_up(a, b, d, lanes);
     else if (ty.kind == TW_TY_I16)
         pair_words(a, b, d, lanes);

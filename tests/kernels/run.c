@@ -100,7 +100,7 @@ void compiled_free(compiled *c) {
 /* ---- running ---- */
 
 typedef struct buffers {
-    guard x, w, bias, y, scratch;
+    guard x, w, bias, lut, y, scratch;
     int64_t x_stride, y_stride; /* bytes */
 } buffers;
 
@@ -133,6 +133,9 @@ static void buffers_init(buffers *b, const compiled *c, const layer *l, const ru
     b->bias = guard_new(bias_bytes, 64, o->at_end, CANARY);
     memcpy(b->bias.data, l->bias_f32, bias_bytes);
     guard_read_only(&b->bias);
+    b->lut = guard_new(sizeof l->lut, sizeof(float), o->at_end, CANARY);
+    memcpy(b->lut.data, l->lut, sizeof l->lut);
+    guard_read_only(&b->lut);
     b->y_stride = (p->N + gap(o, Y_GAP)) * y_size;
     int64_t y_bytes = o->M ? (o->M - 1) * b->y_stride + p->N * y_size : 0;
     b->y = guard_new((size_t)y_bytes, (size_t)y_size, o->at_end, CANARY);
@@ -143,6 +146,7 @@ static void buffers_free(buffers *b) {
     guard_free(&b->x);
     guard_free(&b->w);
     guard_free(&b->bias);
+    guard_free(&b->lut);
     guard_free(&b->y);
     guard_free(&b->scratch);
 }
@@ -188,6 +192,7 @@ static void allow_buffers(const buffers *b, const compiled *c, const run_options
     machine_allow(m, b->scratch.data, b->scratch.size, true, true, &unwritten);
     machine_allow(m, b->w.data, b->w.size, true, false, NULL);
     if (c->problem.bias) machine_allow(m, b->bias.data, b->bias.size, true, false, NULL);
+    machine_allow(m, b->lut.data, b->lut.size, true, false, NULL);
     for (int64_t i = 0; i < o->M; i++) {
         machine_allow(m, b->x.data + i * b->x_stride, (size_t)x_bytes, true, false, NULL);
         machine_allow(m, b->y.data + i * b->y_stride, (size_t)y_bytes, false, true, NULL);
@@ -202,6 +207,7 @@ static tw_status call(const compiled *c, const run_options *o, const buffers *b)
                            .x_stride = b->x_stride,
                            .w = b->w.data,
                            .bias = (const float *)b->bias.data,
+                           .lut = (const float *)b->lut.data,
                            .y = b->y.data,
                            .y_stride = b->y_stride,
                            .M = o->M - o->lost_rows};

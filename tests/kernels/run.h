@@ -42,7 +42,7 @@ typedef struct run_options {
 
 /* Runs the kernel on `fed` and compares with what the oracle made of `truth` (the same layer, but
  * for tests that expect failure).  Strided x with NaN outside its rows, strided y whose other bytes
- * must stay, x, w and bias read-only, scratch full of NaN.
+ * must stay, x, w, bias and lut read-only, scratch full of NaN.
  * Errors: VERIFY, with the place. */
 tw_status run_layer(const compiled *c, const layer *truth, const layer *fed,
                     const run_options *options);

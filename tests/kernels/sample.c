@@ -9,9 +9,10 @@
 #include "templates/layouts/panel64.h"
 #include "tests/core/random.h"
 
-static const tw_dtype weights[] = {TW_U1, TW_U2, TW_U3,  TW_U4,  TW_U5,  TW_U6, TW_U7,
-                                   TW_U8, TW_I1, TW_I2,  TW_I3,  TW_I4,  TW_I5, TW_I6,
-                                   TW_I7, TW_I8, TW_F32, TW_F16, TW_BF16};
+static const tw_dtype weights[] = {TW_U1,   TW_U2,  TW_U3,   TW_U4,   TW_U5,   TW_U6,   TW_U7,
+                                   TW_U8,   TW_I1,  TW_I2,   TW_I3,   TW_I4,   TW_I5,   TW_I6,
+                                   TW_I7,   TW_I8,  TW_E4M3, TW_E5M2, TW_E3M2, TW_E2M3, TW_E2M1,
+                                   TW_LUT4, TW_F32, TW_F16,  TW_BF16};
 /* group_n, group_k as in tw_scheme */
 static const int32_t groups[][2] = {{1, 16}, {1, 32}, {1, 64}, {1, 128}, {1, 256}, {1, 0},
                                     {0, 0},  {8, 32}, {0, 64}, {1, 8},   {1, 2}};
@@ -59,7 +60,7 @@ bool sample_problem(const sample *s, tw_problem *out) {
                     .act = acts[at[FIELD_ACT]]};
     if (config_rows[at[FIELD_CONFIG]] == STREAMS) p.N = tw_round_up(p.N, STREAMS_N);
     p.scheme.weight = weights[at[FIELD_WEIGHT]];
-    if (tw_dtype_is_int(p.scheme.weight)) {
+    if (!tw_dtype_is_real(p.scheme.weight)) {
         const int32_t *group = groups[at[FIELD_GROUP]];
         p.scheme.group_n = group[0];
         p.scheme.group_k = group[1];
@@ -68,6 +69,8 @@ bool sample_problem(const sample *s, tw_problem *out) {
         p.scheme.act_quant = act_quants[at[FIELD_ACT_QUANT]].quant;
         int32_t wide = act_quants[at[FIELD_ACT_QUANT]].groups;
         if (wide && !group[1]) return false;
+        /* Other codes are multiplied as floats. */
+        if (!tw_dtype_is_int(p.scheme.weight) && p.scheme.act_quant) return false;
         /* Integer products take four columns of K at once. */
         if (p.scheme.act_quant && group[1] && group[1] < 4) return false;
         if (wide)
@@ -143,7 +146,7 @@ static void add(samples *s, const sample *c) {
         for (int g = f + 1; g < SAMPLE_FIELDS; g++) s->covered[f][g][c->at[f]][c->at[g]] = true;
 }
 
-static bool is_plain(int weight) { return !tw_dtype_is_int(weights[weight]); }
+static bool is_plain(int weight) { return tw_dtype_is_real(weights[weight]); }
 
 /* Fills the fields that are open (255).  Plain weights leave four of them no choice. */
 static void draw(const samples *s, sample *c, uint64_t *state) {

@@ -149,6 +149,10 @@ static const char *const problems[] = {
     "M=1,N=4096,K=4096,w=u4,g=128,s=f16,z=code,a=none",
     "M=512,N=4096,K=4096,w=u4,g=128,s=f16,z=code,a=none",
     "M=512,N=4096,K=4096,x=bf16,w=u4,g=128,s=f16,z=none,a=none,y=bf16",
+    "M=1,N=4096,K=4096,w=lut4,g=64,s=f16",
+    "M=512,N=4096,K=4096,w=lut4,g=64,s=f16",
+    "M=512,N=4096,K=4096,w=e2m1,g=32,s=e8m0",
+    "M=512,N=4096,K=4096,w=e4m3,g=channel,s=f32",
     "M=512,N=576,K=1536,w=f32",
     "M=16,N=576,K=1536,x=bf16,w=bf16",
 };

@@ -424,6 +424,8 @@ static void test_operations(void **state) {
         {"M=8,N=87,K=94,x=f16,w=u3,g=64,s=bf16,z=value,y=bf16", TW_ISA_avx512, NULL},
         {"M=8,N=87,K=94,x=bf16,w=i4,g=32,s=f16,y=bf16", TW_ISA_avx512bf16, NULL},
         {"M=8,N=87,K=94,x=f16,w=bf16", TW_ISA_portable, NULL},
+        {"M=8,N=87,K=94,w=lut4,g=32,s=f16,bias=f16", TW_ISA_avx2, NULL},
+        {"M=8,N=87,K=94,x=bf16,w=e4m3,g=channel,s=f32", TW_ISA_avx512, NULL},
         {"M=8,N=128,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f32", TW_ISA_avx512vnni,
          "mm3 mn64 bm6 bn512 st2"},
         {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f16", TW_ISA_avx512vnni,

@@ -41,6 +41,8 @@ static const struct {
      "mm1 mn8 bm8 bn64"},
     {"dq_i4_value_silu", TW_ISA_avx512, "N=64,K=64,w=i4,g=32,s=bf16,z=value,act=silu",
      "cpu.dq_gemm", "mm1 mn16 bm8 bn64"},
+    {"dq_lut4", TW_ISA_avx512, "N=64,K=64,w=lut4,g=32,s=f16", "cpu.dq_gemm", "mm2 mn16 bm8 bn64"},
+    {"dq_e4m3", TW_ISA_avx2, "N=64,K=64,w=e4m3,g=32,s=f32", "cpu.dq_gemm", "mm2 mn8 bm8 bn64"},
     {"dq_plain_bf16", TW_ISA_avx2, "N=64,K=64,x=bf16,w=bf16", "cpu.dq_gemm", "mm2 mn8 bm8 bn64"},
     {"dq_plain_f16_portable", TW_ISA_portable, "N=6,K=9,x=f16,w=f16,act=relu", "cpu.dq_gemm",
      "mm1 mn4 bm8 bn64"},
