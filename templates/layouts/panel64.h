@@ -8,9 +8,10 @@
  * A unit is one group, or, where a chunk holds several groups, one chunk.  Integer codes are stored
  * as code - smallest code, so always unsigned; codes of narrow floats and of tables as they are.
  * Widths that are no power of two are sums of planes (5 = 4 + 1: the low four bits, then the high
- * one).  A plane of p bits packs 8/p steps into a dword: step t of dword i holds the codes
- * k = 4 * (i * 8/p + t) + byte, at bits [t*p, t*p+p) of each of the four bytes.  So one shift and mask give a vector of rows with four consecutive k in
- * each 32-bit lane: what vpdpbusd, vpmaddubsw and friends multiply with four broadcast bytes of x.
+ * one).  A plane of p bits packs 8/p steps into a dword: step t of dword i holds, at bits
+ * [t*p, t*p+p) of each of its four bytes, the codes k of 4 * (i * 8/p + t) + byte.  So one shift
+ * and mask give a vector of rows with four consecutive k in each 32-bit lane: what vpdpbusd,
+ * vpmaddubsw and friends multiply with four broadcast bytes of x.
  */
 #ifndef TW_TEMPLATES_LAYOUTS_PANEL64_H
 #define TW_TEMPLATES_LAYOUTS_PANEL64_H

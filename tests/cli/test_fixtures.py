@@ -51,6 +51,42 @@ class Fixtures(cli.Cli):
         self.assertIn('420 of 420 cases agree in every bit',
                       self.run_cli('verify', '--fixtures', DATA).stdout)
 
+    def checkpoints(self, entries, **files):
+        """A manifest in a folder of its own, with safetensors files of f32 rows."""
+        for name, tensors in files.items():
+            header, data = {}, b''
+            for tensor, values in tensors.items():
+                header[tensor] = {'dtype': 'F32', 'shape': [1, len(values)],
+                                  'data_offsets': [len(data), len(data) + 4 * len(values)]}
+                data += struct.pack(f'<{len(values)}f', *values)
+            text = json.dumps(header).encode()
+            with open(self.path(name + '.safetensors'), 'wb') as file:
+                file.write(struct.pack('<Q', len(text)) + text + data)
+        self.write('manifest.json', json.dumps(entries))
+
+    def test_checkpoints_of_a_manifest(self):
+        def entry(expected, **more):
+            return {'path': 'a.safetensors', 'expected_file': expected + '.safetensors', **more}
+        self.checkpoints([entry('same'), entry('off'), entry('near', approximate=True),
+                          entry('readings'), entry('no_reading'), entry('missing'),
+                          {'path': 'a.safetensors', 'must': 'reject'},
+                          {'path': 'manifest.json', 'must': 'reject'},
+                          {'path': 'gone', 'expected_file': None}],
+                         a={'x': [1, 2], 'y': [3]}, same={'x': [1, 2], 'x.original': [7, 8]},
+                         off={'x': [1, 2.0000002]}, near={'x': [1, 2.0000002]},
+                         readings={'x.b': [1, 3], 'x.c': [1, 2]}, no_reading={'x.b': [1, 3]},
+                         missing={'z': [1]})
+        found = self.verify(os.path.dirname(self.path('manifest.json')), code=1)
+        self.assertEqual([r['ok'] for r in found],
+                         [True, False, True, True, False, False, False, True, False])
+        self.assertEqual(found[1]['wrong'], 'x: element 1 is 2, expected 2.00000024')
+        self.assertEqual(found[4]['wrong'], 'x: differs from each reading')
+        self.assertEqual(found[5]['wrong'], 'z: no such tensor')
+        self.assertEqual(found[6]['wrong'], 'must be refused')
+        self.assertIn('4 of 9 checkpoints are as expected',
+                      self.run_cli('verify', '--fixtures', self.path('manifest.json'),
+                                   code=1).stdout)
+
     def test_one_file_by_its_path(self):
         shutil.copy(os.path.join(DATA, 'affine.safetensors'), self.path('other.safetensors'))
         record, = self.verify(self.path('other.safetensors'))
