@@ -15,7 +15,7 @@ static tw_tensor matrix(tw_dtype dtype, int64_t rows, int64_t columns) {
     return (tw_tensor)TW_TENSOR_2D(NULL, dtype, rows, columns);
 }
 
-static size_t tensor_bytes(const tw_tensor *t) {
+size_t tw_tensor_bytes(const tw_tensor *t) {
     if (t->dtype == TW_NONE) return 0;
     return (size_t)t->shape[0] * tw_dtype_row_bytes(t->dtype, t->shape[1]);
 }
@@ -35,7 +35,7 @@ static tw_tensors *tensors_create(tw_context *c, const tw_problem *p) {
     size_t offsets[TW_COUNT(parts)];
     for (size_t i = 0; i < TW_COUNT(parts); i++) {
         offsets[i] = t.bytes;
-        t.bytes += (size_t)tw_round_up((int64_t)tensor_bytes(parts[i]), 64);
+        t.bytes += (size_t)tw_round_up((int64_t)tw_tensor_bytes(parts[i]), 64);
     }
     tw_tensors *result = tw_alloc(&c->allocator, sizeof *result);
     t.memory = result ? tw_alloc(&c->allocator, t.bytes) : NULL;
@@ -81,14 +81,6 @@ tw_canonical tw_linear_view(const tw_linear *linear, const tw_tensors *t) {
 
 /* ---- what the caller describes ---- */
 
-/* A layer as its caller describes it; lut and order are the caller's. */
-typedef struct layer {
-    tw_problem problem;
-    const float *lut;
-    const int32_t *order;
-    const tw_tensor *bias;
-} layer;
-
 static tw_status check_lut(const tw_linear_desc *d) {
     if (d->scheme.weight == TW_LUT4 && d->lut)
         return tw_check_finite("desc: lut", d->lut, TW_F32, 1, TW_LUT4_SIZE);
@@ -99,29 +91,28 @@ static tw_status check_lut(const tw_linear_desc *d) {
                   : TW_OK;
 }
 
-static tw_status check_order(tw_context *c, const tw_linear_desc *d) {
-    if (!d->order) return TW_OK;
-    bool *seen = tw_alloc(&c->allocator, (size_t)d->K);
+tw_status tw_check_order(const tw_context *c, const int32_t *order, int64_t K) {
+    if (!order) return TW_OK;
+    bool *seen = tw_alloc(&c->allocator, (size_t)K);
     if (!seen)
-        return tw_fail(TW_MEMORY, "out of memory for an order of %lld columns", (long long)d->K);
+        return tw_fail(TW_MEMORY, "out of memory for an order of %lld columns", (long long)K);
     tw_status status = TW_OK;
-    for (int64_t k = 0; k < d->K && status == TW_OK; k++) {
-        int32_t at = d->order[k];
-        if (at < 0 || at >= d->K)
-            status = tw_fail(TW_INVALID, "desc: order[%lld]: %d, must be from 0 to %lld",
-                             (long long)k, at, (long long)d->K - 1);
+    for (int64_t k = 0; k < K && status == TW_OK; k++) {
+        int32_t at = order[k];
+        if (at < 0 || at >= K)
+            status = tw_fail(TW_INVALID, "order[%lld]: %d, must be from 0 to %lld", (long long)k,
+                             at, (long long)K - 1);
         else if (seen[at])
-            status =
-                tw_fail(TW_INVALID, "desc: order[%lld]: %d, is there already", (long long)k, at);
+            status = tw_fail(TW_INVALID, "order[%lld]: %d, is there already", (long long)k, at);
         else
             seen[at] = true;
     }
-    tw_free(&c->allocator, seen, (size_t)d->K);
+    tw_free(&c->allocator, seen, (size_t)K);
     return status;
 }
 
-static tw_status read_desc(tw_context *c, const tw_linear_desc *given, const tw_tensor *bias,
-                           layer *out) {
+static tw_status read_desc(const tw_context *c, const tw_linear_desc *given, const tw_tensor *bias,
+                           tw_layer *out) {
     tw_linear_desc d;
     TW_TRY(tw_struct_read("desc", given, sizeof d, &d));
     tw_problem p = {.N = d.N, .K = d.K, .x = d.x, .y = d.y, .scheme = d.scheme, .act = d.act};
@@ -134,8 +125,8 @@ static tw_status read_desc(tw_context *c, const tw_linear_desc *given, const tw_
     TW_TRY(tw_problem_check(&p));
     if (bias) TW_TRY(tw_check_tensor("bias", bias, bias->dtype, 1, (int64_t[]){p.N}));
     TW_TRY(check_lut(&d));
-    TW_TRY(check_order(c, &d));
-    *out = (layer){p, d.lut, d.order, bias};
+    TW_TRY(tw_check_order(c, d.order, d.K));
+    *out = (tw_layer){.problem = p, .lut = d.lut, .order = d.order, .bias = bias};
     return TW_OK;
 }
 
@@ -177,17 +168,21 @@ static tw_status check_values(const tw_problem *p, const tw_tensors *shape, cons
 
 /* ---- building ---- */
 
+bool tw_layout_serves(const tw_context *c, const tw_layout *layout, const tw_problem *p) {
+    const tw_template *tmpl;
+    if (layout->reject(p)) return false;
+    for (int i = 0; (tmpl = tw_template_row(i)); i++)
+        if (tmpl->layout == layout && !tmpl->reject_problem(&c->target, p)) return true;
+    return false;
+}
+
 /* The first layout over which some kernel takes the problem; NULL: the reference's canonical
  * form. */
 static const tw_layout *choose_layout(const tw_context *c, const tw_problem *p) {
     const tw_layout *layout;
-    const tw_template *tmpl;
     if (c->mode == TW_MODE_REFERENCE) return NULL;
-    for (int i = 0; (layout = tw_layout_row(i)); i++) {
-        if (layout->reject(p)) continue;
-        for (int j = 0; (tmpl = tw_template_row(j)); j++)
-            if (tmpl->layout == layout && !tmpl->reject_problem(&c->target, p)) return layout;
-    }
+    for (int i = 0; (layout = tw_layout_row(i)); i++)
+        if (tw_layout_serves(c, layout, p)) return layout;
     return NULL;
 }
 
@@ -214,7 +209,7 @@ static tw_status keep_array(tw_linear *l, const void *from, size_t bytes, void *
 
 static size_t order_bytes(const tw_linear *l) { return (size_t)l->problem.K * sizeof *l->order; }
 
-static tw_status keep_arrays(tw_linear *l, const layer *from) {
+static tw_status keep_arrays(tw_linear *l, const tw_layer *from) {
     void *lut = NULL, *order = NULL;
     tw_status status = keep_array(l, from->lut, TW_LUT4_SIZE * sizeof *l->lut, &lut);
     if (status == TW_OK) status = keep_array(l, from->order, order_bytes(l), &order);
@@ -223,23 +218,28 @@ static tw_status keep_arrays(tw_linear *l, const layer *from) {
     return status;
 }
 
-static tw_status keep_weights(tw_linear *l, const tw_canonical *w) {
+static tw_status keep_packed(tw_linear *l, const tw_layer *from) {
+    l->packed_bytes = l->layout->bytes(&l->problem);
+    l->packed = tw_alloc_untouched(&l->context->allocator, l->packed_bytes);
+    if (!l->packed)
+        return tw_fail(TW_MEMORY, "out of memory for %zu bytes of packed weights", l->packed_bytes);
+    if (from->packed)
+        memcpy(l->packed, from->packed, l->packed_bytes);
+    else
+        l->layout->pack(&l->problem, from->weights, 0, l->problem.N, l->packed);
+    return TW_OK;
+}
+
+static tw_status keep_weights(tw_linear *l, const tw_layer *from) {
     tw_context *c = l->context;
-    l->layout = choose_layout(c, &l->problem);
-    if (l->layout) {
-        l->packed_bytes = l->layout->bytes(&l->problem);
-        l->packed = tw_alloc_untouched(&c->allocator, l->packed_bytes);
-        if (!l->packed)
-            return tw_fail(TW_MEMORY, "out of memory for %zu bytes of packed weights",
-                           l->packed_bytes);
-        l->layout->pack(&l->problem, w, 0, l->problem.N, l->packed);
-        return TW_OK;
-    }
+    const tw_canonical *w = from->weights;
+    l->layout = from->packed ? from->layout : choose_layout(c, &l->problem);
+    if (l->layout) return keep_packed(l, from);
     tw_tensors *t = tensors_create(c, &l->problem);
     if (!t) return TW_MEMORY;
-    memcpy(t->weight.data, w->weight, tensor_bytes(&t->weight));
-    if (w->scales) memcpy(t->scales.data, w->scales, tensor_bytes(&t->scales));
-    if (w->zeros) memcpy(t->zeros.data, w->zeros, tensor_bytes(&t->zeros));
+    memcpy(t->weight.data, w->weight, tw_tensor_bytes(&t->weight));
+    if (w->scales) memcpy(t->scales.data, w->scales, tw_tensor_bytes(&t->scales));
+    if (w->zeros) memcpy(t->zeros.data, w->zeros, tw_tensor_bytes(&t->zeros));
     atomic_store(&l->canonical, t);
     return TW_OK;
 }
@@ -262,8 +262,7 @@ static void linear_free(tw_linear *l) {
     tw_free(&c->allocator, l, sizeof *l);
 }
 
-/* From contiguous, checked tensors. */
-static tw_status build(tw_context *c, const layer *from, const tw_canonical *w, tw_linear **out) {
+tw_status tw_linear_build(tw_context *c, const tw_layer *from, tw_linear **out) {
     tw_linear *l = tw_alloc(&c->allocator, sizeof *l);
     if (!l) return tw_fail(TW_MEMORY, "out of memory for a linear");
     l->context = c;
@@ -271,7 +270,7 @@ static tw_status build(tw_context *c, const layer *from, const tw_canonical *w, 
     pthread_mutex_init(&l->lock, NULL);
     tw_status status = keep_bias(l, from->bias);
     if (status == TW_OK) status = keep_arrays(l, from);
-    if (status == TW_OK) status = keep_weights(l, w);
+    if (status == TW_OK) status = keep_weights(l, from);
     if (status != TW_OK) {
         linear_free(l);
         return status;
@@ -296,7 +295,7 @@ static tw_status check_handles(const tw_context *context, tw_linear *const *out)
 tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, const tw_tensor *weight,
                            const tw_tensor *scales, const tw_tensor *zeros, const tw_tensor *bias,
                            tw_linear **out) {
-    layer from;
+    tw_layer from;
     tw_tensors shape, *copies = NULL;
     TW_TRY(check_handles(context, out));
     TW_TRY(read_desc(context, desc, bias, &from));
@@ -313,7 +312,8 @@ tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, cons
                       .scales = contiguous(scales, to->scales.data),
                       .zeros = contiguous(zeros, to->zeros.data)};
     tw_status status = check_values(p, &shape, &w);
-    if (status == TW_OK) status = build(context, &from, &w, out);
+    from.weights = &w;
+    if (status == TW_OK) status = tw_linear_build(context, &from, out);
     tensors_destroy(context, copies);
     return status;
 }
@@ -340,7 +340,7 @@ static tw_status quantize(const tw_problem *p, const tw_tensor *weight, float *f
 tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc *desc,
                                       const tw_tensor *weight, const tw_tensor *bias,
                                       tw_linear **out) {
-    layer from;
+    tw_layer from;
     TW_TRY(check_handles(context, out));
     TW_TRY(read_desc(context, desc, bias, &from));
     const tw_problem *p = &from.problem;
@@ -364,7 +364,8 @@ tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc 
     tw_free(&context->allocator, f32, bytes);
     if (t && status == TW_OK) {
         tw_canonical w = {t->weight.data, t->scales.data, t->zeros.data, NULL, NULL};
-        status = build(context, &from, &w, out);
+        from.weights = &w;
+        status = tw_linear_build(context, &from, out);
     }
     tensors_destroy(context, t);
     return status;
@@ -390,7 +391,7 @@ static void describe(tw_tensor *t, const tw_tensor *like) {
 }
 
 static void copy_out(const tw_tensor *from, void *to) {
-    if (to) memcpy(to, from->data, tensor_bytes(from));
+    if (to) memcpy(to, from->data, tw_tensor_bytes(from));
 }
 
 tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tensor *scales,

@@ -44,6 +44,25 @@ struct tw_linear {
     atomic_bool warned;   /* that it runs the reference */
 };
 
+/* What a layer is made of, all of it the caller's. */
+typedef struct tw_layer {
+    tw_problem problem;
+    const float *lut;
+    const int32_t *order;
+    const tw_tensor *bias;
+    const tw_canonical *weights; /* contiguous and checked; or: */
+    const tw_layout *layout;     /* the layout that packed is in */
+    const void *packed;
+} tw_layer;
+
+/* Errors: MEMORY. */
+tw_status tw_linear_build(tw_context *context, const tw_layer *from, tw_linear **out);
+/* Whether some kernel of the context's target takes the problem over the layout. */
+bool tw_layout_serves(const tw_context *context, const tw_layout *layout, const tw_problem *p);
+/* K numbers, each of 0..K-1 once; NULL is none.  Errors: INVALID, MEMORY. */
+tw_status tw_check_order(const tw_context *context, const int32_t *order, int64_t K);
+size_t tw_tensor_bytes(const tw_tensor *tensor);
+
 /* Shapes of the canonical tensors of a problem, without data. */
 void tw_tensors_describe(const tw_problem *problem, tw_tensors *out);
 /* The canonical tensors, unpacked on first use.  Errors: MEMORY. */

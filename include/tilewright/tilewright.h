@@ -405,6 +405,35 @@ TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, t
 TW_API const float *tw_linear_lut(const tw_linear *linear);
 TW_API const int32_t *tw_linear_order(const tw_linear *linear);
 
+/* Rows [n0, n1) and columns [k0, k1) of canonical tensors of an [N,K] matrix, as if the floats had
+ * been cut before they were quantized.  `in` and `out` hold weight, scales, zeros; scales and zeros
+ * NULL where the scheme has none.  Inputs are contiguous.  Of each output dtype and shape are
+ * filled in; its data, unless NULL, receives the contiguous tensor, so a first call with NULL data
+ * tells how much to allocate, as in tw_linear_weights.  A lut stays as it is; with an order the
+ * columns are the weights' own.
+ * Errors: INVALID names the tensor, or the cut: columns not at a group's boundary, rows within a
+ * block of them that shares its scales (all of them with scales per tensor), an empty or impossible
+ * range. */
+typedef struct tw_canonical_views {
+    tw_tensor *weight, *scales, *zeros;
+} tw_canonical_views;
+TW_API tw_status tw_slice(const tw_scheme *scheme, int64_t N, int64_t K,
+                          const tw_canonical_views *in, int64_t n0, int64_t n1, int64_t k0,
+                          int64_t k1, const tw_canonical_views *out);
+
+/* The layer as it is packed for its context's target, for a file or a message: weights in their
+ * layout, description, bias, lut and order, under a magic number, versions and a SHA-256.  blob
+ * NULL: *size receives its bytes; else *size says how much room there is, and receives how much was
+ * used.  Packed forms are derived: keep canonical tensors as well.
+ * Errors: INVALID (an argument is NULL, too little room). */
+TW_API tw_status tw_linear_pack(const tw_linear *linear, void *blob, size_t *size);
+/* The layer of tw_linear_pack's blob, which is copied, and may lie anywhere: nothing is packed
+ * anew.  *out as tw_linear_create.
+ * Errors: INVALID (an argument is NULL), FORMAT (no blob, cut short, damaged), UNSUPPORTED (of
+ * another version, layout or target; the sentence names both), MEMORY. */
+TW_API tw_status tw_linear_create_packed(tw_context *context, const void *blob, size_t size,
+                                         tw_linear **out);
+
 typedef struct tw_plan_info {
     size_t struct_size;
     char kernel[64];  /* "cpu.int_gemm"; the name of a registered implementation; "reference" */

@@ -171,11 +171,11 @@ static void bad_arrays(void **state) {
     w.l.desc = good;
     w.l.desc.order = order;
     order[2] = 6;
-    refuse(w, TW_INVALID, "desc: order[2]: 6, must be from 0 to 5");
+    refuse(w, TW_INVALID, "order[2]: 6, must be from 0 to 5");
     order[2] = -1;
-    refuse(w, TW_INVALID, "desc: order[2]: -1, must be from 0 to 5");
+    refuse(w, TW_INVALID, "order[2]: -1, must be from 0 to 5");
     order[2] = 4;
-    refuse(w, TW_INVALID, "desc: order[2]: 4, is there already");
+    refuse(w, TW_INVALID, "order[2]: 4, is there already");
     close_world(&w);
 }
 
