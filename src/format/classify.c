@@ -114,6 +114,12 @@ tw_status tw_model_classify(tw_model *model) {
         const tw_model_tensor *t = &entry->info;
         char stem[STEM];
         TW_TRY(refuse_packed(model, t->name));
+        /* Only linears are kept in several tensors; experts' parameters need not be *.weight. */
+        if (entry->composite) {
+            has_output = has_output || (stem_of(t->name, stem) && matches(facts->output, stem));
+            TW_TRY(add(model, i));
+            continue;
+        }
         if (!stem_of(t->name, stem) || !holds_weights(entry->type)) continue;
         if (matches(facts->output, stem)) has_output = true;
         if (tied < 0 && t->ndim == 2 && matches(facts->embedding, stem)) tied = i;

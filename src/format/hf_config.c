@@ -1,5 +1,6 @@
 /* Hugging Face's config.json: a checkpoint's architecture, and, of a config alone, its linears. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "src/format/json.h"
 
@@ -120,19 +121,29 @@ static tw_status refuse(config *c, const char *why, const char *what) {
     return tw_model_keep(c->model, text, (size_t)n, &c->model->refusal);
 }
 
+/* Of tensors compose.c makes what it can; a config alone does not say what its linears are. */
+static tw_status keep_quantization(config *c, const json_t *quantization) {
+    const char *method;
+    TW_TRY(tw_json_text(quantization, "quant_method", "unnamed", c->label, &method));
+    if (c->model->kind == TW_MODEL_CONFIG)
+        return refuse(c, "quantization_config: quant_method", method);
+    char *text = json_dumps(quantization, JSON_COMPACT);
+    if (!text) return tw_fail(TW_MEMORY, "%s: out of memory", c->label);
+    tw_status status = tw_model_keep(c->model, text, strlen(text), &c->model->quantization);
+    free(text);
+    return status;
+}
+
 /* Checkpoints whose tensors are no plain [N,K] weights. */
 static tw_status read_obstacles(config *c) {
     /* Conv1D of transformers keeps its weight [K,N]. */
     static const char *const transposed[] = {"gpt2", "openai-gpt", "imagegpt",
                                              "decision_transformer"};
     const json_t *quantization = json_object_get(c->root, "quantization_config");
-    const char *method;
     for (size_t i = 0; i < TW_COUNT(transposed); i++)
         if (!strcmp(c->model_type, transposed[i]))
             return refuse(c, "weights stored [K,N]: model_type", c->model_type);
-    if (!json_is_object(quantization)) return TW_OK;
-    TW_TRY(tw_json_text(quantization, "quant_method", "unnamed", c->label, &method));
-    return refuse(c, "quantization_config: quant_method", method);
+    return json_is_object(quantization) ? keep_quantization(c, quantization) : TW_OK;
 }
 
 /* A class that computes logits over the vocabulary. */

@@ -123,6 +123,8 @@ void tw_model_close(tw_model *model) {
         if (file->mapped) munmap((void *)(uintptr_t)file->bytes, file->size);
     }
     for (int32_t i = 0; i < model->string_count; i++) free(model->strings[i]);
+    for (int32_t i = 0; i < model->composite_count; i++) free(model->composites[i]);
+    free(model->composites);
     free(model->files);
     free(model->tensors);
     free(model->linears);

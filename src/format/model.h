@@ -69,7 +69,8 @@ const tw_model_tensor *tw_model_tensor_at(const tw_model *model, int32_t index);
 int32_t tw_model_find(const tw_model *model, const char *name);
 /* The file that holds the tensor, as messages name it; NULL outside [0, count). */
 const char *tw_model_file_of(const tw_model *model, int32_t index);
-/* The tensor's bytes as they lie in the file, in its own element type; NULL outside [0, count). */
+/* The tensor's bytes as they lie in the file, in its own element type; NULL outside [0, count), and
+ * where the file keeps it in several tensors. */
 const void *tw_model_data(const tw_model *model, int32_t index);
 
 /* Texts that a safetensors file says of itself (__metadata__), in the file's order. */
@@ -102,7 +103,9 @@ typedef struct tw_model_linears {
  *   GGUF         a 2-D tensor named *.weight that llama.cpp multiplies by (its LLM_TENSOR_INFOS has
  *                MUL_MAT for it: no embedding, norm, convolution or mixing vector), and each
  *                expert of a 3-D *_exps.weight (MUL_MAT_ID).
- *   safetensors  a 2-D float tensor named *.weight that is no embedding, norm or convolution.
+ *   safetensors  a 2-D float tensor named *.weight that is no embedding, norm or convolution; and
+ *                what a checkpoint of GPTQ, AWQ, compressed-tensors, or transformers' fp8 or mxfp4
+ *                keeps in several tensors, which is listed as the one weight it is.
  *   config.json  what the architecture's modules are; an unknown architecture is an error.
  * An embedding is a table look-up and no linear, except where it is the output layer too: in a
  * generative architecture without an output tensor (GGUF: no output.weight and an

@@ -41,10 +41,13 @@ typedef struct tw_model_file {
     const char *label; /* for messages */
 } tw_model_file;
 
+typedef struct tw_composite tw_composite; /* compose.h */
+
 typedef struct tw_tensor_entry {
     tw_model_tensor info;
     const tw_source_type *type;
-    const uint8_t *data; /* info.bytes of it lie within the file */
+    const uint8_t *data;           /* info.bytes of it lie within the file; NULL for a composite */
+    const tw_composite *composite; /* made of several of the file's tensors; else NULL */
     int32_t file;
 } tw_tensor_entry;
 
@@ -62,15 +65,18 @@ struct tw_model {
     const char *architecture; /* as the file names it; NULL: unknown */
     /* Without a tensor for the output layer the token embedding is one. */
     bool ties_output;
-    const char *refusal; /* why the linears cannot be told, else NULL */
+    const char *quantization; /* JSON: config.json's quantization_config; NULL without */
+    const char *refusal;      /* why the linears cannot be told, else NULL */
     tw_model_file *files;
     tw_tensor_entry *tensors;
     tw_linear_entry *linears;
     tw_model_text *metadata;
+    tw_composite **composites;
     char **strings;                  /* owned text behind the pointers above */
     const tw_tensor_entry **by_name; /* sorted, once all tensors are in */
     int32_t file_count, file_capacity, tensor_count, tensor_capacity, linear_count, linear_capacity,
-        metadata_count, metadata_capacity, string_count, string_capacity;
+        metadata_count, metadata_capacity, composite_count, composite_capacity, string_count,
+        string_capacity;
 };
 
 /* ---- filling a model (model.c, files.c) ---- */
@@ -95,6 +101,8 @@ bool tw_type_bytes(const tw_source_type *type, int32_t ndim, const int64_t *shap
 void tw_fold_shape(const tw_model_tensor *tensor, int64_t *N, int64_t *K);
 /* Sorts tensors by name and refuses two of one name. */
 tw_status tw_model_index(tw_model *model, const char *label);
+/* Makes one tensor of those that a quantized checkpoint keeps a weight in (compose.c). */
+tw_status tw_compose_model(tw_model *model);
 /* Decides is_linear for every tensor and collects the linears (classify.c). */
 tw_status tw_model_classify(tw_model *model);
 

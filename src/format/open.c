@@ -79,6 +79,7 @@ static tw_status read_as(tw_model *model, tw_model_kind kind, int32_t file) {
 /* What follows once all files are read. */
 static tw_status finish(tw_model *model) {
     TW_TRY(tw_model_index(model, model->files[0].label));
+    TW_TRY(tw_compose_model(model));
     return tw_model_classify(model);
 }
 

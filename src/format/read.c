@@ -3,7 +3,7 @@
 
 #include "src/base/alloc.h"
 #include "src/core/dtype.h"
-#include "src/format/model_impl.h"
+#include "src/format/compose.h"
 
 enum { MOST_ELEMENTS = 256 }; /* of one block of any source type */
 
@@ -35,24 +35,33 @@ static void decode(const tw_source_type *type, const uint8_t *data, uint64_t blo
     }
 }
 
+static void *room(int64_t rows, tw_dtype dtype, int64_t columns, size_t *bytes, bool *ok) {
+    if (dtype == TW_NONE) return NULL;
+    *bytes = (size_t)rows * tw_dtype_row_bytes(dtype, columns);
+    void *p = tw_alloc(&tw_allocator_default, *bytes);
+    *ok = *ok && p;
+    return p;
+}
+
 static tw_status allocate(tw_canonical_tensor *t) {
     const tw_scheme *s = &t->scheme;
-    t->weight_bytes = (size_t)t->N * tw_dtype_row_bytes(s->weight, t->K);
-    t->weight = tw_alloc(&tw_allocator_default, t->weight_bytes);
-    bool ok = t->weight;
-    if (!tw_scheme_plain(s)) {
-        size_t groups = (size_t)t->N * (size_t)(t->K / s->group_k);
-        t->scale_bytes = groups * (size_t)tw_dtype_bits(s->scale) / 8;
-        t->scales = tw_alloc(&tw_allocator_default, t->scale_bytes);
-        ok = ok && t->scales;
-        if (s->zero_mode == TW_ZERO_VALUE) {
-            t->zero_bytes = t->scale_bytes;
-            t->zeros = tw_alloc(&tw_allocator_default, t->zero_bytes);
-            ok = ok && t->zeros;
-        }
-    }
+    bool ok = true;
+    int64_t rows = t->N ? tw_scale_rows(s, t->N) : 0, groups = t->K ? tw_groups(s, t->K) : 0;
+    t->weight = room(t->N, s->weight, t->K, &t->weight_bytes, &ok);
+    t->scales = room(rows, s->scale, groups, &t->scale_bytes, &ok);
+    t->zeros = room(rows, tw_zero_dtype(s), groups, &t->zero_bytes, &ok);
     return ok ? TW_OK
               : tw_fail(TW_MEMORY, "out of memory for a tensor of %zu bytes", t->weight_bytes);
+}
+
+/* What was allocated by the scheme. */
+static tw_status fill(const tw_tensor_entry *entry, tw_canonical_tensor *t) {
+    if (entry->composite) return entry->composite->read(entry->composite, t);
+    if (entry->type->decode)
+        decode(entry->type, entry->data, entry->info.bytes / entry->type->bytes, t);
+    else if (t->weight_bytes)
+        memcpy(t->weight, entry->data, t->weight_bytes);
+    return TW_OK;
 }
 
 tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tensor *out) {
@@ -67,14 +76,11 @@ tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tenso
     tw_canonical_tensor t = {.scheme = type->scheme};
     tw_fold_shape(&entry->info, &t.N, &t.K);
     tw_status status = allocate(&t);
+    if (status == TW_OK) status = fill(entry, &t);
     if (status) {
         tw_canonical_tensor_free(&t);
         return status;
     }
-    if (type->decode)
-        decode(type, entry->data, entry->info.bytes / type->bytes, &t);
-    else if (t.weight_bytes)
-        memcpy(t.weight, entry->data, t.weight_bytes);
     *out = t;
     return TW_OK;
 }
