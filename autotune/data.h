@@ -9,7 +9,7 @@
 /* A layer's canonical tensors, contiguous and owned; scales, zeros and bias as the problem asks. */
 typedef struct tw_data {
     void *weight, *scales, *zeros, *bias;
-    const float *lut; /* within table */
+    float *lut; /* within table */
     size_t weight_bytes, scale_bytes, zero_bytes, bias_bytes;
     struct tw_data_table *table; /* what long tensors are runs of */
 } tw_data;

@@ -88,6 +88,7 @@ static tw_status take_weights(tw_workload *workload, const tw_model *model, int3
         memcpy(data->weight, t.weight, data->weight_bytes);
         if (data->scale_bytes) memcpy(data->scales, t.scales, data->scale_bytes);
         if (data->zero_bytes) memcpy(data->zeros, t.zeros, data->zero_bytes);
+        if (data->lut) memcpy(data->lut, t.lut, TW_LUT4_SIZE * sizeof *t.lut);
     }
     tw_canonical_tensor_free(&t);
     if (!fits) return tw_fail(TW_INTERNAL, "tensor %d: smaller than its problem", tensor);

@@ -6,6 +6,7 @@
 #include "src/format/ggml_types.h"
 
 #include "src/core/dtype.h"
+#include "src/format/ggml_iq.h"
 
 enum { BLOCK = 32, SUPER = 256 };
 
@@ -86,6 +87,37 @@ static void k_scales(const uint8_t *block, float *scales, float *zeros) {
     }
 }
 
+/* Pairs of bits: of each 32 bytes the lowest ones first, and so on. */
+static void k_pairs(const uint8_t *packed, uint8_t *codes) {
+    for (int i = 0; i < SUPER; i++)
+        codes[i] = packed[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+}
+
+static void decode_q2_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    float d = load_f16(block + 80), d_min = load_f16(block + 82), *scale = scales, *zero = zeros;
+    for (int i = 0; i < SUPER / 16; i++) {
+        scale[i] = d * (float)(block[i] & 15);
+        zero[i] = -(d_min * (float)(block[i] >> 4));
+    }
+    k_pairs(block + 16, codes);
+}
+
+/* Six bits a scale: four of them in the first eight bytes, which hold two each, two in the last
+ * four. */
+static void decode_q3_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    (void)zeros;
+    const uint8_t *high = block, *packed = block + 96;
+    float d = load_f16(block + 108), *out = scales;
+    for (int i = 0; i < SUPER / 16; i++) {
+        int low = packed[i % 8] >> (i < 8 ? 0 : 4) & 15;
+        out[i] = d * (float)((low | (packed[8 + i % 4] >> i / 4 * 2 & 3) << 4) - 32);
+    }
+    k_pairs(block + 32, codes);
+    /* Byte j has the third bits of column j of all eight groups of 32: 1 takes nothing off. */
+    for (int i = 0; i < SUPER; i++)
+        if (!(high[i % 32] >> i / 32 & 1)) codes[i] ^= 4; /* less 4, in three bits */
+}
+
 /* 256 nibbles: of each 32 bytes the low ones first, then the high ones. */
 static void k_nibbles(const uint8_t *packed, uint8_t *codes) {
     for (int i = 0; i < SUPER; i++) {
@@ -124,19 +156,58 @@ static void decode_q6_k(const uint8_t *block, uint8_t *codes, void *scales, void
     }
 }
 
+/* ---- ternary ---- */
+
+/* Code i of five in a byte: a fraction of 256 in base 3, most significant digit first. */
+static uint8_t digit(uint8_t byte, int i) {
+    static const uint8_t powers[] = {1, 3, 9, 27, 81};
+    uint8_t rest = (uint8_t)(byte * powers[i]);
+    return (uint8_t)((rest * 3 >> 8) - 1);
+}
+
+/* 160 codes in 32 bytes, 80 in 16, 16 in four: digit by digit. */
+static void decode_tq1_0(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    (void)zeros;
+    memcpy(scales, block + 52, 2);
+    for (int i = 0; i < 160; i++) codes[i] = digit(block[i % 32], i / 32);
+    for (int i = 0; i < 80; i++) codes[160 + i] = digit(block[32 + i % 16], i / 16);
+    for (int i = 0; i < 16; i++) codes[240 + i] = digit(block[48 + i % 4], i / 4);
+}
+
+/* Pairs of bits that stand for -1 to 2. */
+static void decode_tq2_0(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    memcpy(scales, block + 64, 2);
+    *(uint8_t *)zeros = 1;
+    k_pairs(block, codes);
+}
+
+static void decode_q2_0(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    memcpy(scales, block, 2);
+    *(uint8_t *)zeros = 1;
+    for (int i = 0; i < 64; i++) codes[i] = block[2 + i / 4] >> 2 * (i % 4) & 3;
+}
+
+/* One bit: minus or plus the scale. */
+static void decode_q1_0(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
+    (void)zeros;
+    memcpy(scales, block, 2);
+    for (int i = 0; i < 128; i++) codes[i] = block[2 + i / 8] >> i % 8 & 1 ? 1 : 3;
+}
+
 typedef struct ggml_row {
     uint32_t id;
     tw_source_type type;
 } ggml_row;
 
 /* Quantized types bring ggml's activation quantization along: i8 codes per act_group of K. */
-#define TW_ROW(id, name, block, bytes, w, s, z, group, act_group, decode)                          \
+#define TW_ROW(id, name, block, bytes, w, s, z, group, act_group, decode, lut)                     \
     {id,                                                                                           \
      {#name,                                                                                       \
       block,                                                                                       \
       bytes,                                                                                       \
       {w, s, z, (group) != 0, group, (act_group) ? TW_ACTQ_I8 : TW_ACTQ_NONE, act_group},          \
-      decode}},
+      decode,                                                                                      \
+      lut}},
 /* One more expansion: TW_PLAIN and TW_LATER stand for several arguments. */
 #define TW_GGML_TYPE(...) TW_ROW(__VA_ARGS__)
 static const ggml_row rows[] = {

@@ -1,4 +1,4 @@
-/* GGUF, versions 2 and 3, little endian: header, key-value pairs, tensor infos, padding, data.
+/* GGUF, versions 2 and 3, of either byte order: header, key-value pairs, tensor infos, padding, data.
  * The format: docs/gguf.md of ggml.  What a damaged file may look like is decided as ggml's own
  * reader (gguf.cpp) decides it: tensor data lies packed in the order of the infos, each tensor
  * padded to the alignment, so offsets that wrap, overlap, leave holes or are unaligned are refused;
@@ -45,6 +45,7 @@ typedef struct cursor {
     uint64_t size, at;
     const char *label, *where;
     int32_t file;
+    bool swapped; /* a big-endian file */
 } cursor;
 
 /* What the key-value pairs say that matters here. */
@@ -66,17 +67,27 @@ static tw_status take(cursor *c, uint64_t size, const uint8_t **out) {
     return TW_OK;
 }
 
+static uint16_t u16_at(const cursor *c, const uint8_t *p) {
+    return c->swapped ? __builtin_bswap16(tw_load_u16(p)) : tw_load_u16(p);
+}
+static uint32_t u32_at(const cursor *c, const uint8_t *p) {
+    return c->swapped ? __builtin_bswap32(tw_load_u32(p)) : tw_load_u32(p);
+}
+static uint64_t u64_at(const cursor *c, const uint8_t *p) {
+    return c->swapped ? __builtin_bswap64(tw_load_u64(p)) : tw_load_u64(p);
+}
+
 static tw_status take_u32(cursor *c, uint32_t *out) {
     const uint8_t *p = NULL;
     TW_TRY(take(c, 4, &p));
-    *out = tw_load_u32(p);
+    *out = u32_at(c, p);
     return TW_OK;
 }
 
 static tw_status take_u64(cursor *c, uint64_t *out) {
     const uint8_t *p = NULL;
     TW_TRY(take(c, 8, &p));
-    *out = tw_load_u64(p);
+    *out = u64_at(c, p);
     return TW_OK;
 }
 
@@ -117,18 +128,18 @@ static tw_status note(const cursor *c, span key, uint32_t type, span value, fact
         if (type != V_U32)
             return tw_fail(TW_FORMAT, "%s: general.alignment: value type %u, expected u32",
                            c->label, type);
-        f->alignment = tw_load_u32(value.bytes);
+        f->alignment = u32_at(c, value.bytes);
         if (!f->alignment || (f->alignment & (f->alignment - 1)))
             return tw_fail(TW_FORMAT, "%s: general.alignment: %u, expected a power of two",
                            c->label, f->alignment);
     } else if (is(key, "general.architecture") && type == V_STRING) {
         f->architecture = value;
     } else if (is(key, "split.no") && type == V_U16) {
-        f->split_no = tw_load_u16(value.bytes);
+        f->split_no = u16_at(c, value.bytes);
     } else if (is(key, "split.count") && type == V_U16) {
-        f->split_count = tw_load_u16(value.bytes);
+        f->split_count = u16_at(c, value.bytes);
     } else if (is(key, "split.tensors.count") && type == V_I32) {
-        f->split_tensors = (int32_t)tw_load_u32(value.bytes);
+        f->split_tensors = (int32_t)u32_at(c, value.bytes);
     }
     return TW_OK;
 }
@@ -186,9 +197,11 @@ static tw_status read_header(cursor *c, facts *f) {
         return tw_fail(TW_FORMAT, "%s: magic '%s', expected 'GGUF'", c->label,
                        tw_show(magic, 4).text);
     TW_TRY(take_u32(c, &version));
-    if (version && !(version & 0xffff))
-        return tw_fail(TW_UNSUPPORTED,
-                       "%s: a big-endian GGUF file, only little-endian is supported", c->label);
+    /* A version is a small number: one that is not has its bytes the other way round. */
+    if (version && !(version & 0xffff)) {
+        c->swapped = true;
+        version = __builtin_bswap32(version);
+    }
     if (version != 2 && version != 3)
         return tw_fail(TW_UNSUPPORTED, "%s: GGUF version %u, supported are 2 and 3", c->label,
                        version);
@@ -262,6 +275,25 @@ static tw_status read_info(cursor *c, info *t) {
     return TW_OK;
 }
 
+/* A copy with the bytes of each element the other way round, for as long as the model. */
+static tw_status swap(tw_model *model, const cursor *c, const info *t, const uint8_t **data) {
+    const char *copy;
+    uint32_t width = t->type->bytes;
+    if (t->type->block > 1)
+        return tw_fail(TW_UNSUPPORTED, "%s: tensor '%s': blocks of %s in a big-endian file",
+                       c->label, tw_show(t->name.bytes, t->name.size).text, t->type->name);
+    TW_TRY(tw_model_keep(model, (const char *)*data, t->bytes, &copy));
+    uint8_t *bytes = (uint8_t *)(uintptr_t)copy;
+    *data = bytes;
+    for (uint64_t i = 0; i < t->bytes; i += width)
+        for (uint32_t j = 0; j < width / 2; j++) {
+            uint8_t byte = bytes[i + j];
+            bytes[i + j] = bytes[i + width - 1 - j];
+            bytes[i + width - 1 - j] = byte;
+        }
+    return TW_OK;
+}
+
 /* Places the tensors: `data` is the aligned start of the data, which may lie at the file's end. */
 static tw_status place(tw_model *model, const cursor *c, const facts *f, const info *infos,
                        int32_t count) {
@@ -284,8 +316,10 @@ static tw_status place(tw_model *model, const cursor *c, const facts *f, const i
             return tw_fail(TW_FORMAT, "%s: tensor '%s': %llu bytes at %llu, but the data has %llu",
                            c->label, name.text, (unsigned long long)t->bytes,
                            (unsigned long long)expected, (unsigned long long)room);
+        const uint8_t *bytes = c->bytes + data + expected;
+        if (c->swapped) TW_TRY(swap(model, c, t, &bytes));
         TW_TRY(tw_model_add_tensor(model, (const char *)t->name.bytes, t->name.size, t->type,
-                                   t->ndim, t->shape, c->bytes + data + expected, c->file));
+                                   t->ndim, t->shape, bytes, c->file));
         expected = (expected + t->bytes + align - 1) / align * align;
     }
     return TW_OK;

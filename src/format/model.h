@@ -20,7 +20,7 @@ enum { TW_MODEL_DIMS = 8 }; /* tensors of more dimensions are refused */
 
 typedef enum tw_model_kind {
     TW_MODEL_ANY = 0,     /* told by the content */
-    TW_MODEL_GGUF,        /* versions 2 and 3, little endian; split files by their first */
+    TW_MODEL_GGUF,        /* versions 2 and 3; split files by their first */
     TW_MODEL_SAFETENSORS, /* a file, a folder, or an index of shards */
     TW_MODEL_CONFIG,      /* Hugging Face config.json alone: linears, no tensors */
     TW_MODEL_PROBLEMS,    /* text, one problem a line, # comments: linears, no tensors */

@@ -32,6 +32,7 @@ typedef struct tw_source_type {
     /* One block into its codes (one a byte, low bits) and the scales and zeros of its groups, which
      * are written in the scheme's dtypes.  NULL for plain floats, which are copied. */
     void (*decode)(const uint8_t *block, uint8_t *codes, void *scales, void *zeros);
+    const float *lut; /* of w=lut4, else NULL */
 } tw_source_type;
 
 typedef struct tw_model_file {

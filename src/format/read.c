@@ -5,6 +5,8 @@
 #include "src/core/dtype.h"
 #include "src/format/compose.h"
 
+static size_t lut_bytes(void) { return TW_LUT4_SIZE * sizeof(float); }
+
 enum { MOST_ELEMENTS = 256 }; /* of one block of any source type */
 
 /* Codes of one byte each into `bits` each, lowest first; bits * count is whole bytes. */
@@ -24,7 +26,8 @@ static void decode(const tw_source_type *type, const uint8_t *data, uint64_t blo
     int bits = tw_dtype_bits(s->weight);
     size_t code_bytes = (size_t)type->block * (size_t)bits / 8;
     size_t scale_bytes = type->block / (size_t)s->group_k * (size_t)tw_dtype_bits(s->scale) / 8;
-    size_t zero_bytes = s->zero_mode == TW_ZERO_VALUE ? scale_bytes : 0;
+    size_t zero_bytes =
+        type->block / (size_t)s->group_k * (size_t)tw_dtype_bits(tw_zero_dtype(s)) / 8;
     uint8_t codes[MOST_ELEMENTS], *weight = out->weight, *scales = out->scales, *zeros = out->zeros;
     for (uint64_t i = 0; i < blocks; i++) {
         type->decode(data + i * type->bytes, codes, scales, zeros);
@@ -57,6 +60,10 @@ static tw_status allocate(tw_canonical_tensor *t) {
 /* What was allocated by the scheme. */
 static tw_status fill(const tw_tensor_entry *entry, tw_canonical_tensor *t) {
     if (entry->composite) return entry->composite->read(entry->composite, t);
+    if (entry->type->lut) {
+        TW_TRY(tw_canonical_tensor_add_lut(t));
+        memcpy(t->lut, entry->type->lut, lut_bytes());
+    }
     if (entry->type->decode)
         decode(entry->type, entry->data, entry->info.bytes / entry->type->bytes, t);
     else if (t->weight_bytes)
@@ -85,7 +92,6 @@ tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tenso
     return TW_OK;
 }
 
-static size_t lut_bytes(void) { return TW_LUT4_SIZE * sizeof(float); }
 static size_t order_bytes(const tw_canonical_tensor *t) { return (size_t)t->K * sizeof(int32_t); }
 
 tw_status tw_canonical_tensor_add_lut(tw_canonical_tensor *t) {

@@ -10,17 +10,17 @@ enum { LENGTH_BYTES = 8, MOST_HEADER = 100000000 };
 #define TW_LATER {.weight = TW_NONE}
 /* Every element type of the format (enum Dtype of safetensors' tensor.rs). */
 static const tw_source_type types[] = {
-    {"F32", 1, 4, TW_FLOAT(TW_F32), NULL},   {"F16", 1, 2, TW_FLOAT(TW_F16), NULL},
-    {"BF16", 1, 2, TW_FLOAT(TW_BF16), NULL}, {"F64", 1, 8, TW_LATER, NULL},
-    {"F8_E4M3", 1, 1, TW_LATER, NULL},       {"F8_E5M2", 1, 1, TW_LATER, NULL},
-    {"F8_E8M0", 1, 1, TW_LATER, NULL},       {"F8_E4M3FNUZ", 1, 1, TW_LATER, NULL},
-    {"F8_E5M2FNUZ", 1, 1, TW_LATER, NULL},   {"F6_E2M3", 4, 3, TW_LATER, NULL},
-    {"F6_E3M2", 4, 3, TW_LATER, NULL},       {"F4", 2, 1, TW_LATER, NULL},
-    {"I64", 1, 8, TW_LATER, NULL},           {"I32", 1, 4, TW_LATER, NULL},
-    {"I16", 1, 2, TW_LATER, NULL},           {"I8", 1, 1, TW_LATER, NULL},
-    {"U64", 1, 8, TW_LATER, NULL},           {"U32", 1, 4, TW_LATER, NULL},
-    {"U16", 1, 2, TW_LATER, NULL},           {"U8", 1, 1, TW_LATER, NULL},
-    {"BOOL", 1, 1, TW_LATER, NULL},          {"C64", 1, 8, TW_LATER, NULL},
+    {"F32", 1, 4, TW_FLOAT(TW_F32), NULL, NULL},   {"F16", 1, 2, TW_FLOAT(TW_F16), NULL, NULL},
+    {"BF16", 1, 2, TW_FLOAT(TW_BF16), NULL, NULL}, {"F64", 1, 8, TW_LATER, NULL, NULL},
+    {"F8_E4M3", 1, 1, TW_LATER, NULL, NULL},       {"F8_E5M2", 1, 1, TW_LATER, NULL, NULL},
+    {"F8_E8M0", 1, 1, TW_LATER, NULL, NULL},       {"F8_E4M3FNUZ", 1, 1, TW_LATER, NULL, NULL},
+    {"F8_E5M2FNUZ", 1, 1, TW_LATER, NULL, NULL},   {"F6_E2M3", 4, 3, TW_LATER, NULL, NULL},
+    {"F6_E3M2", 4, 3, TW_LATER, NULL, NULL},       {"F4", 2, 1, TW_LATER, NULL, NULL},
+    {"I64", 1, 8, TW_LATER, NULL, NULL},           {"I32", 1, 4, TW_LATER, NULL, NULL},
+    {"I16", 1, 2, TW_LATER, NULL, NULL},           {"I8", 1, 1, TW_LATER, NULL, NULL},
+    {"U64", 1, 8, TW_LATER, NULL, NULL},           {"U32", 1, 4, TW_LATER, NULL, NULL},
+    {"U16", 1, 2, TW_LATER, NULL, NULL},           {"U8", 1, 1, TW_LATER, NULL, NULL},
+    {"BOOL", 1, 1, TW_LATER, NULL, NULL},          {"C64", 1, 8, TW_LATER, NULL, NULL},
 };
 #undef TW_FLOAT
 #undef TW_LATER
