@@ -356,33 +356,37 @@ static tw_status read_file(tw_model *model, int32_t index, facts *f) {
     return read_tensors(model, &c, f);
 }
 
-/* The model's parts are named PREFIX-00001-of-00003.gguf and so on, as gguf-split names them. */
-static tw_status read_parts(tw_model *model, const facts *first) {
-    char path[PATH_MAX], suffix[40];
+/* The model's parts are named PREFIX-00001-of-00003.gguf and so on, as gguf-split names them. `own`
+ * is the part that was opened, whichever it is; only the first one's keys describe the model. */
+static tw_status read_parts(tw_model *model, facts *own) {
+    char path[PATH_MAX], suffix[48];
     const char *label = model->files[0].label;
     size_t size = strlen(label);
-    int n = snprintf(suffix, sizeof suffix, "-00001-of-%05llu.gguf",
-                     (unsigned long long)first->split_count);
-    if (first->split_no)
-        return tw_fail(TW_FORMAT, "%s: part %llu of a split model: open the first part", label,
-                       (unsigned long long)first->split_no + 1);
+    uint64_t own_no = own->split_no;
+    if (own_no >= own->split_count)
+        return tw_fail(TW_FORMAT, "%s: says to be part %llu of %llu", label,
+                       (unsigned long long)own_no + 1, (unsigned long long)own->split_count);
+    int n = snprintf(suffix, sizeof suffix, "-%05llu-of-%05llu.gguf",
+                     (unsigned long long)own_no + 1, (unsigned long long)own->split_count);
     if (size < (size_t)n || size >= sizeof path || strcmp(label + size - n, suffix))
-        return tw_fail(TW_FORMAT, "%s: a split model's first part must be named PREFIX%s", label,
-                       suffix);
-    for (uint64_t i = 1; i < first->split_count; i++) {
+        return tw_fail(TW_FORMAT, "%s: part %llu of a split model must be named PREFIX%s", label,
+                       (unsigned long long)own_no + 1, suffix);
+    for (uint64_t i = 0; i < own->split_count; i++) {
         int32_t file;
         facts f;
+        if (i == own_no) continue;
         snprintf(path, sizeof path, "%.*s-%05llu-of-%05llu.gguf", (int)(size - (size_t)n), label,
-                 (unsigned long long)i + 1, (unsigned long long)first->split_count);
+                 (unsigned long long)i + 1, (unsigned long long)own->split_count);
         TW_TRY(tw_model_map(model, path, &file));
         TW_TRY(read_file(model, file, &f));
-        if (f.split_no != i || f.split_count != first->split_count)
+        if (f.split_no != i || f.split_count != own->split_count)
             return tw_fail(TW_FORMAT, "%s: says to be part %llu of %llu", path,
                            (unsigned long long)f.split_no + 1, (unsigned long long)f.split_count);
+        if (!i) *own = f;
     }
-    if (first->split_tensors >= 0 && first->split_tensors != model->tensor_count)
+    if (own->split_tensors >= 0 && own->split_tensors != model->tensor_count)
         return tw_fail(TW_FORMAT, "%s: split.tensors.count: %lld, but the parts hold %d", label,
-                       (long long)first->split_tensors, model->tensor_count);
+                       (long long)own->split_tensors, model->tensor_count);
     return TW_OK;
 }
 
