@@ -1,5 +1,5 @@
-/* The grids of ggml's i-quants: iq2xxs_grid, iq2xs_grid, iq2s_grid, iq3xxs_grid, iq3s_grid, iq1s_grid
- * (ggml-common.h), as numbers of their few values: see ggml_iq.h. */
+/* The grids of ggml's i-quants: iq2xxs_grid, iq2xs_grid, iq2s_grid, iq3xxs_grid, iq3s_grid,
+ * iq1s_grid (ggml-common.h), as numbers of their few values: see ggml_iq.h. */
 #include "src/format/ggml_iq.h"
 
 const uint16_t tw_grid_iq2_xxs[256] = {
