@@ -1,6 +1,6 @@
 /* GGUF, versions 2 and 3, of either byte order: header, key-value pairs, tensor infos, padding,
- * data.  The format: docs/gguf.md of ggml.  What a damaged file may look like is decided as ggml's own
- * reader (gguf.cpp) decides it: tensor data lies packed in the order of the infos, each tensor
+ * data.  The format: docs/gguf.md of ggml.  What a damaged file may look like is decided as ggml's
+ * own reader (gguf.cpp) decides it: tensor data lies packed in the order of the infos, each tensor
  * padded to the alignment, so offsets that wrap, overlap, leave holes or are unaligned are refused;
  * at most four dimensions; no arrays of arrays; names under 64 bytes. */
 #include <jansson.h>
