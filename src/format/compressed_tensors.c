@@ -69,6 +69,9 @@ static tw_status read_settings(const tw_compose *c, const char *stem, settings *
     TW_TRY(tw_json_text(s->weights, "actorder", "", c->label, &order));
     s->ordered = !strcmp(order, "group");
     s->is_float = !strcmp(type, "float");
+    if (!s->is_float && strcmp(type, "int") != 0)
+        return tw_fail(TW_UNSUPPORTED, "%s: quantization_config: type: '%s', expected int or float",
+                       c->label, tw_show(type, strlen(type)).text);
     s->group_n = strcmp(strategy, "tensor") != 0;
     if (!strcmp(strategy, "tensor") || !strcmp(strategy, "channel")) return TW_OK;
     if (!strcmp(strategy, "block")) return read_block(c, s);

@@ -421,6 +421,9 @@ static void changed_configs(void **state) {
         {DATA("awq/gemm_g32"), "group_size", "36", TW_FORMAT, "must be a multiple of 36"},
         {DATA("hf_fp8/block_f32_scale"), "weight_block_size", "[0,3]", TW_FORMAT, "two sizes"},
         {DATA("hf_fp8/block_f32_scale"), "weight_block_size", "[16,16]", TW_FORMAT, "expected"},
+        {DATA("compressed_tensors/mxfp4"), "config_groups",
+         "{\"a\":{\"weights\":{\"num_bits\":4,\"type\":\"posit\"}}}", TW_UNSUPPORTED,
+         "type: 'posit'"},
         {DATA("compressed_tensors/mxfp4"), "config_groups", "{}", TW_UNSUPPORTED, "config_groups"},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
