@@ -87,7 +87,7 @@ static tw_status check_parts(const tw_compose *c, int64_t group_size, tw_composi
     out->K = out->kind == GEMM ? shape[0] : fast ? shape[1] : shape[1] * PER_WORD;
     out->N = out->kind == GEMM ? shape[1] * PER_WORD : fast ? shape[0] * 4 : shape[0];
     int64_t group = group_size ? group_size : out->K;
-    if (out->N < 1 || out->K < 1 || out->K % group || (fast && out->K % 64))
+    if (out->K % group || (fast && out->K % 64))
         return tw_fail(TW_FORMAT, "%s: tensor '%s': K %lld, must be a multiple of %lld", c->label,
                        tw_show(part[WEIGHT].info.name, strlen(part[WEIGHT].info.name)).text,
                        (long long)out->K, (long long)(fast ? 64 : group));

@@ -1,6 +1,7 @@
 /* Which forms there are, and the tensor list before and after: see compose.h. */
 #include "src/format/compose.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -65,7 +66,7 @@ static bool is_listed(const char *word, const char *list) {
 tw_status tw_compose_check(const tw_compose *c, const tw_tensor_entry *part, const char *types,
                            int32_t ndim, const int64_t *shape) {
     const tw_model_tensor *t = &part->info;
-    bool same = is_listed(t->type, types) && t->ndim == ndim;
+    bool same = is_listed(t->type, types) && t->ndim == ndim && t->bytes;
     for (int32_t i = 0; same && i < ndim; i++) same = shape[i] < 0 || t->shape[i] == shape[i];
     if (same) return TW_OK;
     char got[200], want[200];
@@ -130,11 +131,39 @@ tw_status tw_groups_look(const tw_compose *c, const tw_tensor_entry *g_idx, int6
     return status;
 }
 
+void tw_groups_become_f32(const tw_compose *c, tw_composite *made) {
+    made->type.scheme = (tw_scheme){.weight = TW_F32};
+    tw_log_line(c->model->logger, TW_LOG_WARN,
+                "%s: tensor '%s': the groups of its columns differ in size: read as f32", c->label,
+                tw_show(made->part[0].info.name, strlen(made->part[0].info.name)).text);
+}
+
 void tw_groups_sort(const tw_tensor_entry *g_idx, int64_t K, int64_t groups, int32_t *order) {
     int64_t at = 0;
     for (int64_t g = 0; g < groups; g++)
         for (int64_t k = 0; k < K; k++)
             if (tw_i32_at(g_idx, k) == g) order[at++] = (int32_t)k;
+}
+
+static tw_status not_finite(const tw_composite *self, const char *what, int64_t n, int64_t g) {
+    return tw_fail(TW_FORMAT, "tensor '%s': %s of row %lld, group %lld: must be finite",
+                   tw_show(self->name, strlen(self->name)).text, what, (long long)n, (long long)g);
+}
+
+static tw_status check_finite(const tw_composite *self, const char *what, const void *data,
+                              const tw_scheme *s) {
+    int64_t rows = tw_scale_rows(s, self->N), groups = tw_groups(s, self->K);
+    for (int64_t i = 0; i < rows * groups; i++)
+        if (!isfinite(tw_float_get(data, s->scale, i)))
+            return not_finite(self, what, i / groups, i % groups);
+    return TW_OK;
+}
+
+tw_status tw_composite_read(const tw_composite *self, tw_canonical_tensor *out) {
+    const tw_scheme *s = &out->scheme;
+    TW_TRY(self->read(self, out));
+    if (s->scale) TW_TRY(check_finite(self, "scale", out->scales, s));
+    return s->zero_mode == TW_ZERO_VALUE ? check_finite(self, "zero", out->zeros, s) : TW_OK;
 }
 
 tw_status tw_compose_rows(const tw_composite *self, tw_codes_of_row *codes_of_row,
@@ -151,6 +180,29 @@ tw_status tw_compose_rows(const tw_composite *self, tw_codes_of_row *codes_of_ro
     }
     free(codes);
     return TW_OK;
+}
+
+tw_status tw_compose_f32(const tw_composite *self, tw_codes_of_row *codes_of_row,
+                         tw_zero_of *zero_of, const tw_tensor_entry *g_idx,
+                         const tw_tensor_entry *scales, int64_t n_stride, int64_t g_stride,
+                         tw_canonical_tensor *out) {
+    tw_dtype d = tw_compose_dtype(scales);
+    uint8_t *codes = calloc((size_t)out->K, 1);
+    if (!codes)
+        return tw_fail(TW_MEMORY, "out of memory for a row of %lld codes", (long long)out->K);
+    tw_status status = TW_OK;
+    for (int64_t n = 0; n < out->N && status == TW_OK; n++) {
+        float *row = (float *)out->weight + n * out->K;
+        codes_of_row(self, n, codes);
+        for (int64_t k = 0; k < out->K && status == TW_OK; k++) {
+            int64_t g = tw_i32_at(g_idx, k);
+            float scale = tw_float_get(scales->data, d, n * n_stride + g * g_stride);
+            row[k] = (float)(codes[k] - zero_of(self, n, g)) * scale;
+            if (!isfinite(scale)) status = not_finite(self, "scale", n, g);
+        }
+    }
+    free(codes);
+    return status;
 }
 
 void tw_compose_scales(const tw_composite *self, const tw_tensor_entry *part, bool transposed,

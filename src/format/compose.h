@@ -23,6 +23,9 @@ struct tw_composite {
     int bits, kind;
 };
 
+/* read(), and that scales and value zeros are finite.  Errors: MEMORY, FORMAT. */
+tw_status tw_composite_read(const tw_composite *self, tw_canonical_tensor *out);
+
 typedef struct tw_compose {
     tw_model *model;
     const json_t *config; /* the checkpoint's quantization_config */
@@ -42,7 +45,8 @@ tw_status tw_compose_take(tw_compose *c, const tw_marker *marker, const char *su
 /* The same, but it must be there. */
 tw_status tw_compose_need(tw_compose *c, const tw_marker *marker, const char *suffix,
                           tw_tensor_entry *out);
-/* Its element type is one of `types` ("F16 BF16 F32"), and its shape is as given; a -1 is any. */
+/* Its element type is one of `types` ("F16 BF16 F32"), and its shape is as given; a -1 is any, but
+ * not 0: dimensions of a part that is not empty are no more than the file's bytes. */
 tw_status tw_compose_check(const tw_compose *c, const tw_tensor_entry *part, const char *types,
                            int32_t ndim, const int64_t *shape);
 /* Replaces the marker's tensor with STEM + suffix of this shape; `made` is copied. */
@@ -63,6 +67,8 @@ uint32_t tw_stream_get(const uint8_t *words, int64_t stride, int64_t i, int bits
  * group outside of 0..groups-1). */
 tw_status tw_groups_look(const tw_compose *c, const tw_tensor_entry *g_idx, int64_t K,
                          int64_t group, bool *in_order, bool *sorted);
+/* Groups of other sizes, which no scheme has: their weights become f32.  Warns of it. */
+void tw_groups_become_f32(const tw_compose *c, tw_composite *made);
 /* order[k]: the columns sorted by group, stably. */
 void tw_groups_sort(const tw_tensor_entry *g_idx, int64_t K, int64_t groups, int32_t *order);
 static inline int32_t tw_i32_at(const tw_tensor_entry *part, int64_t i) {
@@ -74,6 +80,14 @@ typedef void tw_codes_of_row(const tw_composite *self, int64_t n, uint8_t *codes
 /* All rows, with columns in out->order where there is one.  Errors: MEMORY. */
 tw_status tw_compose_rows(const tw_composite *self, tw_codes_of_row *codes_of_row,
                           tw_canonical_tensor *out);
+/* A zero as codes_of_row counts codes. */
+typedef int tw_zero_of(const tw_composite *self, int64_t n, int64_t g);
+/* Integer codes as f32, column k of group g_idx[k]; the scale of n and g is element
+ * n * n_stride + g * g_stride.  Errors: MEMORY, FORMAT (a scale that is not finite). */
+tw_status tw_compose_f32(const tw_composite *self, tw_codes_of_row *codes_of_row,
+                         tw_zero_of *zero_of, const tw_tensor_entry *g_idx,
+                         const tw_tensor_entry *scales, int64_t n_stride, int64_t g_stride,
+                         tw_canonical_tensor *out);
 /* Scales [N,G] of whole bytes from [N,G] or, transposed, [G,N]; rows of the source have `columns`
  * elements. */
 void tw_compose_scales(const tw_composite *self, const tw_tensor_entry *part, bool transposed,

@@ -69,6 +69,9 @@ static tw_status read_settings(const tw_compose *c, const char *stem, settings *
     TW_TRY(tw_json_text(s->weights, "actorder", "", c->label, &order));
     s->ordered = !strcmp(order, "group");
     s->is_float = !strcmp(type, "float");
+    if (!s->is_float && strcmp(type, "int") != 0)
+        return tw_fail(TW_UNSUPPORTED, "%s: quantization_config: type: '%s', expected int or float",
+                       c->label, tw_show(type, strlen(type)).text);
     s->group_n = strcmp(strategy, "tensor") != 0;
     if (!strcmp(strategy, "tensor") || !strcmp(strategy, "channel")) return TW_OK;
     if (!strcmp(strategy, "block")) return read_block(c, s);
@@ -102,7 +105,7 @@ static uint32_t packed_code(const tw_composite *self, int64_t n, int64_t k) {
 
 static void codes_of_row(const tw_composite *self, int64_t n, uint8_t *codes) {
     const tw_tensor_entry *t = &self->part[WEIGHT];
-    bool integer = tw_dtype_is_int(self->type.scheme.weight);
+    bool integer = !strcmp(t->info.type, "I8");
     for (int64_t k = 0; k < self->K; k++) {
         if (self->kind == NIBBLES)
             codes[k] = t->data[n * t->info.shape[1] + k / 2] >> 4 * (k % 2) & 15;
@@ -113,17 +116,23 @@ static void codes_of_row(const tw_composite *self, int64_t n, uint8_t *codes) {
     }
 }
 
-static void read_zeros(const tw_composite *self, tw_canonical_tensor *out) {
+static uint8_t zero_of(const tw_composite *self, int64_t groups, int64_t n, int64_t g) {
     const tw_tensor_entry *t = &self->part[ZEROS];
+    if (!strcmp(t->info.type, "I32"))
+        return (uint8_t)tw_stream_get(t->data + g * 4, groups * 4, n, self->bits);
+    return (uint8_t)(t->data[n * groups + g] + (1 << (self->bits - 1)));
+}
+
+static void read_zeros(const tw_composite *self, tw_canonical_tensor *out) {
     int64_t groups = tw_groups(&out->scheme, self->K), rows = tw_scale_rows(&out->scheme, self->N);
     for (int64_t n = 0; n < rows; n++)
-        for (int64_t g = 0; g < groups; g++) {
-            uint8_t *zero = (uint8_t *)out->zeros + n * groups + g;
-            if (!strcmp(t->info.type, "I32"))
-                *zero = (uint8_t)tw_stream_get(t->data + g * 4, groups * 4, n, self->bits);
-            else
-                *zero = (uint8_t)(t->data[n * groups + g] + (1 << (self->bits - 1)));
-        }
+        for (int64_t g = 0; g < groups; g++)
+            ((uint8_t *)out->zeros)[n * groups + g] = zero_of(self, groups, n, g);
+}
+
+static int zero_as_int(const tw_composite *self, int64_t n, int64_t g) {
+    if (!self->part[ZEROS].type) return 1 << (self->bits - 1);
+    return zero_of(self, self->part[SCALES].info.shape[1], n, g);
 }
 
 /* NVFP4: scales of scales become f32, divided once as the writer does. */
@@ -135,6 +144,9 @@ static void read_two_levels(const tw_composite *self, tw_canonical_tensor *out) 
 }
 
 static tw_status read(const tw_composite *self, tw_canonical_tensor *out) {
+    if (out->scheme.weight == TW_F32)
+        return tw_compose_f32(self, codes_of_row, zero_as_int, &self->part[G_IDX],
+                              &self->part[SCALES], self->part[SCALES].info.shape[1], 1, out);
     int64_t groups = tw_groups(&out->scheme, self->K);
     if (self->part[G_IDX].type) {
         TW_TRY(tw_canonical_tensor_add_order(out));
@@ -193,7 +205,7 @@ static tw_status find_weight(tw_compose *c, const tw_marker *m, const settings *
         out->N = w->info.shape[0];
         out->K = w->info.shape[1];
     }
-    return out->N && out->K ? TW_OK : bad(c, w, "empty");
+    return TW_OK;
 }
 
 static tw_status check_scales(const tw_compose *c, const tw_composite *made) {
@@ -228,11 +240,13 @@ static tw_status check_order(const tw_compose *c, tw_composite *made) {
     TW_TRY(tw_compose_check(c, t, "I32", 1, (int64_t[]){made->K}));
     int64_t group = tw_group_k(&made->type.scheme, made->K);
     TW_TRY(tw_groups_look(c, t, made->K, group, &in_order, &sorted));
-    if (!sorted)
+    if (in_order) t->type = NULL;
+    if (sorted) return TW_OK;
+    if (!tw_dtype_is_int(made->type.scheme.weight) || made->type.scheme.group_n != 1)
         return tw_fail(TW_UNSUPPORTED, "%s: tensor '%s': groups that are not of %lld columns each",
                        c->label, tw_show(t->info.name, strlen(t->info.name)).text,
                        (long long)group);
-    if (in_order) t->type = NULL;
+    tw_groups_become_f32(c, made);
     return TW_OK;
 }
 

@@ -51,6 +51,10 @@ static uint8_t zero_of(const tw_composite *self, int64_t n, int64_t g) {
     return (uint8_t)((stored_zero(self, n, g) + (self->kind == V1)) & mask);
 }
 
+static int zero_as_int(const tw_composite *self, int64_t n, int64_t g) {
+    return zero_of(self, n, g);
+}
+
 static void codes_of_row(const tw_composite *self, int64_t n, uint8_t *codes) {
     const uint8_t *column = self->part[WEIGHT].data + n * 4;
     for (int64_t k = 0; k < self->K; k++)
@@ -58,6 +62,9 @@ static void codes_of_row(const tw_composite *self, int64_t n, uint8_t *codes) {
 }
 
 static tw_status read(const tw_composite *self, tw_canonical_tensor *out) {
+    if (out->scheme.weight == TW_F32)
+        return tw_compose_f32(self, codes_of_row, zero_as_int, &self->part[G_IDX],
+                              &self->part[SCALES], 1, self->N, out);
     int64_t groups = tw_groups(&out->scheme, self->K);
     if (self->part[G_IDX].type) {
         TW_TRY(tw_canonical_tensor_add_order(out));
@@ -96,7 +103,7 @@ static tw_status find_parts(tw_compose *c, const tw_marker *m, const settings *s
     out->bits = (int)s->bits;
     out->kind = s->version;
     int64_t words = tw_ceil_div(out->N * s->bits, 32), groups;
-    if (out->N < 1 || out->K < 1 || out->K % 32)
+    if (out->K % 32)
         return tw_fail(TW_FORMAT, "%s: tensor '%s': [%lld,%lld], expected K * %d / 32 rows",
                        c->label, tw_show(m->stem, strlen(m->stem)).text,
                        (long long)part[WEIGHT].info.shape[0], (long long)out->N, out->bits);
@@ -117,10 +124,6 @@ tw_status tw_compose_gptq(tw_compose *c, const tw_marker *m) {
     int64_t group = set.group ? tw_min(set.group, made.K) : made.K;
     if (made.part[G_IDX].type)
         TW_TRY(tw_groups_look(c, &made.part[G_IDX], made.K, group, &in_order, &sorted));
-    if (!sorted)
-        return tw_fail(TW_UNSUPPORTED,
-                       "%s: tensor '%s.g_idx': groups that are not of %lld columns each", c->label,
-                       tw_show(m->stem, strlen(m->stem)).text, (long long)group);
     if (in_order) made.part[G_IDX].type = NULL;
     look_at_zeros(&made, tw_ceil_div(made.K, group), &middle, &ambiguous);
     if (ambiguous)
@@ -133,5 +136,6 @@ tw_status tw_compose_gptq(tw_compose *c, const tw_marker *m) {
     s->zero_mode = middle ? TW_ZERO_NONE : TW_ZERO_CODE;
     s->group_n = 1;
     s->group_k = group < made.K ? (int32_t)group : 0;
+    if (!sorted) tw_groups_become_f32(c, &made);
     return tw_compose_add(c, m, ".weight", 2, (int64_t[]){made.N, made.K}, &made);
 }

@@ -59,7 +59,7 @@ static tw_status allocate(tw_canonical_tensor *t) {
 
 /* What was allocated by the scheme. */
 static tw_status fill(const tw_tensor_entry *entry, tw_canonical_tensor *t) {
-    if (entry->composite) return entry->composite->read(entry->composite, t);
+    if (entry->composite) return tw_composite_read(entry->composite, t);
     if (entry->type->lut) {
         TW_TRY(tw_canonical_tensor_add_lut(t));
         memcpy(t->lut, entry->type->lut, lut_bytes());

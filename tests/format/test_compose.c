@@ -111,6 +111,12 @@ static void load_checkpoint(checkpoint *c, const char *folder) {
     assert_non_null(mkdtemp(c->folder));
 }
 
+static char *data_of(checkpoint *c, const char *name) {
+    json_t *offsets = json_object_get(json_object_get(c->header, name), "data_offsets");
+    assert_non_null(offsets);
+    return c->data + json_integer_value(json_array_get(offsets, 0));
+}
+
 static void remove_checkpoint(checkpoint *c) {
     static const char *const names[] = {"config.json", "model.safetensors"};
     char path[160];
@@ -123,8 +129,7 @@ static void remove_checkpoint(checkpoint *c) {
     json_decref(c->header);
 }
 
-/* Opens what was changed and reads all of it.  TW_OK, or why not. */
-static tw_status try_checkpoint(const checkpoint *c) {
+static void save_checkpoint(const checkpoint *c) {
     static char bytes[1 << 18];
     char *config = json_dumps(c->config, 0), *header = json_dumps(c->header, 0);
     uint64_t length = strlen(header);
@@ -135,6 +140,11 @@ static tw_status try_checkpoint(const checkpoint *c) {
     save(c->folder, "model.safetensors", bytes, 8 + length + c->data_size);
     free(config);
     free(header);
+}
+
+/* Opens what was changed and reads all of it.  TW_OK, or why not. */
+static tw_status try_checkpoint(const checkpoint *c) {
+    save_checkpoint(c);
     tw_model *model = NULL;
     tw_status status = tw_model_open(c->folder, NULL, &model);
     for (int32_t i = 0; !status && i < tw_model_tensor_count(model); i++) {
@@ -262,26 +272,130 @@ static void missing_order(void **state) {
     }
 }
 
-/* g_idx beyond the groups, or groups of other sizes. */
+/* g_idx beyond the groups. */
 static void bad_order(void **state) {
     (void)state;
     static const char name[] = "model.layers.0.self_attn.q_proj.g_idx";
     checkpoint c;
     load_checkpoint(&c, DATA("gptq/v2_4bit_g32_asym_desc_act"));
-    json_t *offsets = json_object_get(json_object_get(c.header, name), "data_offsets");
-    char *at = c.data + json_integer_value(json_array_get(offsets, 0));
-    int32_t old, values[] = {4, -1, INT32_MAX};
-    memcpy(&old, at, 4);
+    char *at = data_of(&c, name);
+    int32_t values[] = {4, -1, INT32_MAX};
     for (size_t i = 0; i < TW_COUNT(values); i++) {
         memcpy(at, &values[i], 4);
         assert_int_equal(try_checkpoint(&c), TW_FORMAT);
         assert_non_null(strstr(tw_error_message(), "column 0 is of group"));
     }
-    old = (old + 1) % 4;
-    memcpy(at, &old, 4);
-    assert_int_equal(try_checkpoint(&c), TW_UNSUPPORTED);
-    assert_non_null(strstr(tw_error_message(), "groups that are not of 32 columns each"));
     remove_checkpoint(&c);
+}
+
+enum { WIDTH = 128, VALUES = 32 * WIDTH };
+
+/* q_proj's weight in the model's order of columns; its dtype. */
+static tw_dtype read_q_proj(const checkpoint *c, float *values) {
+    save_checkpoint(c);
+    tw_model *model = opened(c->folder);
+    tw_canonical_tensor t;
+    int32_t at = tw_model_find(model, "model.layers.0.self_attn.q_proj.weight");
+    assert_int_equal(tw_model_read(model, at, &t), TW_OK);
+    assert_int_equal(t.N * t.K, VALUES);
+    for (int64_t n = 0; n < t.N; n++) tw_canonical_tensor_row(&t, n, values + n * t.K);
+    tw_dtype weight = t.scheme.weight;
+    tw_canonical_tensor_free(&t);
+    tw_model_close(model);
+    return weight;
+}
+
+/* Groups of other sizes are read as f32: all columns but the one that changed its group stay. */
+static void uneven_groups(void **state) {
+    (void)state;
+    static const struct {
+        const char *folder, *g_idx;
+        tw_dtype weight;
+    } rows[] = {
+        {DATA("gptq/v2_4bit_g32_asym_desc_act"), "model.layers.0.self_attn.q_proj.g_idx", TW_U4},
+        {DATA("compressed_tensors/old_pack_int4_g32_actorder"),
+         "model.layers.0.self_attn.q_proj.weight_g_idx", TW_I4}};
+    static float before[VALUES], after[VALUES];
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        checkpoint c;
+        load_checkpoint(&c, rows[i].folder);
+        char *first = data_of(&c, rows[i].g_idx);
+        assert_int_equal(read_q_proj(&c, before), rows[i].weight);
+        int32_t group;
+        memcpy(&group, first, sizeof group);
+        group = (group + 1) % 4;
+        memcpy(first, &group, sizeof group);
+        assert_int_equal(read_q_proj(&c, after), TW_F32);
+        int changed = 0;
+        for (int v = 0; v < VALUES; v++) {
+            changed += before[v] != after[v];
+            assert_true(before[v] == after[v] || v % WIDTH == 0);
+        }
+        assert_true(changed > 16);
+        remove_checkpoint(&c);
+    }
+}
+
+/* A NaN of every type of scale, and of a value zero. */
+static void scales_not_finite(void **state) {
+    (void)state;
+    static const struct {
+        const char *folder, *name;
+    } rows[] = {
+        {DATA("gptq/v1_4bit_g32_asym"), "model.layers.0.self_attn.q_proj.scales"},
+        {DATA("awq/gemv_fast_g128"), "model.layers.0.self_attn.q_proj.qzeros"},
+        {DATA("compressed_tensors/nvfp4"), "model.layers.0.self_attn.q_proj.weight_scale"},
+        {DATA("compressed_tensors/mxfp4"), "model.layers.0.self_attn.q_proj.weight_scale"},
+        {DATA("compressed_tensors/fp8_block"), "model.layers.0.self_attn.q_proj.weight_scale"}};
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        checkpoint c;
+        load_checkpoint(&c, rows[i].folder);
+        memset(data_of(&c, rows[i].name), 0xff, 4);
+        save_checkpoint(&c);
+        tw_model *model = opened(c.folder);
+        tw_canonical_tensor t;
+        int32_t at = tw_model_find(model, "model.layers.0.self_attn.q_proj.weight");
+        assert_int_equal(tw_model_read(model, at, &t), TW_FORMAT);
+        assert_non_null(strstr(tw_error_message(), "q_proj.weight': "));
+        assert_non_null(strstr(tw_error_message(), "row 0, group 0: must be finite"));
+        tw_model_close(model);
+        remove_checkpoint(&c);
+    }
+}
+
+/* No bytes, but dimensions whose products leave 64 bits. */
+static void empty_parts(void **state) {
+    (void)state;
+    const json_int_t huge = (json_int_t)1 << 61;
+    for (size_t i = 0; i < TW_COUNT(folders); i++) {
+        checkpoint c;
+        load_checkpoint(&c, folders[i]);
+        json_t *good = json_deep_copy(c.header), *value;
+        const char *name;
+        json_object_foreach(good, name, value) {
+            size_t ndim = json_array_size(json_object_get(value, "shape"));
+            if (!strstr(name, "_proj") || ndim < 2) continue;
+            for (size_t zero = 0; zero < ndim; zero++) {
+                json_decref(c.header);
+                c.header = json_deep_copy(good);
+                json_t *record = json_object_get(c.header, name), *shape = json_array();
+                for (size_t d = 0; d < ndim; d++)
+                    json_array_append_new(shape, json_integer(d == zero ? 0 : huge));
+                json_object_set_new(record, "shape", shape);
+                json_t *offsets = json_incref(json_object_get(record, "data_offsets"));
+                json_t *begin = json_array_get(offsets, 0);
+                json_int_t size =
+                    json_integer_value(json_array_get(offsets, 1)) - json_integer_value(begin);
+                json_object_set_new(record, "data_offsets", json_pack("[OO]", begin, begin));
+                json_object_set_new(c.header, "its_data",
+                                    json_pack("{s:s,s:[I],s:o}", "dtype", "U8", "shape", size,
+                                              "data_offsets", offsets));
+                assert_int_equal(try_checkpoint(&c), TW_FORMAT);
+            }
+        }
+        json_decref(good);
+        remove_checkpoint(&c);
+    }
 }
 
 /* Values of quantization_config that do not fit the tensors, or are not known. */
@@ -307,6 +421,9 @@ static void changed_configs(void **state) {
         {DATA("awq/gemm_g32"), "group_size", "36", TW_FORMAT, "must be a multiple of 36"},
         {DATA("hf_fp8/block_f32_scale"), "weight_block_size", "[0,3]", TW_FORMAT, "two sizes"},
         {DATA("hf_fp8/block_f32_scale"), "weight_block_size", "[16,16]", TW_FORMAT, "expected"},
+        {DATA("compressed_tensors/mxfp4"), "config_groups",
+         "{\"a\":{\"weights\":{\"num_bits\":4,\"type\":\"posit\"}}}", TW_UNSUPPORTED,
+         "type: 'posit'"},
         {DATA("compressed_tensors/mxfp4"), "config_groups", "{}", TW_UNSUPPORTED, "config_groups"},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
@@ -340,10 +457,11 @@ static void unknown_method(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(schemes),         cmocka_unit_test(activation_order),
-        cmocka_unit_test(changed_tensors), cmocka_unit_test(bad_order),
-        cmocka_unit_test(missing_order),   cmocka_unit_test(changed_configs),
-        cmocka_unit_test(unknown_method),
+        cmocka_unit_test(schemes),           cmocka_unit_test(activation_order),
+        cmocka_unit_test(changed_tensors),   cmocka_unit_test(bad_order),
+        cmocka_unit_test(missing_order),     cmocka_unit_test(changed_configs),
+        cmocka_unit_test(unknown_method),    cmocka_unit_test(uneven_groups),
+        cmocka_unit_test(scales_not_finite), cmocka_unit_test(empty_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
