@@ -29,7 +29,8 @@ typedef enum tw_mapping {
  *   codes   [N,K] of desc.code, packed as tw_tensor's are: N rows of ceil(K * bits / 8) bytes
  *   scales  [ceil(N / group_n), ceil(K / group_k)] of desc.scale
  *   zeros   the same shape; CODE: int32_t within qmin..qmax; VALUE: of desc.scale; NONE: NULL
- * Per tensor is a group of {0,0}, per channel and per token {1,0}, per group {1,G}, per block both. */
+ * Per tensor is a group of {0,0}, per channel and per token {1,0}, per group {1,G}, per block both.
+ */
 typedef struct tw_affine_desc {
     size_t struct_size;
     int64_t N, K;             /* from 1 to 2^28 */
@@ -88,7 +89,7 @@ TW_API tw_status tw_fake_quantize(const tw_affine_desc *desc, const void *x, con
 TW_API tw_status tw_fake_quantize_backward(const tw_affine_desc *desc, const void *y_gradient,
                                            const uint8_t *mask, void *x_gradient);
 
-/* ---- recipes: a scheme and how its parameters are chosen, by name ----------------------------- */
+/* ---- recipes: a scheme and how its parameters are chosen, by name ---------------------------- */
 
 /* Name of recipe i, counted from 0; NULL past the end.  The text is static. */
 TW_API const char *tw_recipe_name(int32_t i);
