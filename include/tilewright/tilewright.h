@@ -2,7 +2,7 @@
  *
  *     y[M,N] = act( x[M,K] * dequant(w[N,K])^T + bias[N] )
  *
- * This header is the whole public interface: what is not here is not API.
+ * This header and quant.h are the whole public interface: what is not there is not API.
  *
  * Conventions
  *   Errors    Every fallible function returns a tw_status; tw_error_message() then gives one

@@ -15,7 +15,7 @@ static tw_dtype promoted(tw_dtype a, tw_dtype b) { return a == b ? a : TW_F32; }
 
 static float smallest_normal(tw_dtype dtype) { return dtype == TW_F16 ? 0x1p-14f : FLT_MIN; }
 
-static tw_status check(const tw_affine *a) {
+tw_status tw_affine_check(const tw_affine *a) {
     tw_status st = tw_check_x(a->N, a->K, a->x);
     if (st == TW_OK) st = tw_check_group(a->group_n, a->group_k);
     if (st != TW_OK) return st;
@@ -82,7 +82,7 @@ static float least_scale(const tw_affine *a, double eps) {
 }
 
 static tw_status check_mapping(const tw_affine *a, tw_mapping mapping) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     if (mapping == TW_MAPPING_SYMMETRIC_NO_CLIP && (!a->qmin || !a->qmax))
         return tw_fail(TW_INVALID, "qmin, qmax: %d to %d, without clipping neither may be 0",
                        a->qmin, a->qmax);
@@ -129,7 +129,7 @@ static float middle(const tw_affine *a) { return (float)(a->qmax + a->qmin + 1) 
 
 tw_status tw_affine_choose_values(const tw_affine *a, double eps, const void *x, void *scales,
                                   void *zeros) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     for (int64_t n = 0, at = 0; n < a->N; n += a->group_n)
         for (int64_t k = 0; k < a->K; k += a->group_k, at++) {
             float min, max;
@@ -176,7 +176,7 @@ static const uint8_t *const_row_of(const tw_affine *a, const void *codes, int64_
 
 tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scales,
                              const int32_t *zeros, void *codes) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     memset(codes, 0, (size_t)a->N * tw_dtype_row_bytes(a->code, a->K));
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
@@ -199,7 +199,7 @@ static void put_value(const tw_affine *a, void *x, int64_t n, int64_t k, int32_t
 
 tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void *scales,
                                const int32_t *zeros, void *x) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
             int64_t group = group_of(a, n, k);
@@ -211,7 +211,7 @@ tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void
 
 tw_status tw_affine_fake_quantize(const tw_affine *a, const void *x, const void *scales,
                                   const int32_t *zeros, void *y, uint8_t *mask) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
             int64_t group = group_of(a, n, k);
@@ -227,7 +227,7 @@ tw_status tw_affine_fake_quantize(const tw_affine *a, const void *x, const void 
 
 tw_status tw_affine_fake_quantize_backward(const tw_affine *a, const void *y_gradient,
                                            const uint8_t *mask, void *x_gradient) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     for (int64_t i = 0; i < a->N * a->K; i++)
         tw_float_set(x_gradient, a->x, i, mask[i] ? tw_float_get(y_gradient, a->x, i) : 0);
     return TW_OK;
@@ -237,7 +237,7 @@ tw_status tw_affine_fake_quantize_backward(const tw_affine *a, const void *y_gra
 
 tw_status tw_affine_quantize_values(const tw_affine *a, const void *x, const void *scales,
                                     const void *zeros, void *codes) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     tw_dtype both = promoted(a->x, a->scale);
     memset(codes, 0, (size_t)a->N * tw_dtype_row_bytes(a->code, a->K));
     for (int64_t n = 0; n < a->N; n++)
@@ -256,7 +256,7 @@ tw_status tw_affine_quantize_values(const tw_affine *a, const void *x, const voi
 
 tw_status tw_affine_dequantize_values(const tw_affine *a, const void *codes, const void *scales,
                                       const void *zeros, void *x) {
-    TW_TRY(check(a));
+    TW_TRY(tw_affine_check(a));
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
             int64_t group = group_of(a, n, k);

@@ -5,12 +5,7 @@
 #define TW_QUANT_AFFINE_H
 
 #include "src/base/base.h"
-
-typedef enum tw_mapping {
-    TW_MAPPING_SYMMETRIC,         /* s = max(-min, max) / ((qmax - qmin) / 2) */
-    TW_MAPPING_SYMMETRIC_NO_CLIP, /* s = max(min / qmin, max / qmax): no code is clamped */
-    TW_MAPPING_ASYMMETRIC,        /* s = (max - min) / (qmax - qmin) */
-} tw_mapping;
+#include "tilewright/quant.h"
 
 /* What the functions below share.  x is [N,K], rows one after another; codes are canonical
  * rows of N; scales and zeros are [ceil(N / group_n), ceil(K / group_k)], the last group of a row
@@ -22,6 +17,9 @@ typedef struct tw_affine {
     tw_dtype code;            /* i1..i8, u1..u8 */
     int32_t qmin, qmax;       /* within the code's range */
 } tw_affine;
+
+/* Errors: INVALID names the field that breaks the above. */
+tw_status tw_affine_check(const tw_affine *a);
 
 /* Scales and zeros of x's groups.  preserve_zero: with min <= 0 <= max, so that 0 has a code; else,
  * asymmetric only, by the least and the largest x themselves.  The scale is at least eps (0: the

@@ -14,6 +14,7 @@
 #include "src/quant/floatx.h"
 #include "src/quant/hqq.h"
 #include "src/quant/nvfp4.h"
+#include "src/quant/table.h"
 
 static const tw_recipe_row rows[] = {
 #define TW_RECIPE(name, method, open, fixed, source)                                               \
@@ -109,6 +110,8 @@ static tw_status check_code(const tw_recipe *r, const char *name) {
     case TW_METHOD_FLOATX: fits = is_float6(r->code); break;
     case TW_METHOD_MX: fits = is_float8(r->code) || is_float6(r->code); break;
     case TW_METHOD_NVFP4: fits = r->code == TW_E2M1; break;
+    case TW_METHOD_NF4: fits = r->code == TW_LUT4; break;
+    case TW_METHOD_TERNARY: fits = r->code == TW_I2; break;
     }
     if (!fits)
         return tw_fail(TW_INVALID, "%s: w=%s, not a dtype of its codes", name,
@@ -177,6 +180,7 @@ static tw_status read_row(const tw_recipe_row *row, const char *given, tw_dtype 
     r->code = r->scheme.weight;
     TW_TRY(check_code(r, row->name));
     finish_scheme(r);
+    if (r->method == TW_METHOD_NF4) r->lut = tw_nf4_values;
     return tw_scheme_check(&r->scheme);
 }
 
@@ -332,6 +336,7 @@ static tw_status check_stored(const job *j, const char *what, const void *values
 }
 
 static tw_status run_method(const job *j) {
+    tw_blocks of = {j->N, j->K, j->group_n, j->group_k, j->r->x, j->r->scheme.scale};
     switch (j->r->method) {
     case TW_METHOD_AFFINE: return quantize_affine(j);
     case TW_METHOD_TINYGEMM: return quantize_tinygemm(j);
@@ -341,6 +346,8 @@ static tw_status run_method(const job *j) {
     case TW_METHOD_MX:
         return tw_mx_quantize(j->r->rule, j->r->code, j->N, j->K, j->r->x, j->w, j->scales,
                               j->codes);
+    case TW_METHOD_NF4: return tw_nf4_quantize(&of, j->w, j->scales, j->codes);
+    case TW_METHOD_TERNARY: return tw_ternary_quantize(&of, j->w, j->scales, j->codes);
     default: return quantize_nvfp4(j);
     }
 }

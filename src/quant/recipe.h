@@ -14,6 +14,8 @@ typedef enum tw_method {
     TW_METHOD_FLOATX,   /* floatx.h */
     TW_METHOD_MX,       /* mx.h */
     TW_METHOD_NVFP4,    /* nvfp4.h */
+    TW_METHOD_NF4,      /* table.h */
+    TW_METHOD_TERNARY,  /* table.h */
 } tw_method;
 
 typedef struct tw_recipe {
@@ -24,7 +26,8 @@ typedef struct tw_recipe {
     tw_mapping mapping;
     double eps;
     tw_mx_rule rule;
-    int levels; /* NVFP4: of scales, 1 or 2 */
+    int levels;       /* NVFP4: of scales, 1 or 2 */
+    const float *lut; /* of w=lut4: static; else NULL */
 } tw_recipe;
 
 /* One row of recipe.def; texts are static. */
@@ -39,7 +42,7 @@ const tw_recipe_row *tw_recipe_at(int i);
 
 /* "intx_weight_only,w=i4,g=32,mapping=asymmetric": a row's name, and values for fields that it
  * leaves open:
- *   w, g, s  as in a problem's text; s=x: the dtype of the float weights
+ *   w, g, s, a  as in a problem's text; s=x: the dtype of the float weights
  *   mapping  symmetric, symmetric_no_clipping_err, asymmetric
  *   rule     floor, rceil, ceil, even          levels  1, 2
  * Errors: INVALID names the field; UNSUPPORTED (a float code that schemes do not have). */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The shared library exports exactly what the header declares with TW_API.
+"""The shared library exports exactly what the headers declare with TW_API.
 
-usage: check_symbols.py LIBRARY HEADER [NM]
+usage: check_symbols.py LIBRARY NM HEADER...
 """
 
 import re
@@ -25,11 +25,11 @@ def exported(library, nm):
 
 
 def main():
-    library, header = sys.argv[1:3]
-    api = declared(header)
-    there = exported(library, sys.argv[3] if len(sys.argv) > 3 else 'nm')
+    library, nm, *headers = sys.argv[1:]
+    api = set().union(*map(declared, headers))
+    there = exported(library, nm)
     if len(api) < 10:
-        print(f'only {len(api)} functions found in {header}: this script needs mending')
+        print(f'only {len(api)} functions found in {headers}: this script needs mending')
         return 1
     for name in sorted(api - there):
         print(f'{name}: declared, not exported')

@@ -2,6 +2,7 @@
  * what callers compiled yesterday rely on. */
 #include <stdio.h>
 #include <string.h>
+#include <tilewright/quant.h>
 #include <tilewright/tilewright.h>
 
 /* struct_size comes first, fields stay where they are, new ones go to the end. */
@@ -13,6 +14,7 @@ FIRST(tw_linear_desc);
 FIRST(tw_plan_info);
 FIRST(tw_linear_call);
 FIRST(tw_linear_impl);
+FIRST(tw_affine_desc);
 
 #if defined(__LP64__)
 #define AT(type, field, at) _Static_assert(offsetof(type, field) == (at), #type "." #field)
@@ -55,6 +57,10 @@ AT(tw_linear_impl, priority, 20);
 AT(tw_linear_impl, condition, 24);
 AT(tw_linear_impl, run, 32);
 AT(tw_linear_impl, user, 40);
+AT(tw_affine_desc, x, 40);
+AT(tw_affine_desc, qmin, 52);
+AT(tw_affine_desc, mapping, 64);
+AT(tw_affine_desc, eps, 72);
 #endif
 
 static int defects;
@@ -73,11 +79,13 @@ static void check_initializers(void) {
     tw_stats stats = TW_STATS_INIT;
     tw_linear_desc desc = TW_LINEAR_DESC_INIT;
     tw_plan_info plan = TW_PLAN_INFO_INIT;
+    tw_affine_desc affine = TW_AFFINE_DESC_INIT;
     char byte = 0;
     tw_tensor one = TW_TENSOR_1D(&byte, TW_U8, 1), two = TW_TENSOR_2D(&byte, TW_I1, 2, 3);
     CHECK(options.struct_size == sizeof options && options.mode == TW_MODE_DEFAULT);
     CHECK(device.struct_size == sizeof device && stats.struct_size == sizeof stats);
     CHECK(desc.struct_size == sizeof desc && plan.struct_size == sizeof plan);
+    CHECK(affine.struct_size == sizeof affine && affine.eps == 0);
     CHECK(one.ndim == 1 && one.shape[0] == 1 && one.data == &byte && one.dtype == TW_U8);
     CHECK(two.ndim == 2 && two.shape[0] == 2 && two.shape[1] == 3 && two.stride[0] == 0);
 }

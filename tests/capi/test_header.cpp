@@ -1,5 +1,6 @@
 // The header as C++17 with -Wpedantic: initializers, enums, linkage; a program that runs a layer.
 #include <cstdio>
+#include <tilewright/quant.h>
 #include <tilewright/tilewright.h>
 #include <vector>
 
@@ -25,17 +26,22 @@ int run() {
     tw_tensor y = TW_TENSOR_2D(output.data(), TW_F32, 1, 2);
     tw_plan_info plan = TW_PLAN_INFO_INIT;
     tw_stats stats = TW_STATS_INIT;
+    tw_affine_desc affine = TW_AFFINE_DESC_INIT;
+    affine.code = TW_I8;
+    affine.N = 2, affine.K = 4;
+    float scale = 0;
     tw_device_info device = TW_DEVICE_INFO_INIT;
     bool ok = tw_context_create(&options, &context) == TW_OK &&
               tw_context_device(context, &device) == TW_OK &&
               tw_linear_create(context, &desc, &w, nullptr, nullptr, nullptr, &linear) == TW_OK &&
               tw_linear_forward(linear, &x, &y) == TW_OK &&
               tw_linear_plan(linear, 1, &plan) == TW_OK &&
+              tw_choose_qparams(&affine, weights.data(), &scale, nullptr) == TW_OK &&
               tw_context_stats(context, &stats) == TW_OK;
     if (!ok) std::printf("%s\n", tw_error_message());
     tw_linear_destroy(linear);
     tw_context_destroy(context);
-    return ok && output[0] == 10 && output[1] == 26 && stats.references == 1 ? 0 : 1;
+    return ok && output[0] == 10 && output[1] == 26 && stats.references == 1 && scale > 0 ? 0 : 1;
 }
 
 } // namespace

@@ -35,6 +35,12 @@ static void test_schemes(void **state) {
                  "w=i3,g=32,s=f32,z=none,a=i8z");
     check_scheme("int8_dynamic_activation_int8_weight", TW_BF16,
                  "w=i8,g=channel,s=f32,z=none,a=i8full");
+    check_scheme("int8_dynamic_activation_int8_weight,a=i8z", TW_F32,
+                 "w=i8,g=channel,s=f32,z=none,a=i8z");
+    check_scheme("int8_dynamic_activation_int4_weight,a=i8full", TW_F32,
+                 "w=u4,g=32,s=f32,z=code,a=i8full");
+    check_scheme("nf4_weight_only", TW_BF16, "w=lut4,g=64,s=bf16,z=none,a=none");
+    check_scheme("bitnet_weight_only", TW_BF16, "w=i2,g=tensor,s=f32,z=none,a=none");
     check_scheme("int4_weight_only", TW_BF16, "w=i4,g=128,s=bf16,z=value,a=none");
     check_scheme("hqq,w=u2,s=f16", TW_F32, "w=i2,g=64,s=f16,z=value,a=none");
     check_scheme("float8_weight_only,g=128x128", TW_F32, "w=e4m3,g=128x128,s=f32,z=none,a=none");
@@ -57,8 +63,8 @@ static void test_every_row(void **state) {
         if (tw_recipe_quantize(&r, N, K, w, codes, scales, zeros) != TW_OK)
             fail_msg("%s: %s", name, tw_error_message());
         tw_problem p = {.M = 1, .N = N, .K = K, .x = TW_F32, .y = TW_F32, .scheme = r.scheme};
-        tw_canonical layer = {codes, scales, r.scheme.zero_mode ? zeros : NULL, NULL, NULL};
-        double errors = 0, energy = 0;
+        tw_canonical layer = {codes, scales, r.scheme.zero_mode ? zeros : NULL, NULL, r.lut};
+        double errors = 0, energy = 0, kept = r.method == TW_METHOD_TERNARY ? 2 : 40;
         for (int n = 0; n < N; n++) {
             tw_dequantize_row(&p, &layer, n, row);
             for (int k = 0; k < K; k++) {
@@ -67,7 +73,7 @@ static void test_every_row(void **state) {
                 energy += (double)w[n * K + k] * (double)w[n * K + k];
             }
         }
-        if (!(errors < energy / 40)) fail_msg("%s: %g of %g is lost", name, errors, energy);
+        if (!(errors < energy / kept)) fail_msg("%s: %g of %g is lost", name, errors, energy);
     }
 }
 
@@ -89,6 +95,7 @@ static void test_refuses(void **state) {
     check_fails("intx_weight_only,w=u4", TW_INVALID, "a symmetric mapping needs signed codes");
     check_fails("intx_weight_only,w=e4m3", TW_INVALID, "w=e4m3, not a dtype of its codes");
     check_fails("intx_weight_only,w=i1,mapping=symmetric_no_clipping_err", TW_INVALID, "w=i1");
+    check_fails("int8_dynamic_activation_int8_weight,a=i9", TW_INVALID, "a: \"i9\"");
     check_fails("intx_weight_only,g=0", TW_INVALID, "g: \"0\"");
     tw_recipe r;
     assert_int_equal(tw_recipe_parse("hqq", TW_U8, &r), TW_INVALID);

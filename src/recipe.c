@@ -1,0 +1,78 @@
+/* Layers by the name of a recipe: the public face of src/quant/recipe.h. */
+#include "src/quant/recipe.h"
+
+#include <stdlib.h>
+
+#include "src/base/status.h"
+#include "src/check.h"
+#include "src/core/dtype.h"
+#include "src/core/problem.h"
+
+const char *tw_recipe_name(int32_t i) {
+    const tw_recipe_row *row = tw_recipe_at(i);
+    return row ? row->name : NULL;
+}
+
+tw_status tw_recipe_scheme(const char *recipe, tw_dtype weight, tw_scheme *out) {
+    tw_recipe r;
+    if (!recipe) return tw_fail(TW_INVALID, "recipe: NULL, must be given");
+    if (!out) return tw_fail(TW_INVALID, "out: NULL, must be given");
+    TW_TRY(tw_recipe_parse(recipe, weight, &r));
+    *out = r.scheme;
+    return TW_OK;
+}
+
+static tw_status check_desc(const tw_linear_desc *d) {
+    const tw_scheme *s = &d->scheme;
+    if (s->weight || s->scale || s->zero_mode || s->group_n || s->group_k || s->act_quant ||
+        s->act_group)
+        return tw_fail(TW_INVALID, "desc: scheme: given, but the recipe has one; must be zero");
+    if (d->lut)
+        return tw_fail(TW_INVALID, "desc: lut: given, the recipe decides on it; "
+                                   "must be NULL");
+    return TW_OK;
+}
+
+static tw_status check_weight(const tw_linear_desc *d, const tw_tensor *w) {
+    if (!w) return tw_fail(TW_INVALID, "weight: NULL, must be given");
+    TW_TRY(tw_check_tensor("weight", w, w->dtype, 2, (int64_t[]){d->N, d->K}));
+    if (!tw_tensor_contiguous(w))
+        return tw_fail(TW_INVALID, "weight: strides [%lld,%lld], must be contiguous",
+                       (long long)w->stride[0], (long long)w->stride[1]);
+    return TW_OK;
+}
+
+tw_status tw_linear_create_from_recipe(tw_context *context, const tw_linear_desc *desc,
+                                       const char *recipe, const tw_tensor *weight,
+                                       const tw_tensor *bias, tw_linear **out) {
+    tw_linear_desc d;
+    tw_recipe r;
+    if (!recipe) return tw_fail(TW_INVALID, "recipe: NULL, must be given");
+    TW_TRY(tw_struct_read("desc", desc, sizeof d, &d));
+    d.struct_size = sizeof d;
+    TW_TRY(check_desc(&d));
+    TW_TRY(check_weight(&d, weight));
+    TW_TRY(tw_recipe_parse(recipe, weight->dtype, &r));
+    tw_problem p = {.N = d.N, .K = d.K, .x = TW_F32, .y = TW_F32, .scheme = r.scheme};
+    TW_TRY(tw_problem_check(&p));
+    d.scheme = r.scheme;
+    d.lut = r.lut;
+    int64_t rows = tw_scale_rows(&r.scheme, d.N), groups = tw_groups(&r.scheme, d.K);
+    tw_dtype zero = tw_zero_dtype(&r.scheme);
+    size_t code_bytes = (size_t)d.N * tw_dtype_row_bytes(r.scheme.weight, d.K);
+    size_t count = (size_t)(rows * groups);
+    tw_tensor codes = TW_TENSOR_2D(calloc(1, code_bytes), r.scheme.weight, d.N, d.K);
+    tw_tensor scales = TW_TENSOR_2D(calloc(count, sizeof(float)), r.scheme.scale, rows, groups);
+    tw_tensor zeros = TW_TENSOR_2D(calloc(count, sizeof(float)), zero, rows, groups);
+    tw_status status =
+        codes.data && scales.data && zeros.data
+            ? tw_recipe_quantize(&r, d.N, d.K, weight->data, codes.data, scales.data, zeros.data)
+            : tw_fail(TW_MEMORY, "out of memory for the codes of %lld x %lld", (long long)d.N,
+                      (long long)d.K);
+    if (status == TW_OK)
+        status = tw_linear_create(context, &d, &codes, &scales, zero ? &zeros : NULL, bias, out);
+    free(codes.data);
+    free(scales.data);
+    free(zeros.data);
+    return status;
+}
