@@ -9,6 +9,7 @@
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 #include "src/quant/check.h"
+#include "src/quant/run.h"
 
 /* The dtype of an operation on two tensors. */
 static tw_dtype promoted(tw_dtype a, tw_dtype b) { return a == b ? a : TW_F32; }
@@ -45,6 +46,9 @@ static tw_status find_range(const tw_affine *a, const void *x, int64_t n0, int64
                             float *max) {
     *min = INFINITY;
     *max = -INFINITY;
+    if (a->x == TW_F32 && a->group_n == 1 &&
+        tw_run_range((const float *)x + n0 * a->K + k0, tw_min(a->group_k, a->K - k0), min, max))
+        return TW_OK;
     for (int64_t n = n0; n < tw_min(a->N, n0 + a->group_n); n++)
         for (int64_t k = k0; k < tw_min(a->K, k0 + a->group_k); k++) {
             float v = tw_float_get(x, a->x, n * a->K + k);
@@ -174,17 +178,41 @@ static const uint8_t *const_row_of(const tw_affine *a, const void *codes, int64_
     return (const uint8_t *)codes + n * (int64_t)tw_dtype_row_bytes(a->code, a->K);
 }
 
+/* Columns [k0, k1) of a row, all of one group, by the vectorized loops; false if they cannot. */
+static bool quantize_run(const tw_affine *a, const void *x, const void *scales,
+                         const int32_t *zeros, int64_t n, int64_t k0, int64_t k1, void *codes) {
+    int64_t group = group_of(a, n, k0), bit = k0 * tw_dtype_bits(a->code);
+    if (a->x != TW_F32 || a->scale != TW_F32 || bit % 8) return false;
+    int32_t zero = zeros ? zeros[group] : 0;
+    float inverse = 1.0F / tw_float_get(scales, a->scale, group);
+    /* Far zeros would leave the range in which the loops round. */
+    if (!isfinite(inverse) || zero < a->qmin || zero > a->qmax) return false;
+    return tw_run_codes((const float *)x + n * a->K + k0, k1 - k0, inverse, zero, a->qmin, a->qmax,
+                        a->code, row_of(a, codes, n) + bit / 8);
+}
+
+static tw_status quantize_each(const tw_affine *a, const void *x, const void *scales,
+                               const int32_t *zeros, int64_t n, int64_t k0, int64_t k1,
+                               void *codes) {
+    int64_t group = group_of(a, n, k0);
+    float v, scale = tw_float_get(scales, a->scale, group);
+    for (int64_t k = k0; k < k1; k++) {
+        TW_TRY(get_x(a, x, n, k, &v));
+        float code = steps_of(a, v, scale, zeros ? zeros[group] : 0);
+        tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
+    }
+    return TW_OK;
+}
+
 tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scales,
                              const int32_t *zeros, void *codes) {
     TW_TRY(tw_affine_check(a));
     memset(codes, 0, (size_t)a->N * tw_dtype_row_bytes(a->code, a->K));
     for (int64_t n = 0; n < a->N; n++)
-        for (int64_t k = 0; k < a->K; k++) {
-            int64_t group = group_of(a, n, k);
-            float v, scale = tw_float_get(scales, a->scale, group);
-            TW_TRY(get_x(a, x, n, k, &v));
-            float code = steps_of(a, v, scale, zeros ? zeros[group] : 0);
-            tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
+        for (int64_t k = 0; k < a->K; k += a->group_k) {
+            int64_t end = tw_min(a->K, k + a->group_k);
+            if (!quantize_run(a, x, scales, zeros, n, k, end, codes))
+                TW_TRY(quantize_each(a, x, scales, zeros, n, k, end, codes));
         }
     return TW_OK;
 }

@@ -8,6 +8,7 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
+#include "src/quant/run.h"
 
 /* What every group of one matrix shares. */
 typedef struct job {
@@ -87,11 +88,23 @@ static int32_t clamp_code(const job *j, float code) {
     return (int32_t)fminf(fmaxf(code, j->least_code), j->most_code);
 }
 
+/* Columns [k0, k1) of row n by the vectorized loops; false if they cannot. */
+static bool put_run(const job *j, const group *g, int64_t n, float inverse, int32_t zero_code) {
+    tw_dtype dtype = j->scheme->weight;
+    int64_t bit = g->k0 * tw_dtype_bits(dtype);
+    if (!j->is_int || j->scheme->zero_mode == TW_ZERO_VALUE || bit % 8 || !isfinite(inverse))
+        return false;
+    return tw_run_codes(j->w + n * j->w_stride + g->k0, g->k1 - g->k0, inverse, zero_code,
+                        (int32_t)j->least_code, (int32_t)j->most_code, dtype,
+                        code_row(j, n) + bit / 8);
+}
+
 static void put_codes(const job *j, const group *g, float scale, int32_t zero_code, float zero) {
     tw_dtype dtype = j->scheme->weight;
     if (scale == 0) return; /* underflowed when stored: the codes are 0 already */
     float inverse = 1.0f / scale;
-    for (int64_t n = g->n0; n < g->n1; n++)
+    for (int64_t n = g->n0; n < g->n1; n++) {
+        if (put_run(j, g, n, inverse, zero_code)) continue;
         for (int64_t k = g->k0; k < g->k1; k++) {
             float v = j->w[n * j->w_stride + k];
             if (!j->is_int) /* the cast rounds and saturates */
@@ -102,6 +115,7 @@ static void put_codes(const job *j, const group *g, float scale, int32_t zero_co
                 tw_code_set(code_row(j, n), dtype, k,
                             clamp_code(j, rintf(v * inverse) + (float)zero_code));
         }
+    }
 }
 
 static tw_status quantize_group(const job *j, group *g) {
