@@ -4,6 +4,7 @@
 #include "src/backend/backend.h"
 #include "src/base/options.h"
 #include "src/core/dtype.h"
+#include "src/quant/recipe.h"
 #include "templates/template.h"
 #include "tools/commands.h"
 #include "tools/out.h"
@@ -80,6 +81,20 @@ static void list_schemes(bool json) {
     if (!json) out_table_end(&table);
 }
 
+static void list_recipes(bool json) {
+    out_table table;
+    if (!json) out_table_begin(&table, "llll", "recipe\tleaves open\tfixes\twhere it comes from");
+    for (int i = 0; tw_recipe_at(i); i++) {
+        const tw_recipe_row *r = tw_recipe_at(i);
+        if (json)
+            out_json(json_pack("{s:s,s:s,s:s,s:s}", "recipe", r->name, "open", r->open, "fixed",
+                               r->fixed, "from", r->source));
+        else
+            out_table_row(&table, "%s\t%s\t%s\t%s", r->name, r->open, r->fixed, r->source);
+    }
+    if (!json) out_table_end(&table);
+}
+
 static void list_options(bool json) {
     out_table table;
     if (!json) out_table_begin(&table, "lll", "variable\tdefault\tmeaning");
@@ -132,9 +147,9 @@ static const struct {
     const char *name;
     void (*list)(bool json);
 } lists[] = {
-    {"kernels", list_kernels},   {"dtypes", list_dtypes},   {"layouts", list_layouts},
-    {"schemes", list_schemes},   {"options", list_options}, {"targets", list_targets},
-    {"tunables", list_tunables},
+    {"kernels", list_kernels}, {"dtypes", list_dtypes},     {"layouts", list_layouts},
+    {"schemes", list_schemes}, {"recipes", list_recipes},   {"options", list_options},
+    {"targets", list_targets}, {"tunables", list_tunables},
 };
 
 static int run(const cli_args *args) {
@@ -151,12 +166,13 @@ static const cli_option options[] = {CLI_ROW_JSON, CLI_ROW_HELP};
 
 const cli_command cmd_list = {
     .name = "list",
-    .words = "kernels|dtypes|layouts|schemes|options|targets|tunables",
+    .words = "kernels|dtypes|layouts|schemes|recipes|options|targets|tunables",
     .summary = "The rows of one of the library's tables",
     .about = "kernels   kernel families, with the tunables of their search space\n"
              "dtypes    code types of weights, scales and activations\n"
              "layouts   physical packings of weights\n"
              "schemes   well-known formats as the fields w, g, s, z, a\n"
+             "recipes   named ways to quantize float weights, as field=value lists\n"
              "options   environment variables\n"
              "targets   instruction sets: DEV is cpu:TARGET\n"
              "tunables  the words of a config",

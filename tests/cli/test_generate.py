@@ -26,13 +26,22 @@ class Listings(cli.Cli):
 
     def test_lists_have_their_rows(self):
         lists = {'kernels': 'cpu.int_gemm', 'dtypes': 'u4', 'layouts': 'panel64', 'schemes': 'q4_1',
-                 'options': 'TW_CACHE', 'targets': 'avx512vnni', 'tunables': 'micro_m'}
+                 'recipes': 'int4_weight_only', 'options': 'TW_CACHE', 'targets': 'avx512vnni',
+                 'tunables': 'micro_m'}
         for name, row in lists.items():
             first = [next(iter(r.values())) for r in self.records('list', name)]
             self.assertIn(row, first)
             self.assertEqual(len(first), len(set(first)))
             text = self.run_cli('list', name).stdout.splitlines()
             self.assertEqual([line.split()[0] for line in text[1:]], first)
+
+    def test_recipes_tell_what_may_be_chosen(self):
+        for row in self.records('list', 'recipes'):
+            fields = [[field.split('=')[0] for field in row[key].split(',')]
+                      for key in ('open', 'fixed')]
+            self.assertFalse(set(fields[0]) & set(fields[1]), row)
+            self.assertTrue(row['from'], row)
+            self.assertTrue({'a', 'g'} <= set(fields[0] + fields[1]), row)
 
     def test_schemes_are_schemes(self):
         for row in self.records('list', 'schemes'):
