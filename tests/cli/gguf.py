@@ -2,9 +2,9 @@
 
 import struct
 
-F32, Q4_0, IQ4_NL = 0, 2, 20
+F32, Q4_0, Q8_1 = 0, 2, 9
 # Type -> elements and bytes of a block.
-BLOCKS = {F32: (1, 4), Q4_0: (32, 18), IQ4_NL: (32, 18)}
+BLOCKS = {F32: (1, 4), Q4_0: (32, 18), Q8_1: (32, 36)}
 
 
 def _text(value):

@@ -252,7 +252,7 @@ class Text(cli.Cli):
         self.shows('shapes', model)
 
     def test_notes_and_errors(self):
-        model = gguf.write(self.path('m.gguf'), [(self.evil.encode(), gguf.IQ4_NL, [4, 32], None)])
+        model = gguf.write(self.path('m.gguf'), [(self.evil.encode(), gguf.Q8_1, [4, 32], None)])
         self.shows('dequantize', model, self.path('out'), code=1)
         self.shows('shapes', self.path(self.evil), code=1)
         self.shows('plan', 'cpu', 'M=1,' + self.evil, code=2)
