@@ -93,20 +93,10 @@ static tw_status check_lut(const tw_linear_desc *d) {
 
 tw_status tw_check_order(const tw_context *c, const int32_t *order, int64_t K) {
     if (!order) return TW_OK;
-    bool *seen = tw_alloc(&c->allocator, (size_t)K);
+    uint8_t *seen = tw_alloc(&c->allocator, (size_t)K);
     if (!seen)
         return tw_fail(TW_MEMORY, "out of memory for an order of %lld columns", (long long)K);
-    tw_status status = TW_OK;
-    for (int64_t k = 0; k < K && status == TW_OK; k++) {
-        int32_t at = order[k];
-        if (at < 0 || at >= K)
-            status = tw_fail(TW_INVALID, "order[%lld]: %d, must be from 0 to %lld", (long long)k,
-                             at, (long long)K - 1);
-        else if (seen[at])
-            status = tw_fail(TW_INVALID, "order[%lld]: %d, is there already", (long long)k, at);
-        else
-            seen[at] = true;
-    }
+    tw_status status = tw_order_check(order, K, seen);
     tw_free(&c->allocator, seen, (size_t)K);
     return status;
 }

@@ -46,16 +46,17 @@ static tw_status write_some(void *user, const void *bytes, size_t size) {
 }
 
 static tw_status start(const job *j, outfile *file, tw_safetensors_writer **out) {
-    const tw_safetensors_sink sink = {write_some, file};
+    const tw_sink sink = {write_some, file};
     tw_safetensors_tensor *list = calloc((size_t)j->count, sizeof *list);
     if (!list) return tw_fail(TW_MEMORY, "tensors: out of memory");
     for (int32_t i = 0; i < j->count; i++) {
         const tw_model_tensor *t = tw_model_tensor_at(j->model, j->chosen[i]);
         list[i].name = t->name;
+        list[i].type = "F32";
         list[i].ndim = t->ndim;
         memcpy(list[i].shape, t->shape, sizeof list[i].shape);
     }
-    tw_status status = tw_safetensors_create(&sink, list, j->count, out);
+    tw_status status = tw_safetensors_create(&sink, list, j->count, NULL, 0, out);
     free(list);
     return status;
 }
@@ -68,7 +69,7 @@ static tw_status append(job *j, int32_t index, tw_safetensors_writer *writer) {
     tw_status status = row ? TW_OK : tw_fail(TW_MEMORY, "row: out of memory");
     for (int64_t n = 0; n < tensor.N && status == TW_OK; n++) {
         tw_canonical_tensor_row(&tensor, n, row);
-        status = tw_safetensors_append(writer, row, (size_t)tensor.K);
+        status = tw_safetensors_append(writer, row, (size_t)tensor.K * sizeof *row);
     }
     j->values += tensor.N * tensor.K;
     free(row);

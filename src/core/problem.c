@@ -376,6 +376,19 @@ int64_t tw_problem_weight_bytes(const tw_problem *p) {
     return bytes + tw_scale_rows(s, p->N) * tw_groups(s, p->K) * each;
 }
 
+tw_status tw_order_check(const int32_t *order, int64_t K, uint8_t *seen) {
+    for (int64_t k = 0; k < K; k++) {
+        int32_t at = order[k];
+        if (at < 0 || at >= K)
+            return tw_fail(TW_INVALID, "order[%lld]: %d, must be from 0 to %lld", (long long)k, at,
+                           (long long)K - 1);
+        if (seen[at])
+            return tw_fail(TW_INVALID, "order[%lld]: %d, is there already", (long long)k, at);
+        seen[at] = 1;
+    }
+    return TW_OK;
+}
+
 int tw_bucket_index(int64_t M) {
     int index = 0;
     while (index < TW_BUCKETS - 1 && tw_bucket_rows(index) < M) index++;

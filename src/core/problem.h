@@ -66,6 +66,9 @@ int64_t tw_problem_weight_bytes(const tw_problem *problem);
 /* Values of a table of w=lut4. */
 enum { TW_LUT4_SIZE = 16 };
 
+/* Whether order is a permutation of 0..K-1.  seen: K zeros, to work with. */
+tw_status tw_order_check(const int32_t *order, int64_t K, uint8_t *seen);
+
 /* ---- M buckets ---- */
 
 enum { TW_BUCKETS = 14, TW_MAX_BUCKET = 8192 };

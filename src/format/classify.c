@@ -105,7 +105,14 @@ static tw_status refuse_packed(tw_model *model, const char *name) {
     return tw_model_keep(model, text, (size_t)n, &model->refusal);
 }
 
+static tw_status take_declared(tw_model *model) {
+    for (int32_t i = 0; i < model->tensor_count; i++)
+        if (model->tensors[i].declared_linear) TW_TRY(add(model, i));
+    return TW_OK;
+}
+
 tw_status tw_model_classify(tw_model *model) {
+    if (model->declares_linears) return take_declared(model);
     const name_facts *facts = model->kind == TW_MODEL_GGUF ? &gguf_names : &hf_names;
     int32_t tied = -1;
     bool has_output = false;

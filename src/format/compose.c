@@ -7,12 +7,15 @@
 
 #include "src/core/dtype.h"
 #include "src/format/json.h"
+#include "src/format/tilewright.h"
 
-/* quant_method of config.json; the suffix of the tensor that marks a weight. */
+/* quant_method of config.json; the suffix of the tensor that marks a weight.  The first is told by
+ * the file itself. */
 static const struct form {
     const char *method, *suffix;
     tw_status (*compose)(tw_compose *c, const tw_marker *marker);
 } forms[] = {
+    {NULL, TW_OWN_CODES, tw_compose_own},
     {"gptq", ".qweight", tw_compose_gptq},
     {"awq", ".qweight", tw_compose_awq},
     {"compressed-tensors", ".weight_scale", tw_compose_compressed},
@@ -286,22 +289,34 @@ static tw_status refuse(tw_model *m, const char *method) {
     return tw_model_keep(m, text, (size_t)n, &m->refusal);
 }
 
-tw_status tw_compose_model(tw_model *model) {
-    if (!model->quantization || model->kind != TW_MODEL_SAFETENSORS) return TW_OK;
-    tw_compose c = {.model = model, .label = model->files[0].label};
-    json_t *config;
+/* By config.json.  *form stays NULL where the checkpoint is not quantized, or in a way that is not
+ * known here. */
+static tw_status told_by_config(tw_compose *c, json_t **config, const struct form **form) {
+    const tw_model *m = c->model;
     const char *method = "";
-    TW_TRY(tw_json_object(model->quantization, strlen(model->quantization), c.label, &config));
-    c.config = config;
-    tw_status status = tw_json_text(config, "quant_method", "unnamed",
-                                    "config.json: quantization_config", &method);
-    size_t i = 0;
-    while (status == TW_OK && i < TW_COUNT(forms) && strcmp(forms[i].method, method) != 0) i++;
-    if (status == TW_OK && i == TW_COUNT(forms)) {
-        status = refuse(model, method);
-    } else if (status == TW_OK) {
+    if (!m->quantization) return TW_OK;
+    TW_TRY(tw_json_object(m->quantization, strlen(m->quantization), c->label, config));
+    TW_TRY(tw_json_text(*config, "quant_method", "unnamed", "config.json: quantization_config",
+                        &method));
+    for (size_t i = 1; i < TW_COUNT(forms); i++)
+        if (!strcmp(forms[i].method, method)) *form = &forms[i];
+    return *form ? TW_OK : refuse(c->model, method);
+}
+
+tw_status tw_compose_model(tw_model *model) {
+    if (model->kind != TW_MODEL_SAFETENSORS) return TW_OK;
+    tw_compose c = {.model = model, .label = model->files[0].label};
+    const struct form *form = NULL;
+    json_t *config;
+    tw_status status = tw_own_config(&c, &config);
+    if (config)
+        form = &forms[0];
+    else if (!status)
+        status = told_by_config(&c, &config, &form);
+    if (!status && form) {
+        c.config = config;
         c.used = calloc((size_t)model->tensor_count + 1, 1);
-        status = c.used ? compose_all(&c, &forms[i])
+        status = c.used ? compose_all(&c, form)
                         : tw_fail(TW_MEMORY, "%s: out of memory for its tensors", c.label);
     }
     free(c.used);

@@ -96,7 +96,12 @@ void tw_compose_scales(const tw_composite *self, const tw_tensor_entry *part, bo
 /* group_size of a config: 0 for -1 and absent ones, which is all of K. */
 tw_status tw_compose_group(const tw_compose *c, const json_t *config, int64_t *out);
 
+/* The metadata's table of tensors, for json_decref(), where the file is of our own form; else NULL.
+ * Errors: FORMAT, UNSUPPORTED (another version). */
+tw_status tw_own_config(tw_compose *c, json_t **out);
+
 /* The forms: of each weight that a marker stands for. */
+tw_status tw_compose_own(tw_compose *c, const tw_marker *marker);
 tw_status tw_compose_gptq(tw_compose *c, const tw_marker *marker);
 tw_status tw_compose_awq(tw_compose *c, const tw_marker *marker);
 tw_status tw_compose_compressed(tw_compose *c, const tw_marker *marker);

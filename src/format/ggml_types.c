@@ -219,3 +219,12 @@ const tw_source_type *tw_ggml_type(uint32_t id) {
         if (rows[i].id == id) return &rows[i].type;
     return NULL;
 }
+
+const tw_source_type *tw_ggml_type_named(const char *name, uint32_t *id) {
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        if (strcmp(rows[i].type.name, name) != 0) continue;
+        *id = rows[i].id;
+        return &rows[i].type;
+    }
+    return NULL;
+}

@@ -6,5 +6,7 @@
 
 /* NULL for an id that no type has, or none any more (4, 5, 31..33, 36..38 were removed). */
 const tw_source_type *tw_ggml_type(uint32_t id);
+/* The same by name, "Q4_1"; *id is set. */
+const tw_source_type *tw_ggml_type_named(const char *name, uint32_t *id);
 
 #endif

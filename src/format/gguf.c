@@ -382,7 +382,9 @@ static tw_status read_parts(tw_model *model, facts *own) {
         if (f.split_no != i || f.split_count != own->split_count)
             return tw_fail(TW_FORMAT, "%s: says to be part %llu of %llu", path,
                            (unsigned long long)f.split_no + 1, (unsigned long long)f.split_count);
-        if (!i) *own = f;
+        if (i) continue;
+        *own = f;
+        model->described_by = file;
     }
     if (own->split_tensors >= 0 && own->split_tensors != model->tensor_count)
         return tw_fail(TW_FORMAT, "%s: split.tensors.count: %lld, but the parts hold %d", label,
@@ -401,6 +403,24 @@ tw_status tw_gguf_read(tw_model *model, int32_t file) {
         model->ties_output = true;
         for (size_t i = 0; i < TW_COUNT(encoders); i++)
             if (!strcmp(model->architecture, encoders[i])) model->ties_output = false;
+    }
+    return TW_OK;
+}
+
+tw_status tw_gguf_each_pair(const tw_model *model, tw_gguf_pair *each, void *user) {
+    const tw_model_file *file = &model->files[model->described_by];
+    cursor c = {.bytes = file->bytes, .size = file->size, .label = file->label};
+    facts f = {.split_tensors = -1};
+    TW_TRY(read_header(&c, &f));
+    if (c.swapped)
+        return tw_fail(TW_UNSUPPORTED, "%s: a big-endian file, whose keys cannot be copied",
+                       c.label);
+    c.where = "key-value pairs";
+    for (uint64_t i = 0; i < f.kv_count; i++) {
+        uint64_t begin = c.at;
+        span key;
+        TW_TRY(read_kv(&c, &f, &key));
+        TW_TRY(each(user, (const char *)key.bytes, key.size, c.bytes + begin, c.at - begin));
     }
     return TW_OK;
 }

@@ -50,6 +50,7 @@ typedef struct tw_tensor_entry {
     const uint8_t *data;           /* info.bytes of it lie within the file; NULL for a composite */
     const tw_composite *composite; /* made of several of the file's tensors; else NULL */
     int32_t file;
+    bool declared_linear; /* where the model declares its linears */
 } tw_tensor_entry;
 
 /* One linear, or `count` alike ones under one name. */
@@ -62,10 +63,12 @@ typedef struct tw_linear_entry {
 
 struct tw_model {
     tw_model_kind kind;
+    int32_t described_by;     /* GGUF: the file whose keys describe the model */
     const tw_logger *logger;  /* only while opening */
     const char *architecture; /* as the file names it; NULL: unknown */
     /* Without a tensor for the output layer the token embedding is one. */
     bool ties_output;
+    bool declares_linears;    /* says of each tensor whether it is one: names decide nothing */
     const char *quantization; /* JSON: config.json's quantization_config; NULL without */
     const char *refusal;      /* why the linears cannot be told, else NULL */
     tw_model_file *files;
@@ -123,6 +126,13 @@ static inline bool tw_ends_with(const char *text, const char *suffix) {
 
 /* A split model's other parts are opened too, unless the file is borrowed memory. */
 tw_status tw_gguf_read(tw_model *model, int32_t file);
+/* One key-value pair of a GGUF file: its key, and the whole of it as it lies there. */
+typedef tw_status tw_gguf_pair(void *user, const char *key, uint64_t key_size, const uint8_t *pair,
+                               uint64_t size);
+/* All of an open GGUF model.  Errors: UNSUPPORTED (a big-endian file), each()'s. */
+tw_status tw_gguf_each_pair(const tw_model *model, tw_gguf_pair *each, void *user);
+/* An element type of safetensors; NULL for a name that none has. */
+const tw_source_type *tw_safetensors_type_named(const char *name);
 /* A safetensors file; an index with its shards; a folder of either, or with a config.json alone. */
 tw_status tw_safetensors_read(tw_model *model, int32_t file);
 tw_status tw_safetensors_read_index(tw_model *model, int32_t file);

@@ -25,6 +25,12 @@ static const tw_source_type types[] = {
 #undef TW_FLOAT
 #undef TW_LATER
 
+const tw_source_type *tw_safetensors_type_named(const char *name) {
+    for (size_t i = 0; i < TW_COUNT(types); i++)
+        if (!strcmp(types[i].name, name)) return &types[i];
+    return NULL;
+}
+
 /* A tensor as the header describes it. */
 typedef struct record {
     const char *name; /* the JSON's */
@@ -44,8 +50,7 @@ static bool natural(const json_t *value, int64_t *out) {
 static tw_status read_type(const char *label, const char *name, const json_t *value, record *r) {
     const char *text = json_is_string(value) ? json_string_value(value) : NULL;
     if (!text) return tw_fail(TW_FORMAT, "%s: tensor '%s': dtype: expected a string", label, name);
-    for (size_t i = 0; i < TW_COUNT(types); i++)
-        if (!strcmp(types[i].name, text)) r->type = &types[i];
+    r->type = tw_safetensors_type_named(text);
     if (!r->type)
         return tw_fail(TW_FORMAT, "%s: tensor '%s': dtype: '%s' is none of the format's", label,
                        name, tw_show(text, strlen(text)).text);

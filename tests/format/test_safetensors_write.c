@@ -21,10 +21,10 @@ static int remove_folder(void **state) {
 }
 
 static const tw_safetensors_tensor tensors[] = {
-    {"matrix", 2, {3, 5}},
-    {"empty", 2, {0, 4}},
-    {"scalar", 0, {0}},
-    {"name \"with\" \xc3\xa9 and \n", 1, {2}},
+    {"matrix", "F32", 2, {3, 5}},
+    {"empty", "F32", 2, {0, 4}},
+    {"scalar", "F32", 0, {0}},
+    {"name \"with\" \xc3\xa9 and \n", "F32", 1, {2}},
 };
 enum { VALUES = 15 + 1 + 2 };
 
@@ -44,9 +44,10 @@ static tw_status write_disk(void *user, const void *bytes, size_t size) {
 
 static tw_status create(disk *d, size_t room, const tw_safetensors_tensor *list, int32_t count,
                         tw_safetensors_writer **out) {
-    const tw_safetensors_sink sink = {write_disk, d};
+    const tw_sink sink = {write_disk, d};
+    const tw_model_text text = {"who", "me \xc3\xa9"};
     *d = (disk){open_file(target, "wb"), room};
-    tw_status status = tw_safetensors_create(&sink, list, count, out);
+    tw_status status = tw_safetensors_create(&sink, list, count, &text, 1, out);
     if (status) fclose(d->file);
     return status;
 }
@@ -65,14 +66,19 @@ static void round_trip(void **state) {
     tw_safetensors_writer *w = created(&d);
     /* In pieces that end anywhere. */
     for (int i = 0; i < VALUES; i += 4)
-        assert_int_equal(tw_safetensors_append(w, values + i, VALUES - i < 4 ? VALUES - i : 4),
-                         TW_OK);
+        assert_int_equal(
+            tw_safetensors_append(w, values + i,
+                                  sizeof(float) * (size_t)(VALUES - i < 4 ? VALUES - i : 4)),
+            TW_OK);
     assert_int_equal(tw_safetensors_finish(w), TW_OK);
     assert_int_equal(fclose(d.file), 0);
 
     tw_model *model = opened(target);
     const float *at = values;
     assert_int_equal(tw_model_tensor_count(model), TW_COUNT(tensors));
+    assert_int_equal(tw_model_metadata_count(model), 2);
+    assert_string_equal(tw_model_metadata_at(model, 0)->value, "pt");
+    assert_string_equal(tw_model_metadata_at(model, 1)->value, "me \xc3\xa9");
     for (size_t i = 0; i < TW_COUNT(tensors); i++) {
         int32_t index = tw_model_find(model, tensors[i].name);
         const tw_model_tensor *t = tw_model_tensor_at(model, index);
@@ -93,13 +99,13 @@ static void round_trip(void **state) {
 static void large(void **state) {
     (void)state;
     enum { N = 700001 };
-    const tw_safetensors_tensor tensor = {"x", 1, {N}};
+    const tw_safetensors_tensor tensor = {"x", "F32", 1, {N}};
     float *values = malloc(N * sizeof *values), *read;
     for (int i = 0; i < N; i++) values[i] = (float)i;
     tw_safetensors_writer *w;
     disk d;
     assert_int_equal(create(&d, SIZE_MAX, &tensor, 1, &w), TW_OK);
-    assert_int_equal(tw_safetensors_append(w, values, N), TW_OK);
+    assert_int_equal(tw_safetensors_append(w, values, N * sizeof *values), TW_OK);
     assert_int_equal(tw_safetensors_finish(w), TW_OK);
     assert_int_equal(fclose(d.file), 0);
     tw_model *model = opened(target);
@@ -117,12 +123,12 @@ static void too_few_and_too_many(void **state) {
     const float values[VALUES + 1] = {0};
     disk d;
     tw_safetensors_writer *w = created(&d);
-    assert_int_equal(tw_safetensors_append(w, values, VALUES - 1), TW_OK);
+    assert_int_equal(tw_safetensors_append(w, values, (VALUES - 1) * sizeof *values), TW_OK);
     assert_int_equal(tw_safetensors_finish(w), TW_INVALID);
     fclose(d.file);
 
     w = created(&d);
-    assert_int_equal(tw_safetensors_append(w, values, VALUES + 1), TW_INVALID);
+    assert_int_equal(tw_safetensors_append(w, values, (VALUES + 1) * sizeof *values), TW_INVALID);
     tw_safetensors_discard(w);
     tw_safetensors_discard(NULL);
     fclose(d.file);
@@ -134,13 +140,16 @@ static void bad_arguments(void **state) {
         tw_safetensors_tensor tensors[2];
         const char *words;
     } cases[] = {
-        {{{"a", 1, {1}}, {"a", 1, {1}}}, "its name is taken"},
-        {{{"a", 1, {1}}, {"__metadata__", 1, {1}}}, "its name is taken"},
-        {{{"a", 1, {1}}, {"\xff", 1, {1}}}, "UTF-8"},
-        {{{"a", 1, {1}}, {"b", 1, {-1}}}, "shape out of range"},
-        {{{"a", 1, {1}}, {"b", 2, {INT64_MAX / 8, 8}}}, "shape out of range"},
-        {{{"a", 1, {INT64_MAX / 4}}, {"b", 1, {INT64_MAX / 4}}}, "shape out of range"},
-        {{{"a", 1, {1}}, {"b", TW_MODEL_DIMS + 1, {1}}}, "shape out of range"},
+        {{{"a", "F32", 1, {1}}, {"a", "F32", 1, {1}}}, "its name is taken"},
+        {{{"a", "F32", 1, {1}}, {"__metadata__", "F32", 1, {1}}}, "its name is taken"},
+        {{{"a", "F32", 1, {1}}, {"\xff", "F32", 1, {1}}}, "UTF-8"},
+        {{{"a", "F32", 1, {1}}, {"b", "F32", 1, {-1}}}, "shape out of range"},
+        {{{"a", "F32", 1, {1}}, {"b", "F32", 2, {INT64_MAX / 8, 8}}}, "shape out of range"},
+        {{{"a", "F32", 1, {INT64_MAX / 4}}, {"b", "F32", 1, {INT64_MAX / 4}}},
+         "shape out of range"},
+        {{{"a", "F32", 1, {1}}, {"b", "F32", TW_MODEL_DIMS + 1, {1}}}, "shape out of range"},
+        {{{"a", "F32", 1, {1}}, {"b", "F4", 1, {3}}}, "shape out of range"},
+        {{{"a", "F32", 1, {1}}, {"b", "Q4_0", 1, {32}}}, "no element type Q4_0"},
     };
     tw_safetensors_writer *w;
     disk d;
@@ -155,13 +164,13 @@ static void full_disk(void **state) {
     (void)state;
     enum { N = 1 << 20, END = N * 4 + 8 };
     static const size_t rooms[] = {0, 2 << 20, END};
-    const tw_safetensors_tensor tensor = {"x", 1, {N}};
+    const tw_safetensors_tensor tensor = {"x", "F32", 1, {N}};
     float *values = calloc(N, sizeof *values);
     for (size_t i = 0; i < TW_COUNT(rooms); i++) {
         tw_safetensors_writer *w;
         disk d;
         assert_int_equal(create(&d, rooms[i], &tensor, 1, &w), TW_OK);
-        tw_status status = tw_safetensors_append(w, values, N);
+        tw_status status = tw_safetensors_append(w, values, N * sizeof *values);
         if (!status)
             status = tw_safetensors_finish(w);
         else
