@@ -44,6 +44,7 @@ FOREIGN = {
     'llvm-c/': ['codegen/cpu/'],
     'llvm/': ['codegen/cpu/'],
     'sqlite3.h': ['cache/', 'tests/cache/'],
+    'pcre2.h': ['src/base/'],
     'nvrtc.h': ['codegen/cuda/'],
     'cuda.h': ['src/backend/cuda/'],
     'cuda_runtime.h': [],

@@ -25,12 +25,13 @@ typedef struct cli_args {
     bool json, help;
 
     cli_sizes m;
-    const char *scheme, *kernel, *config, *out, *tensor, *cache, *fixtures;
+    const char *scheme, *kernel, *config, *out, *tensor, *cache, *fixtures, *filter;
     double budget_s;
     int64_t threads, repeat, unused_days, max_mb;
     int weights; /* place in "cold|hot", from 1 */
+    int form;    /* place in "tilewright|gguf|compressed-tensors", from 1 */
     bool source, ir, assembly, object, trace;
-    bool again, exhaustive, full, force, warm;
+    bool again, exhaustive, full, force, warm, strict, dry_run;
     bool names, trials, binaries, devices;
 } cli_args;
 

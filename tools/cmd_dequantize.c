@@ -42,10 +42,10 @@ static tw_status choose(job *j, const cli_args *args, const regex_t *pattern) {
 }
 
 static tw_status write_some(void *user, const void *bytes, size_t size) {
-    return outfile_write(user, bytes, size);
+    return tw_file_write(user, bytes, size);
 }
 
-static tw_status start(const job *j, outfile *file, tw_safetensors_writer **out) {
+static tw_status start(const job *j, tw_file *file, tw_safetensors_writer **out) {
     const tw_sink sink = {write_some, file};
     tw_safetensors_tensor *list = calloc((size_t)j->count, sizeof *list);
     if (!list) return tw_fail(TW_MEMORY, "tensors: out of memory");
@@ -77,7 +77,7 @@ static tw_status append(job *j, int32_t index, tw_safetensors_writer *writer) {
     return status;
 }
 
-static tw_status write_tensors(job *j, outfile *file) {
+static tw_status write_tensors(job *j, tw_file *file) {
     tw_safetensors_writer *writer;
     TW_TRY(start(j, file, &writer));
     for (int32_t i = 0; i < j->count; i++) {
@@ -93,8 +93,8 @@ static tw_status write_tensors(job *j, outfile *file) {
 }
 
 static tw_status write_all(job *j, const cli_args *args) {
-    outfile file;
-    TW_TRY(outfile_open(args->words[1], OUTFILE_REGULAR, &file));
+    tw_file file;
+    TW_TRY(outfile_open(args->words[1], TW_FILE_REGULAR, &file));
     tw_status status = write_tensors(j, &file);
     if (status == TW_OK) return outfile_finish(&file);
     outfile_discard(&file);
@@ -129,7 +129,7 @@ static int run(const cli_args *args) {
     job j = {0};
     int code = args->tensor ? compile_pattern(args->tensor, &pattern) : CLI_OK;
     if (code) return code;
-    tw_status status = outfile_check(args->words[1], OUTFILE_REGULAR);
+    tw_status status = tw_file_check(args->words[1], TW_FILE_REGULAR);
     if (status == TW_OK && !args->force && !access(args->words[1], F_OK))
         status = tw_fail(TW_IO, "%s: is there already; --force replaces it", args->words[1]);
     if (status == TW_OK) status = tw_model_open(args->words[0], NULL, &j.model);

@@ -10,9 +10,9 @@
 #include "tools/outfile.h"
 
 static tw_status write_file(const char *path, const tw_str *text) {
-    outfile file;
-    TW_TRY(outfile_open(path, OUTFILE_STREAM, &file));
-    tw_status status = outfile_write(&file, text->text, text->size);
+    tw_file file;
+    TW_TRY(outfile_open(path, TW_FILE_STREAM, &file));
+    tw_status status = tw_file_write(&file, text->text, text->size);
     if (status == TW_OK) return outfile_finish(&file);
     outfile_discard(&file);
     return status;

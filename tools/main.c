@@ -9,8 +9,8 @@
 #include "tools/out.h"
 
 static const cli_command *const commands[] = {
-    &cmd_devices, &cmd_list,   &cmd_shapes,     &cmd_plan,  &cmd_dump,   &cmd_tune,
-    &cmd_bench,   &cmd_verify, &cmd_dequantize, &cmd_cache, &cmd_doctor, &cmd_demo,
+    &cmd_devices, &cmd_list,     &cmd_shapes,     &cmd_plan,  &cmd_dump,   &cmd_tune, &cmd_bench,
+    &cmd_verify,  &cmd_quantize, &cmd_dequantize, &cmd_cache, &cmd_doctor, &cmd_demo,
 };
 
 static const cli_command *find(const char *name) {

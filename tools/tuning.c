@@ -2,41 +2,14 @@
 #include "tools/tuning.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/clock.h"
 #include "src/base/status.h"
+#include "tools/interrupt.h"
 #include "tools/out.h"
 #include "tools/subject.h"
-
-/* ---- Ctrl-C: the first one asks, the second one kills ---------------------------------------- */
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int number) {
-    (void)number;
-    interrupted = 1;
-}
-
-static const int interrupts[] = {SIGINT, SIGTERM};
-static struct sigaction before[TW_COUNT(interrupts)];
-
-/* What the parent had us ignore (`tune &` in a script) stays ignored. */
-static void catch_interrupt(void) {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    interrupted = 0;
-    for (size_t i = 0; i < TW_COUNT(interrupts); i++) {
-        sigaction(interrupts[i], NULL, &before[i]);
-        if (before[i].sa_handler != SIG_IGN) sigaction(interrupts[i], &action, NULL);
-    }
-}
-
-static void release_interrupt(void) {
-    for (size_t i = 0; i < TW_COUNT(interrupts); i++) sigaction(interrupts[i], &before[i], NULL);
-}
 
 /* ---- the budget ------------------------------------------------------------------------------ */
 
@@ -160,7 +133,7 @@ static int progress(void *user, int done, int total) {
         double left = share > 0.02 ? spent * (1 - share) / share : most;
         out_progress(share, left < most ? left : most > 0 ? most : 0, row->item->text);
     }
-    return interrupted;
+    return interrupt_number();
 }
 
 /* ---- the run --------------------------------------------------------------------------------- */
@@ -248,9 +221,9 @@ static tw_status tune_row(tuning *t, tuning_row *row, double budget_s) {
 
 static tw_status run_rows(tuning *t) {
     double budget_s;
-    for (int i = 0; i < t->in->count && !interrupted && !(t->order[i]->weight > 0); i++)
+    for (int i = 0; i < t->in->count && !interrupt_number() && !(t->order[i]->weight > 0); i++)
         TW_TRY(tune_row(t, t->order[i], 0));
-    for (tuning_row *row; !interrupted && (row = next_row(t, &budget_s));)
+    for (tuning_row *row; !interrupt_number() && (row = next_row(t, &budget_s));)
         TW_TRY(tune_row(t, row, budget_s));
     return TW_OK;
 }
@@ -280,10 +253,10 @@ int tuning_run(tw_context *context, const input *in, const cli_args *args, doubl
     if (rater_init(context, &t->rater) != TW_OK) return cli_failed();
     share_out(t);
     begin(t);
-    catch_interrupt();
+    interrupt_catch();
     tw_status status = run_rows(t);
-    t->stopped = interrupted;
-    release_interrupt();
+    t->stopped = interrupt_number();
+    interrupt_release();
     out_progress_clear();
     if (status != TW_OK) return cli_failed();
     return t->decided == in->count ? CLI_OK : CLI_FAILED;

@@ -58,7 +58,8 @@ TW_API uint32_t tw_version(void);
     X(IO, 9, "a file could not be read or written")                                                \
     X(FORMAT, 10, "a file's content breaks its format")                                            \
     X(BUSY, 11, "the object is in use")                                                            \
-    X(INTERNAL, 12, "a defect of this library")
+    X(INTERNAL, 12, "a defect of this library")                                                    \
+    X(CANCELLED, 13, "the caller's callback asked to stop")
 
 typedef enum tw_status {
 #define TW_ROW(name, value, text) TW_##name = value,

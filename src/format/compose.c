@@ -242,8 +242,11 @@ tw_status tw_compose_add(tw_compose *c, const tw_marker *marker, const char *suf
     entry->composite = kept;
     entry->type = &kept->type;
     entry->data = NULL;
-    entry->info = (tw_model_tensor){
-        .name = old.info.name, .ndim = ndim, .type = kept->type.name, .scheme = kept->type.scheme};
+    entry->info = (tw_model_tensor){.name = old.info.name,
+                                    .ndim = ndim,
+                                    .type = kept->type.name,
+                                    .scheme = kept->type.scheme,
+                                    .ordered = kept->ordered};
     for (int32_t i = 0; i < ndim; i++) entry->info.shape[i] = shape[i];
     for (int i = 0; i < TW_PARTS; i++)
         if (kept->part[i].type) entry->info.bytes += kept->part[i].info.bytes;

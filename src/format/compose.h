@@ -21,6 +21,7 @@ struct tw_composite {
     const char *name;               /* the model's */
     int64_t N, K;
     int bits, kind;
+    bool ordered; /* read() gives an order of columns */
 };
 
 /* read(), and that scales and value zeros are finite.  Errors: MEMORY, FORMAT. */

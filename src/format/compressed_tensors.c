@@ -299,5 +299,6 @@ tw_status tw_compose_compressed(tw_compose *c, const tw_marker *m) {
     TW_TRY(check_scales(c, &made));
     if (made.part[ZEROS].type) TW_TRY(check_zeros(c, &made));
     TW_TRY(check_order(c, &made));
+    made.ordered = made.part[G_IDX].type && s->weight != TW_F32;
     return tw_compose_add(c, m, ".weight", 2, (int64_t[]){made.N, made.K}, &made);
 }

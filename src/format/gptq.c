@@ -137,5 +137,6 @@ tw_status tw_compose_gptq(tw_compose *c, const tw_marker *m) {
     s->group_n = 1;
     s->group_k = group < made.K ? (int32_t)group : 0;
     if (!sorted) tw_groups_become_f32(c, &made);
+    made.ordered = made.part[G_IDX].type && sorted;
     return tw_compose_add(c, m, ".weight", 2, (int64_t[]){made.N, made.K}, &made);
 }

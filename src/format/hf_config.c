@@ -281,6 +281,7 @@ tw_status tw_hf_config_read(tw_model *model, int32_t file) {
     json_t *root;
     TW_TRY(tw_json_object(f->bytes, f->size, f->label, &root));
     config c = {.model = model, .root = root, .label = f->label};
+    model->config_file = file + 1;
     tw_status status = read_config(&c);
     json_decref(root);
     return status;

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "src/format/model_impl.h"
 
@@ -114,6 +115,28 @@ void tw_fold_shape(const tw_model_tensor *tensor, int64_t *N, int64_t *K) {
     for (int32_t i = 0; i + 1 < tensor->ndim; i++) *N *= tensor->shape[i];
     /* [0, 2^50] and [2^50, 0] are empty alike: nobody shall make a row or a loop of them. */
     if (!tensor->bytes) *N = *K = 0;
+}
+
+void tw_model_release(const tw_model *model, int32_t index) {
+    const tw_tensor_entry *entry = &model->tensors[index];
+    const tw_model_file *file = &model->files[entry->file];
+    if (!file->mapped) return;
+    /* Every page that a composite's parts touch, as they may lie anywhere, or the tensor's own;
+     * what is needed again is read again. */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)file->bytes, end;
+    end = begin + file->size;
+    if (entry->data) {
+        begin = (uintptr_t)entry->data / page * page;
+        end = (uintptr_t)entry->data + entry->info.bytes;
+    }
+    madvise((void *)begin, end - begin, MADV_DONTNEED); /* NOLINT(performance-no-int-to-ptr) */
+}
+
+const char *tw_model_config(const tw_model *model, size_t *size) {
+    if (!model->config_file) return NULL;
+    const tw_model_file *file = &model->files[model->config_file - 1];
+    *size = file->size;
+    return (const char *)file->bytes;
 }
 
 void tw_model_close(tw_model *model) {

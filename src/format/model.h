@@ -60,6 +60,7 @@ typedef struct tw_model_tensor {
     tw_scheme scheme; /* what type means; weight is TW_NONE where tw_model_read() refuses it */
     uint64_t bytes;   /* of data in the file */
     bool is_linear;   /* see tw_model_linears() */
+    bool ordered;     /* its canonical form has an order of columns */
 } tw_model_tensor;
 
 int32_t tw_model_tensor_count(const tw_model *model);
@@ -72,6 +73,11 @@ const char *tw_model_file_of(const tw_model *model, int32_t index);
 /* The tensor's bytes as they lie in the file, in its own element type; NULL outside [0, count), and
  * where the file keeps it in several tensors. */
 const void *tw_model_data(const tw_model *model, int32_t index);
+
+/* Whoever reads large tensors once may give the file's pages back, after use. */
+void tw_model_release(const tw_model *model, int32_t index);
+/* The config.json beside a safetensors checkpoint, as JSON text of *size bytes; NULL without. */
+const char *tw_model_config(const tw_model *model, size_t *size);
 
 /* Texts that a safetensors file says of itself (__metadata__), in the file's order. */
 typedef struct tw_model_text {
@@ -133,6 +139,10 @@ typedef struct tw_canonical_tensor {
 
 /* Errors: INVALID (no such tensor), UNSUPPORTED (a type that cannot be read yet), MEMORY. */
 tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tensor *out);
+/* Only rows [first, first + count), which become all of *out; not where several tensors of the file
+ * make one, which tw_model_data() tells.  Errors: as tw_model_read(); INVALID (not such rows). */
+tw_status tw_model_read_rows(const tw_model *model, int32_t index, int64_t first, int64_t count,
+                             tw_canonical_tensor *out);
 /* Room for lut and order, to be filled in.  Errors: MEMORY. */
 tw_status tw_canonical_tensor_add_lut(tw_canonical_tensor *tensor);
 tw_status tw_canonical_tensor_add_order(tw_canonical_tensor *tensor);

@@ -69,6 +69,7 @@ struct tw_model {
     /* Without a tensor for the output layer the token embedding is one. */
     bool ties_output;
     bool declares_linears;    /* says of each tensor whether it is one: names decide nothing */
+    int32_t config_file;      /* 1 + that of the config.json; 0: none */
     const char *quantization; /* JSON: config.json's quantization_config; NULL without */
     const char *refusal;      /* why the linears cannot be told, else NULL */
     tw_model_file *files;

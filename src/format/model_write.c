@@ -13,7 +13,7 @@ static const tw_form_row *const forms[] = {
 };
 
 const char *tw_form_name(tw_form form) {
-    return (size_t)form < TW_COUNT(forms) ? forms[form]->name : NULL;
+    return (size_t)form < TW_COUNT(forms) && forms[form] ? forms[form]->name : NULL;
 }
 
 static tw_shown shown(const tw_planned_tensor *t) { return tw_show(t->name, strlen(t->name)); }
@@ -27,7 +27,8 @@ tw_status tw_form_refuse(const char *form, const tw_planned_tensor *t, const cha
     return TW_UNSUPPORTED;
 }
 
-bool tw_planned_fold(const tw_planned_tensor *t, int64_t *N, int64_t *K) {
+bool tw_planned_fold(const tw_planned_tensor *tensor, int64_t *N, int64_t *K) {
+    const tw_planned_tensor *t = tensor;
     bool empty = false;
     *N = 1;
     *K = t->ndim ? t->shape[t->ndim - 1] : 1;

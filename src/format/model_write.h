@@ -8,16 +8,12 @@
 #ifndef TW_FORMAT_MODEL_WRITE_H
 #define TW_FORMAT_MODEL_WRITE_H
 
+#include <tilewright/model.h>
+
 #include "src/format/model.h"
 #include "src/format/sink.h"
 
-typedef enum tw_form {
-    TW_FORM_TILEWRIGHT = 0, /* safetensors with canonical tensors: docs/format.md.  Any scheme */
-    TW_FORM_GGUF,           /* version 3.  Plain floats, and what Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0
-                               hold exactly */
-    TW_FORM_COMPRESSED,     /* compressed-tensors, pack-quantized: integers of 2 to 8 bits */
-} tw_form;
-/* "tilewright", "gguf", "compressed-tensors"; NULL past the last. */
+/* "tilewright", "gguf", "compressed-tensors"; NULL for BY_NAME and past the last. */
 const char *tw_form_name(tw_form form);
 
 /* A tensor that will come. */
@@ -31,6 +27,9 @@ typedef struct tw_planned_tensor {
     const char *type; /* not NULL: its data goes through as it is, in this element type of the form,
                          and the scheme means nothing */
 } tw_planned_tensor;
+
+/* N and K of its canonical form; false where its codes would leave 64 bits. */
+bool tw_planned_fold(const tw_planned_tensor *tensor, int64_t *N, int64_t *K);
 
 typedef struct tw_model_writer tw_model_writer; /* [owned] */
 

@@ -30,8 +30,6 @@ extern const tw_form_row tw_form_tilewright, tw_form_gguf, tw_form_compressed;
 
 /* "tensor 'NAME': FORM cannot hold SCHEME: why". */
 tw_status tw_form_refuse(const char *form, const tw_planned_tensor *t, const char *why);
-/* Bytes of data that goes through; false where they leave 64 bits. */
-bool tw_planned_fold(const tw_planned_tensor *t, int64_t *N, int64_t *K);
 
 /* ---- forms that are safetensors ---- */
 

@@ -71,17 +71,19 @@ static tw_status fill(const tw_tensor_entry *entry, tw_canonical_tensor *t) {
     return TW_OK;
 }
 
-tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tensor *out) {
+static tw_status find(const tw_model *model, int32_t index, tw_tensor_entry *out) {
     if (index < 0 || index >= model->tensor_count)
         return tw_fail(TW_INVALID, "tensor: index %d, expected 0..%d", index,
                        model->tensor_count - 1);
-    const tw_tensor_entry *entry = &model->tensors[index];
-    const tw_source_type *type = entry->type;
-    if (!type->scheme.weight)
-        return tw_fail(TW_UNSUPPORTED, "%s: data of type %s cannot be read by this version",
-                       tw_show(entry->info.name, strlen(entry->info.name)).text, type->name);
-    tw_canonical_tensor t = {.scheme = type->scheme};
-    tw_fold_shape(&entry->info, &t.N, &t.K);
+    *out = model->tensors[index];
+    if (out->type->scheme.weight) return TW_OK;
+    return tw_fail(TW_UNSUPPORTED, "%s: data of type %s cannot be read by this version",
+                   tw_show(out->info.name, strlen(out->info.name)).text, out->type->name);
+}
+
+static tw_status read_entry(const tw_tensor_entry *entry, int64_t N, int64_t K,
+                            tw_canonical_tensor *out) {
+    tw_canonical_tensor t = {.scheme = entry->type->scheme, .N = N, .K = K};
     tw_status status = allocate(&t);
     if (status == TW_OK) status = fill(entry, &t);
     if (status) {
@@ -90,6 +92,29 @@ tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tenso
     }
     *out = t;
     return TW_OK;
+}
+
+tw_status tw_model_read(const tw_model *model, int32_t index, tw_canonical_tensor *out) {
+    tw_tensor_entry entry;
+    int64_t N, K;
+    TW_TRY(find(model, index, &entry));
+    tw_fold_shape(&entry.info, &N, &K);
+    return read_entry(&entry, N, K, out);
+}
+
+tw_status tw_model_read_rows(const tw_model *model, int32_t index, int64_t first, int64_t count,
+                             tw_canonical_tensor *out) {
+    tw_tensor_entry entry;
+    int64_t N, K;
+    TW_TRY(find(model, index, &entry));
+    tw_fold_shape(&entry.info, &N, &K);
+    if (!entry.data || first < 0 || count < 1 || first > N - count)
+        return tw_fail(TW_INVALID, "rows: %lld from %lld, of %lld that lie in one piece",
+                       (long long)count, (long long)first, (long long)(entry.data ? N : 0));
+    uint64_t row = entry.info.bytes / (uint64_t)N;
+    entry.data += (uint64_t)first * row;
+    entry.info.bytes = (uint64_t)count * row;
+    return read_entry(&entry, count, K, out);
 }
 
 static size_t order_bytes(const tw_canonical_tensor *t) { return (size_t)t->K * sizeof(int32_t); }

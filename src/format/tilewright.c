@@ -169,6 +169,7 @@ tw_status tw_compose_own(tw_compose *c, const tw_marker *marker) {
         return bad_entry(c, marker->stem, "linear, but no matrix");
     TW_TRY(take_parts(c, marker, &made));
     TW_TRY(check_order(c, marker, &made));
+    made.ordered = made.part[ORDER].type;
     TW_TRY(tw_compose_add(c, marker, "", shape.ndim, shape.shape, &made));
     c->model->tensors[marker->index].declared_linear = linear;
     return TW_OK;

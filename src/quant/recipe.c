@@ -352,6 +352,23 @@ static tw_status run_method(const job *j) {
     }
 }
 
+tw_status tw_recipe_check(const tw_recipe *recipe, int64_t N, int64_t K) {
+    bool blocks = recipe->method == TW_METHOD_MX || recipe->method == TW_METHOD_NVFP4;
+    int32_t group = recipe->scheme.group_k;
+    TW_TRY(tw_check_x(N, K, recipe->x));
+    if (blocks && recipe->x == TW_F16)
+        return tw_fail(TW_INVALID, "weight: dtype f16, expected f32 or bf16");
+    if (blocks && K % group)
+        return tw_fail(TW_INVALID, "K: %lld, must be a multiple of %d", (long long)K, group);
+    return TW_OK;
+}
+
+int64_t tw_recipe_rows(const tw_recipe *recipe, int64_t N) {
+    bool whole = recipe->method == TW_METHOD_HQQ || /* stops by the error of all */
+                 (recipe->method == TW_METHOD_NVFP4 && recipe->levels == 2);
+    return whole ? N : tw_group_n(&recipe->scheme, N);
+}
+
 tw_status tw_recipe_quantize(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
                              void *codes, void *scales, void *zeros) {
     TW_TRY(tw_check_x(N, K, recipe->x));

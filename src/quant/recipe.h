@@ -48,6 +48,12 @@ const tw_recipe_row *tw_recipe_at(int i);
  * Errors: INVALID names the field; UNSUPPORTED (a float code that schemes do not have). */
 tw_status tw_recipe_parse(const char *text, tw_dtype x, tw_recipe *out);
 
+/* Whether the method takes weights of this shape and of the recipe's x.  Errors: INVALID. */
+tw_status tw_recipe_check(const tw_recipe *recipe, int64_t N, int64_t K);
+/* The least number of rows that can be quantized without the others, to the same bits; its
+ * multiples can, too.  N: all only together. */
+int64_t tw_recipe_rows(const tw_recipe *recipe, int64_t N);
+
 /* Quantizes w [N,K] of dtype x, contiguous, into the scheme's canonical tensors, as
  * tw_linear_create takes them; room for these is the caller's.  A group of zeros has codes 0, in
  * float8 too, where torchao's are NaN.

@@ -16,7 +16,7 @@ static void test_names(void **state) {
     TW_STATUSES(TW_ROW)
 #undef TW_ROW
     assert_string_equal(tw_status_name((tw_status)-1), "?");
-    assert_string_equal(tw_status_name((tw_status)13), "?");
+    assert_string_equal(tw_status_name((tw_status)14), "?");
 }
 
 static void test_sentence(void **state) {

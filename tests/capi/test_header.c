@@ -2,6 +2,7 @@
  * what callers compiled yesterday rely on. */
 #include <stdio.h>
 #include <string.h>
+#include <tilewright/model.h>
 #include <tilewright/quant.h>
 #include <tilewright/tilewright.h>
 

@@ -1,5 +1,6 @@
 // The header as C++17 with -Wpedantic: initializers, enums, linkage; a program that runs a layer.
 #include <cstdio>
+#include <tilewright/model.h>
 #include <tilewright/quant.h>
 #include <tilewright/tilewright.h>
 #include <vector>

@@ -8,8 +8,8 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MODELS = os.path.join(ROOT, 'models')
-COMMANDS = ('devices', 'list', 'shapes', 'plan', 'dump', 'tune', 'bench', 'verify', 'dequantize',
-            'cache', 'doctor', 'demo')
+COMMANDS = ('devices', 'list', 'shapes', 'plan', 'dump', 'tune', 'bench', 'verify', 'quantize',
+            'dequantize', 'cache', 'doctor', 'demo')
 SCHEME = 'w=u4,g=32,s=f16,z=value,a=i8g32'
 SMALL = 'N=96,K=96,' + SCHEME
 # How bench says that a share above 1 was measured.

@@ -472,6 +472,7 @@ static void refusals(void **state) {
     assert_int_equal(tw_form_check(TW_FORM_TILEWRIGHT, &t), TW_INVALID);
     assert_int_equal(tw_form_check((tw_form)9, &t), TW_INVALID);
     assert_null(tw_form_name((tw_form)9));
+    assert_null(tw_form_name(TW_FORM_BY_NAME));
 }
 
 /* Neither another tensor than planned, nor one too few or too many. */

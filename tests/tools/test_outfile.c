@@ -49,22 +49,22 @@ static void assert_content(const char *expected) {
     assert_string_equal(text, expected);
 }
 
-static outfile opened(void) {
-    outfile file;
-    if (outfile_open(target, OUTFILE_REGULAR, &file)) fail_msg("%s", tw_error_message());
+static tw_file opened(void) {
+    tw_file file;
+    if (outfile_open(target, TW_FILE_REGULAR, &file)) fail_msg("%s", tw_error_message());
     return file;
 }
 
 static void save(const char *text) {
-    outfile file = opened();
-    assert_int_equal(outfile_write(&file, text, strlen(text)), TW_OK);
+    tw_file file = opened();
+    assert_int_equal(tw_file_write(&file, text, strlen(text)), TW_OK);
     assert_int_equal(outfile_finish(&file), TW_OK);
 }
 
 static void nothing_before_the_end(void **state) {
     (void)state;
-    outfile file = opened();
-    assert_int_equal(outfile_write(&file, "new", 3), TW_OK);
+    tw_file file = opened();
+    assert_int_equal(tw_file_write(&file, "new", 3), TW_OK);
     assert_int_equal(access(target, F_OK), -1);
     assert_int_equal(files(), 1);
     assert_int_equal(outfile_finish(&file), TW_OK);
@@ -75,8 +75,8 @@ static void nothing_before_the_end(void **state) {
 static void discarded(void **state) {
     (void)state;
     save("old");
-    outfile file = opened();
-    assert_int_equal(outfile_write(&file, "new", 3), TW_OK);
+    tw_file file = opened();
+    assert_int_equal(tw_file_write(&file, "new", 3), TW_OK);
     assert_int_equal(files(), 2);
     outfile_discard(&file);
     assert_int_equal(files(), 1);
@@ -99,13 +99,13 @@ static void taken_names(void **state) {
 
 static void bad_paths(void **state) {
     (void)state;
-    outfile file;
-    assert_int_equal(outfile_open(folder, OUTFILE_STREAM, &file), TW_IO);
+    tw_file file;
+    assert_int_equal(outfile_open(folder, TW_FILE_STREAM, &file), TW_IO);
     assert_non_null(strstr(tw_error_message(), "is a folder, expected a regular file"));
-    assert_int_equal(outfile_open("no/such/folder/x", OUTFILE_REGULAR, &file), TW_IO);
+    assert_int_equal(outfile_open("no/such/folder/x", TW_FILE_REGULAR, &file), TW_IO);
     assert_string_equal(tw_error_message(), "no/such/folder/x: No such file or directory");
-    assert_int_equal(outfile_check("no/such/folder/x", OUTFILE_REGULAR), TW_OK);
-    assert_int_equal(outfile_check(folder, OUTFILE_REGULAR), TW_IO);
+    assert_int_equal(tw_file_check("no/such/folder/x", TW_FILE_REGULAR), TW_OK);
+    assert_int_equal(tw_file_check(folder, TW_FILE_REGULAR), TW_IO);
 }
 
 /* A file-size limit stands for a full disk: write() fails half way. */
@@ -115,11 +115,11 @@ static void full_disk(void **state) {
     struct rlimit old;
     getrlimit(RLIMIT_FSIZE, &old);
     signal(SIGXFSZ, SIG_IGN);
-    outfile file = opened();
+    tw_file file = opened();
     struct rlimit limit = {sizeof bytes + 1, old.rlim_max};
     setrlimit(RLIMIT_FSIZE, &limit);
-    assert_int_equal(outfile_write(&file, bytes, sizeof bytes), TW_OK);
-    tw_status status = outfile_write(&file, bytes, sizeof bytes);
+    assert_int_equal(tw_file_write(&file, bytes, sizeof bytes), TW_OK);
+    tw_status status = tw_file_write(&file, bytes, sizeof bytes);
     setrlimit(RLIMIT_FSIZE, &old);
     assert_int_equal(status, TW_IO);
     assert_non_null(strstr(tw_error_message(), "out: File too large"));
@@ -133,11 +133,11 @@ static int killed_by(int number, void (*disposition)(int)) {
     assert_true(child >= 0);
     if (!child) {
         const struct rlimit no_core = {0, 0};
-        outfile file;
+        tw_file file;
         setrlimit(RLIMIT_CORE, &no_core);
         signal(number, disposition);
-        if (outfile_open(target, OUTFILE_REGULAR, &file)) _exit(100);
-        if (outfile_write(&file, "new", 3)) _exit(101);
+        if (outfile_open(target, TW_FILE_REGULAR, &file)) _exit(100);
+        if (tw_file_write(&file, "new", 3)) _exit(101);
         raise(number);
         _exit(outfile_finish(&file) ? 102 : 0);
     }
@@ -169,7 +169,7 @@ static void ignored_signals_stay_ignored(void **state) {
 static void signals_are_given_back(void **state) {
     (void)state;
     struct sigaction action;
-    outfile file = opened();
+    tw_file file = opened();
     sigaction(SIGTERM, NULL, &action);
     assert_true(action.sa_handler != SIG_DFL);
     outfile_discard(&file);

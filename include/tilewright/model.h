@@ -1,0 +1,99 @@
+/* model.h - quantizing a whole model: a checkpoint in, one file out.
+ *
+ * Conventions as in tilewright.h.  Texts that callbacks receive live until the callback returns.
+ */
+#ifndef TILEWRIGHT_MODEL_H
+#define TILEWRIGHT_MODEL_H
+
+#include <tilewright/quant.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum tw_form {
+    TW_FORM_BY_NAME = 0, /* GGUF for OUT.gguf, TILEWRIGHT for OUT.safetensors */
+    TW_FORM_TILEWRIGHT,  /* safetensors with canonical tensors (docs/format.md): any scheme */
+    TW_FORM_GGUF,        /* what Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 hold exactly; a GGUF's own keys,
+                           * tokenizer and all, go along */
+    TW_FORM_COMPRESSED,  /* compressed-tensors, pack-quantized: OUT is a folder, which receives
+                           * model.safetensors and config.json */
+} tw_form;
+
+typedef enum tw_quantize_outcome {
+    TW_OUTCOME_QUANTIZED = 0,
+    TW_OUTCOME_SHORT_GROUP, /* quantized; the last group of each row is short */
+    TW_OUTCOME_KEPT,        /* its values as they were */
+} tw_quantize_outcome;
+
+/* What becomes of a tensor. */
+typedef struct tw_quantize_row {
+    size_t struct_size;
+    const char *tensor;
+    int32_t ndim;
+    int64_t shape[8];
+    int32_t is_linear; /* the weights of a linear layer */
+    tw_quantize_outcome outcome;
+    const char *from;   /* element type in the words of its format: "BF16", "Q4_K" */
+    const char *to;     /* fields of the scheme, "w=u4,g=128,..."; or the element type it keeps */
+    const char *recipe; /* NULL: kept */
+    const char *rule;   /* pattern of the rule that decided, "default"; NULL: none did */
+    const char *reason; /* KEPT: why; SHORT_GROUP: of how many columns */
+    uint64_t source_bytes, bytes; /* of its data */
+} tw_quantize_row;
+
+/* pattern: a tensor's name ("model.layers.0.mlp.up_proj.weight"), its module's (without
+ * ".weight"), or "re:" and a regular expression (PCRE2, which has Python's syntax) that must match
+ * one of the two as a whole.  recipe: as tw_linear_create_from_recipe's; "none" or NULL: kept. */
+typedef struct tw_quantize_rule {
+    const char *pattern, *recipe;
+} tw_quantize_rule;
+
+typedef struct tw_quantize_options {
+    size_t struct_size;
+    /* For linear layers that no rule names: a recipe; "none" or NULL: kept. */
+    const char *recipe;
+    /* For any matrix.  torchao's order of precedence: the exact name of the tensor, the exact name
+     * of its module, the first expression that matches the tensor, the first that matches the
+     * module, then the default above. */
+    const tw_quantize_rule *rules;
+    int32_t rule_count;
+    tw_form form;
+    int32_t strict;    /* 1: a matrix that should be quantized and cannot be is an error */
+    int32_t overwrite; /* 1: OUT may be there; a folder never may */
+    int32_t dry_run;   /* 1: only decide and report; nothing is written */
+    /* May be NULL.  After the rules, for each tensor that they would quantize; 0: kept. */
+    int32_t (*filter)(void *user, const char *tensor, int64_t N, int64_t K);
+    /* May be NULL.  One call for each tensor, in the file's order, before anything is written. */
+    void (*report)(void *user, const tw_quantize_row *row);
+    /* May be NULL.  share: of the work, 0 to 1; tensor: what is worked on.  Nonzero cancels. */
+    int32_t (*progress)(void *user, double share, const char *tensor);
+    void *user; /* for all three */
+} tw_quantize_options;
+#define TW_QUANTIZE_OPTIONS_INIT                                                                   \
+    {sizeof(tw_quantize_options), NULL, NULL, 0, TW_FORM_BY_NAME, 0, 0, 0, NULL, NULL, NULL, NULL}
+
+/* Quantizes the checkpoint at `in` (as `tilewright --help` says of MODEL: a GGUF, a safetensors
+ * file, folder or index, quantized or not) into `out`.  Quantized tensors are dequantized first,
+ * exactly as their format defines; weights that the file holds once, such as tied embeddings, are
+ * quantized once.  What is kept goes through in every bit: in its own element type where the form
+ * has that, else by its scheme, else as f32 of the same values.
+ *
+ * Memory: less than twice the largest tensor.  `out` appears whole or not at all: it is written
+ * under another name (NAME.PID-N.part) beside it, which an error removes.  Callbacks run on the
+ * calling thread.
+ *
+ * Errors: INVALID names the argument, the option, the rule or the tensor (a recipe that is not
+ * known; a rule whose exact name no tensor has; NaN or infinity in weights to be quantized; strict:
+ * the tensor and why; nothing would be quantized); IO (cannot be read or written; `out` is there);
+ * FORMAT, UNSUPPORTED (of `in`; a tensor that neither can be read nor goes through as it is);
+ * CANCELLED (by progress); MEMORY.
+ * Source: torchao's quantize_ and FqnToConfig. */
+TW_API tw_status tw_quantize_model(const char *in, const char *out,
+                                   const tw_quantize_options *options);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TILEWRIGHT_MODEL_H */
