@@ -42,13 +42,18 @@ static int64_t group_of(const tw_affine *a, int64_t n, int64_t k) {
 
 /* ---- scales and zeros ---- */
 
+static const void *x_at(const tw_affine *a, const void *x, int64_t n, int64_t k) {
+    return (const char *)x + (size_t)(n * a->K + k) * ((size_t)tw_dtype_bits(a->x) / 8);
+}
+
 static tw_status find_range(const tw_affine *a, const void *x, int64_t n0, int64_t k0, float *min,
                             float *max) {
     *min = INFINITY;
     *max = -INFINITY;
-    if (a->x == TW_F32 && a->group_n == 1 &&
-        tw_run_range((const float *)x + n0 * a->K + k0, tw_min(a->group_k, a->K - k0), min, max))
-        return TW_OK;
+    bool finite = a->x != TW_F16;
+    for (int64_t n = n0; finite && n < tw_min(a->N, n0 + a->group_n); n++)
+        finite = tw_run_range(x_at(a, x, n, k0), a->x, tw_min(a->group_k, a->K - k0), min, max);
+    if (finite) return TW_OK;
     for (int64_t n = n0; n < tw_min(a->N, n0 + a->group_n); n++)
         for (int64_t k = k0; k < tw_min(a->K, k0 + a->group_k); k++) {
             float v = tw_float_get(x, a->x, n * a->K + k);
@@ -182,13 +187,19 @@ static const uint8_t *const_row_of(const tw_affine *a, const void *codes, int64_
 static bool quantize_run(const tw_affine *a, const void *x, const void *scales,
                          const int32_t *zeros, int64_t n, int64_t k0, int64_t k1, void *codes) {
     int64_t group = group_of(a, n, k0), bit = k0 * tw_dtype_bits(a->code);
-    if (a->x != TW_F32 || a->scale != TW_F32 || bit % 8) return false;
-    int32_t zero = zeros ? zeros[group] : 0;
+    if (a->x == TW_F16 || bit % 8) return false;
     float inverse = 1.0F / tw_float_get(scales, a->scale, group);
+    tw_run run = {.x = a->x,
+                  .rounds = a->x == TW_BF16 && a->scale == TW_BF16,
+                  .code = a->code,
+                  .qmin = a->qmin,
+                  .qmax = a->qmax,
+                  .scale = tw_float_round(a->scale, inverse),
+                  .zero = zeros ? zeros[group] : 0,
+                  .bounded = a->fitted};
     /* Far zeros would leave the range in which the loops round. */
-    if (!isfinite(inverse) || zero < a->qmin || zero > a->qmax) return false;
-    return tw_run_codes((const float *)x + n * a->K + k0, k1 - k0, inverse, zero, a->qmin, a->qmax,
-                        a->code, row_of(a, codes, n) + bit / 8);
+    if (!isfinite(run.scale) || run.zero < a->qmin || run.zero > a->qmax) return false;
+    return tw_run_codes(&run, x_at(a, x, n, k0), k1 - k0, row_of(a, codes, n) + bit / 8);
 }
 
 static tw_status quantize_each(const tw_affine *a, const void *x, const void *scales,
@@ -263,21 +274,41 @@ tw_status tw_affine_fake_quantize_backward(const tw_affine *a, const void *y_gra
 
 /* ---- zeros that are values ---- */
 
+/* As quantize_run(). */
+static bool quantize_values_run(const tw_affine *a, const void *x, float scale, float least,
+                                int64_t n, int64_t k0, int64_t k1, void *codes) {
+    int64_t bit = k0 * tw_dtype_bits(a->code);
+    tw_run run = {.x = a->x,
+                  .rounds = a->x == TW_BF16 && a->scale == TW_BF16,
+                  .code = a->code,
+                  .qmin = a->qmin,
+                  .qmax = a->qmax,
+                  .divide = true,
+                  .scale = scale,
+                  .least = least};
+    if (a->x == TW_F16 || bit % 8 || scale == 0 || !isfinite(scale) || !isfinite(least))
+        return false;
+    return tw_run_codes(&run, x_at(a, x, n, k0), k1 - k0, row_of(a, codes, n) + bit / 8);
+}
+
 tw_status tw_affine_quantize_values(const tw_affine *a, const void *x, const void *scales,
                                     const void *zeros, void *codes) {
     TW_TRY(tw_affine_check(a));
     tw_dtype both = promoted(a->x, a->scale);
     memset(codes, 0, (size_t)a->N * tw_dtype_row_bytes(a->code, a->K));
     for (int64_t n = 0; n < a->N; n++)
-        for (int64_t k = 0; k < a->K; k++) {
-            int64_t group = group_of(a, n, k);
+        for (int64_t k0 = 0; k0 < a->K; k0 += a->group_k) {
+            int64_t group = group_of(a, n, k0), k1 = tw_min(a->K, k0 + a->group_k);
             float v, scale = tw_float_get(scales, a->scale, group);
             float zero = tw_float_get(zeros, a->scale, group);
-            TW_TRY(get_x(a, x, n, k, &v));
             float least =
                 tw_float_round(a->scale, zero - tw_float_round(a->scale, scale * middle(a)));
-            float code = rintf(tw_float_round(both, tw_float_round(both, v - least) / scale));
-            tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
+            if (quantize_values_run(a, x, scale, least, n, k0, k1, codes)) continue;
+            for (int64_t k = k0; k < k1; k++) {
+                TW_TRY(get_x(a, x, n, k, &v));
+                float code = rintf(tw_float_round(both, tw_float_round(both, v - least) / scale));
+                tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
+            }
         }
     return TW_OK;
 }

@@ -16,6 +16,8 @@ typedef struct tw_affine {
     tw_dtype x, scale;        /* f32, f16 or bf16 */
     tw_dtype code;            /* i1..i8, u1..u8 */
     int32_t qmin, qmax;       /* within the code's range */
+    bool fitted; /* the scales are what choosing gave for the same x, with 0 in its range, or a
+                    little more or less: less need be checked */
 } tw_affine;
 
 /* Errors: INVALID names the field that breaks the above. */

@@ -24,30 +24,37 @@ typedef struct job {
 /* The weights under one scale, and where that scale goes. */
 typedef struct group {
     int64_t n0, n1, k0, k1, at;
-    float least, most;        /* of its weights */
-    int64_t least_n, least_k; /* where `least` is */
+    float least, most; /* of its weights */
 } group;
 
 static uint8_t *code_row(const job *j, int64_t n) {
     return (uint8_t *)j->codes + n * (int64_t)tw_dtype_row_bytes(j->scheme->weight, j->K);
 }
 
+static const float *w_at(const job *j, int64_t n, int64_t k) { return j->w + n * j->w_stride + k; }
+
+/* The first weight that is not finite, or, where `negative`, below 0. */
+static tw_status point_at(const job *j, const group *g, bool negative) {
+    for (int64_t n = g->n0; n < g->n1; n++)
+        for (int64_t k = g->k0; k < g->k1; k++) {
+            float v = *w_at(j, n, k);
+            if (!isfinite(v))
+                return tw_fail(TW_INVALID, "weight: %g at [%lld,%lld], must be finite", (double)v,
+                               (long long)n, (long long)k);
+            if (negative && v < 0)
+                return tw_fail(
+                    TW_INVALID, "weight: %g at [%lld,%lld], must not be negative for w=%s,z=none",
+                    (double)v, (long long)n, (long long)k, tw_dtype_name(j->scheme->weight));
+        }
+    return tw_fail(TW_INTERNAL, "weight: its range was wrong");
+}
+
 static tw_status find_range(const job *j, group *g) {
     g->least = INFINITY;
     g->most = -INFINITY;
     for (int64_t n = g->n0; n < g->n1; n++)
-        for (int64_t k = g->k0; k < g->k1; k++) {
-            float v = j->w[n * j->w_stride + k];
-            if (!isfinite(v))
-                return tw_fail(TW_INVALID, "weight: %g at [%lld,%lld], must be finite", (double)v,
-                               (long long)n, (long long)k);
-            if (v < g->least) {
-                g->least = v;
-                g->least_n = n;
-                g->least_k = k;
-            }
-            g->most = v > g->most ? v : g->most;
-        }
+        if (!tw_run_range(w_at(j, n, g->k0), TW_F32, g->k1 - g->k0, &g->least, &g->most))
+            return point_at(j, g, false);
     return TW_OK;
 }
 
@@ -71,11 +78,7 @@ static tw_status choose_scale(const job *j, const group *g, float *scale) {
     tw_zero_mode mode = j->scheme->zero_mode;
     float codes = j->most_code - j->least_code, amax = fmaxf(fabsf(g->least), fabsf(g->most));
     bool is_unsigned = j->is_int && j->least_code == 0;
-    if (mode == TW_ZERO_NONE && is_unsigned && g->least < 0)
-        return tw_fail(TW_INVALID,
-                       "weight: %g at [%lld,%lld], must not be negative for w=%s,z=none",
-                       (double)g->least, (long long)g->least_n, (long long)g->least_k,
-                       tw_dtype_name(j->scheme->weight));
+    if (mode == TW_ZERO_NONE && is_unsigned && g->least < 0) return point_at(j, g, true);
     /* Half the codes lie on either side of 0, save for unsigned ones. */
     float chosen = amax / (is_unsigned ? codes : codes / 2);
     if (mode == TW_ZERO_CODE) chosen = (fmaxf(g->most, 0) - fminf(g->least, 0)) / codes;
@@ -89,14 +92,22 @@ static int32_t clamp_code(const job *j, float code) {
 }
 
 /* Columns [k0, k1) of row n by the vectorized loops; false if they cannot. */
-static bool put_run(const job *j, const group *g, int64_t n, float inverse, int32_t zero_code) {
+static bool put_run(const job *j, const group *g, int64_t n, float scale, int32_t zero_code,
+                    float zero) {
     tw_dtype dtype = j->scheme->weight;
     int64_t bit = g->k0 * tw_dtype_bits(dtype);
-    if (!j->is_int || j->scheme->zero_mode == TW_ZERO_VALUE || bit % 8 || !isfinite(inverse))
-        return false;
-    return tw_run_codes(j->w + n * j->w_stride + g->k0, g->k1 - g->k0, inverse, zero_code,
-                        (int32_t)j->least_code, (int32_t)j->most_code, dtype,
-                        code_row(j, n) + bit / 8);
+    bool divide = j->scheme->zero_mode == TW_ZERO_VALUE;
+    tw_run run = {.x = TW_F32,
+                  .code = dtype,
+                  .qmin = (int32_t)j->least_code,
+                  .qmax = (int32_t)j->most_code,
+                  .divide = divide,
+                  .scale = divide ? scale : 1.0F / scale,
+                  .least = zero,
+                  .zero = zero_code,
+                  .bounded = true};
+    if (!j->is_int || bit % 8 || !isfinite(run.scale)) return false;
+    return tw_run_codes(&run, w_at(j, n, g->k0), g->k1 - g->k0, code_row(j, n) + bit / 8);
 }
 
 static void put_codes(const job *j, const group *g, float scale, int32_t zero_code, float zero) {
@@ -104,9 +115,9 @@ static void put_codes(const job *j, const group *g, float scale, int32_t zero_co
     if (scale == 0) return; /* underflowed when stored: the codes are 0 already */
     float inverse = 1.0f / scale;
     for (int64_t n = g->n0; n < g->n1; n++) {
-        if (put_run(j, g, n, inverse, zero_code)) continue;
+        if (put_run(j, g, n, scale, zero_code, zero)) continue;
         for (int64_t k = g->k0; k < g->k1; k++) {
-            float v = j->w[n * j->w_stride + k];
+            float v = *w_at(j, n, k);
             if (!j->is_int) /* the cast rounds and saturates */
                 tw_float_set(code_row(j, n), dtype, k, v / scale);
             else if (j->scheme->zero_mode == TW_ZERO_VALUE)

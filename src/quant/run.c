@@ -1,75 +1,166 @@
-/* See run.h. */
+/* See run.h.  The loops stand once, in run_loops.h, and are compiled for each set of
+ * instructions. */
 #include "src/quant/run.h"
 
 #include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
-#include "src/base/status.h"
 #include "src/core/dtype.h"
-#include "src/core/problem.h"
 
-/* Independent minima, so that they fill vector registers; values quantized before packing. */
-enum { LANES = 16, BLOCK = 256 };
+enum { BLOCK = 256 }; /* codes before they are packed */
 
-bool tw_run_range(const float *x, int64_t count, float *min, float *max) {
-    float least[LANES], most[LANES], nothing[LANES];
-    for (int j = 0; j < LANES; j++) least[j] = *min, most[j] = *max, nothing[j] = 0;
+/* Of `bits` each into whole bytes; 8 more than count can be read, and are 0. */
+static inline __attribute__((always_inline)) void pack(const uint8_t *codes, int64_t count,
+                                                       int bits, uint8_t *out) {
+    int64_t bytes = (count * bits + 7) / 8;
+    if (bits == 8) {
+        memcpy(out, codes, (size_t)bytes);
+    } else if (bits == 4) {
+        for (int64_t j = 0; j < bytes; j++)
+            out[j] = (uint8_t)((codes[2 * j] & 15) | codes[2 * j + 1] << 4);
+    } else {
+        for (int64_t at = 0, i = 0; at < bytes; at += bits, i += 8) {
+            uint64_t eight = 0;
+            for (int j = 0; j < 8; j++)
+                eight |= (uint64_t)(codes[i + j] & ((1 << bits) - 1)) << bits * j;
+            for (int b = 0; b < bits && at + b < bytes; b++)
+                out[at + b] = (uint8_t)(eight >> 8 * b);
+        }
+    }
+}
+
+typedef struct code {
+    bool (*range_f32)(const void *x, int64_t count, float *min, float *max);
+    bool (*range_bf16)(const void *x, int64_t count, float *min, float *max);
+    bool (*codes)(const tw_run *run, const void *x, int64_t count, uint8_t *codes);
+} code;
+
+#ifdef __x86_64__
+__attribute__((target("avx512f,avx512bw"))) static inline int64_t
+avx512_quick(const tw_run *r, const float *x, int64_t count, uint8_t *out) {
+    const __m512 scale = _mm512_set1_ps(r->scale);
+    const __m512i zero = _mm512_set1_epi32(r->zero), least = _mm512_set1_epi32(r->qmin),
+                  most = _mm512_set1_epi32(r->qmax);
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            float v = x[i + j];
-            least[j] = v < least[j] ? v : least[j];
-            most[j] = v > most[j] ? v : most[j];
-            nothing[j] += v * 0; /* NaN from an infinity or a NaN on */
-        }
-    for (; i < count; i++) {
-        least[0] = x[i] < least[0] ? x[i] : least[0];
-        most[0] = x[i] > most[0] ? x[i] : most[0];
-        nothing[0] += x[i] * 0;
+    for (; i + 16 <= count; i += 16) {
+        __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), scale));
+        v = _mm512_min_epi32(_mm512_max_epi32(_mm512_add_epi32(v, zero), least), most);
+        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(v));
     }
-    bool finite = true;
-    for (int j = 0; j < LANES; j++) {
-        *min = least[j] < *min ? least[j] : *min;
-        *max = most[j] > *max ? most[j] : *max;
-        finite = finite && nothing[j] == 0;
-    }
-    return finite;
+    return i;
 }
 
-/* Adding and subtracting 1.5 * 2^23 rounds to even what lies within 2^22; codes end far below the
- * bound that x * inverse is held to first. */
-static int32_t round_block(const float *x, int64_t count, float inverse, int32_t zero, int32_t qmin,
-                           int32_t qmax, uint8_t *out) {
-    const float rounder = 0x1.8p23F, bound = 0x1p20F;
-    float shift = (float)zero, least = (float)qmin, most = (float)qmax;
-    int32_t nan = 0;
-    for (int64_t i = 0; i < count; i++) {
-        float v = x[i] * inverse;
-        nan |= v != v;
-        v = v > -bound ? v : -bound;
-        v = v < bound ? v : bound;
-        v = v + rounder - rounder + shift;
-        v = v > least ? v : least;
-        v = v < most ? v : most;
-        out[i] = (uint8_t)(int32_t)v;
-    }
-    return nan;
+#define RUN(name) avx512_##name
+#define RUN_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
+#define RUN_WIDTH 16
+#define RUN_MAX(a, b) ((avx512_floats)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define RUN_MIN(a, b) ((avx512_floats)_mm512_min_ps((__m512)(a), (__m512)(b)))
+#define RUN_BYTES(out, v) _mm_storeu_si128((__m128i *)(out), _mm512_cvtepi32_epi8((__m512i)(v)))
+#define RUN_QUICK avx512_quick
+#include "src/quant/run_loops.h"
+
+__attribute__((target("avx2"))) static inline void avx2_bytes(uint8_t *out, __m256i v) {
+    __m256i low = _mm256_and_si256(v, _mm256_set1_epi32(255));
+    __m128i pairs = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(pairs, pairs));
 }
 
-bool tw_run_codes(const float *x, int64_t count, float inverse, int32_t zero, int32_t qmin,
-                  int32_t qmax, tw_dtype dtype, uint8_t *codes) {
-    int bits = tw_dtype_bits(dtype);
-    if (bits != 4 && bits != 8) return false;
-    for (int64_t i = 0; i < count; i += BLOCK) {
-        uint8_t block[BLOCK + 1];
-        int64_t n = tw_min(BLOCK, count - i);
-        if (round_block(x + i, n, inverse, zero, qmin, qmax, block)) return false;
-        if (bits == 8) {
-            memcpy(codes + i, block, (size_t)n);
-            continue;
+/* In 16 bits from the conversion on: twice the values in a vector. */
+__attribute__((target("avx2"))) static inline int64_t avx2_quick(const tw_run *r, const float *x,
+                                                                 int64_t count, uint8_t *out) {
+    const __m256 scale = _mm256_set1_ps(r->scale);
+    const __m256i zero = _mm256_set1_epi16((short)r->zero),
+                  least = _mm256_set1_epi16((short)r->qmin),
+                  most = _mm256_set1_epi16((short)r->qmax), low = _mm256_set1_epi16(255),
+                  order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    int64_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        __m256i v[4];
+        for (int j = 0; j < 4; j++)
+            v[j] =
+                _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + (ptrdiff_t)8 * j), scale));
+        for (int j = 0; j < 2; j++) {
+            __m256i pair = _mm256_adds_epi16(_mm256_packs_epi32(v[2 * j], v[2 * j + 1]), zero);
+            pair = _mm256_min_epi16(_mm256_max_epi16(pair, least), most);
+            v[j] = _mm256_and_si256(pair, low);
         }
-        block[n] = 0; /* pairs with an odd last code */
-        for (int64_t j = 0; j < (n + 1) / 2; j++)
-            codes[i / 2 + j] = (uint8_t)((block[2 * j] & 15) | block[2 * j + 1] << 4);
+        /* Packing works on halves of vectors. */
+        __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(v[0], v[1]), order);
+        _mm256_storeu_si256((__m256i *)(out + i), bytes);
     }
-    return true;
+    return i;
+}
+
+#define RUN(name) avx2_##name
+#define RUN_TARGET __attribute__((target("avx2")))
+#define RUN_WIDTH 8
+#define RUN_MAX(a, b) ((avx2_floats)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define RUN_MIN(a, b) ((avx2_floats)_mm256_min_ps((__m256)(a), (__m256)(b)))
+#define RUN_BYTES(out, v) avx2_bytes(out, (__m256i)(v))
+#define RUN_QUICK avx2_quick
+#include "src/quant/run_loops.h"
+#endif
+
+/* One where the comparison holds, the other elsewhere. */
+#define SELECT(type, mask, a, b) ((type)(((mask) & (plain_ints)(a)) | (~(mask) & (plain_ints)(b))))
+#define RUN(name) plain_##name
+#define RUN_TARGET
+#define RUN_WIDTH 4
+#define RUN_MAX(a, b) SELECT(plain_floats, (a) > (b), a, b)
+#define RUN_MIN(a, b) SELECT(plain_floats, (a) < (b), a, b)
+#define RUN_BYTES(out, v) plain_bytes(out, v)
+#define RUN_QUICK(r, x, count, out) 0
+#define plain_bytes(out, v)                                                                        \
+    do {                                                                                           \
+        plain_words low_ = (v);                                                                    \
+        for (int j_ = 0; j_ < 4; j_++) (out)[j_] = (uint8_t)low_[j_];                              \
+    } while (0)
+#include "src/quant/run_loops.h"
+
+static const struct {
+    const char *isa;
+    const code *code;
+} sets[] = {
+#ifdef __x86_64__
+    {"avx512", &avx512_code},
+    {"avx2", &avx2_code},
+#endif
+    {"plain", &plain_code},
+};
+
+static bool runs_here(const code *set) {
+#ifdef __x86_64__
+    if (set == &avx512_code)
+        return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512dq");
+    if (set == &avx2_code) return __builtin_cpu_supports("avx2");
+#endif
+    return set == &plain_code;
+}
+
+static const code *forced;
+
+static const code *best(void) {
+    size_t i = 0;
+    if (forced) return forced;
+    while (!runs_here(sets[i].code)) i++;
+    return sets[i].code;
+}
+
+bool tw_run_force(const char *isa) {
+    forced = NULL;
+    for (size_t i = 0; isa && i < TW_COUNT(sets); i++)
+        if (!strcmp(sets[i].isa, isa) && runs_here(sets[i].code)) forced = sets[i].code;
+    return !isa || forced;
+}
+
+bool tw_run_range(const void *x, tw_dtype dtype, int64_t count, float *min, float *max) {
+    const code *set = best();
+    return (dtype == TW_BF16 ? set->range_bf16 : set->range_f32)(x, count, min, max);
+}
+
+bool tw_run_codes(const tw_run *run, const void *x, int64_t count, uint8_t *codes) {
+    return best()->codes(run, x, count, codes);
 }

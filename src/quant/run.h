@@ -1,20 +1,32 @@
-/* Adjacent f32 values under one scale, in loops that compilers vectorize: the same bits as
- * affine.c's element by element, for the runs that they take. */
-#ifndef TILEWRIGHT_QUANT_RUN_H
-#define TILEWRIGHT_QUANT_RUN_H
+/* Adjacent values under one scale, in loops that compilers vectorize, compiled for several widths
+ * of vectors: the same bits as affine.c's element by element, for the runs that they take. */
+#ifndef TW_QUANT_RUN_H
+#define TW_QUANT_RUN_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "src/base/base.h"
 
-#include "tilewright/tilewright.h"
+/* Least and largest value of `count` f32 or bf16 ones, which start at *min and *max; false if one
+ * is not finite. */
+bool tw_run_range(const void *x, tw_dtype dtype, int64_t count, float *min, float *max);
 
-/* Least and largest value, which start at *min and *max; false if one is not finite. */
-bool tw_run_range(const float *x, int64_t count, float *min, float *max);
+/* How the codes of a run come of its values. */
+typedef struct tw_run {
+    tw_dtype x;    /* f32 or bf16 */
+    bool rounds;   /* of bf16: each operation's result, to bf16 */
+    tw_dtype code; /* of the dtype's own range, or of a narrower one */
+    int32_t qmin, qmax;
+    bool divide;        /* round((x - least) / scale), else round(x * scale) + zero */
+    float scale, least; /* scale must be finite, and not 0 where it divides */
+    int32_t zero;
+    bool bounded; /* the caller knows: no x is NaN, and |x * scale| is below 2^15 */
+} tw_run;
 
-/* clamp(round(x * inverse) + zero, qmin, qmax) as codes of `dtype` from `codes` on, pad bits 0.
- * False, with nothing promised of `codes`, if an x is NaN or the dtype has neither 4 nor 8 bits.
- * `inverse` must be finite. */
-bool tw_run_codes(const float *x, int64_t count, float inverse, int32_t zero, int32_t qmin,
-                  int32_t qmax, tw_dtype dtype, uint8_t *codes);
+/* Codes of `count` values from `codes` on, which is whole bytes: pad bits become 0.  False, with
+ * nothing promised of `codes`, if an x is NaN. */
+bool tw_run_codes(const tw_run *run, const void *x, int64_t count, uint8_t *codes);
+
+/* For tests, while nothing else runs: "avx512", "avx2", "plain"; NULL: the best again.  False where
+ * this CPU lacks it. */
+bool tw_run_force(const char *isa);
 
 #endif

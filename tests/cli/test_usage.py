@@ -14,6 +14,7 @@ ARGUMENTS = {
     'plan': ['cpu', 'M=1,' + cli.SMALL], 'dump': ['cpu', 'M=1,' + cli.SMALL, '--trace'],
     'tune': ['cpu', 'M=1,' + cli.SMALL], 'bench': ['cpu', 'M=1,' + cli.SMALL],
     'verify': ['cpu', 'M=1,' + cli.SMALL], 'dequantize': ['model.gguf', 'out.safetensors'],
+    'quantize': ['model.gguf', 'out.safetensors', '--config', 'int8_weight_only'],
     'cache': ['stats'], 'doctor': [], 'demo': ['M=1,' + cli.SMALL],
 }
 
