@@ -63,7 +63,7 @@ static void test_every_row(void **state) {
         if (tw_recipe_quantize(&r, N, K, w, codes, scales, zeros) != TW_OK)
             fail_msg("%s: %s", name, tw_error_message());
         tw_problem p = {.M = 1, .N = N, .K = K, .x = TW_F32, .y = TW_F32, .scheme = r.scheme};
-        tw_canonical layer = {codes, scales, r.scheme.zero_mode ? zeros : NULL, NULL, r.lut};
+        tw_canonical layer = {codes, scales, r.scheme.zero_mode ? zeros : NULL, NULL, r.lut, 0};
         double errors = 0, energy = 0, kept = r.method == TW_METHOD_TERNARY ? 2 : 40;
         for (int n = 0; n < N; n++) {
             tw_dequantize_row(&p, &layer, n, row);
