@@ -103,7 +103,8 @@ TW_API const char *tw_recipe_name(int32_t i);
 TW_API tw_status tw_recipe_scheme(const char *recipe, tw_dtype weight, tw_scheme *out);
 
 /* Quantizes float weights [N,K] (f32, f16 or bf16, contiguous) by a recipe and creates the layer;
- * desc's scheme and lut are the recipe's, so they must be zero; bias and *out as tw_linear_create.
+ * desc's scheme and lut are the recipe's, so they must be zero; act_scale is given where the
+ * recipe's activations are static (a=i8s, e4m3s, nvfp4s); bias and *out as tw_linear_create.
  * A group of zeros has codes of 0.
  * Errors: INVALID names the tensor or field (NaN or infinity in the weights; a scale or zero that
  * overflows its dtype; MX and NVFP4: K no multiple of their group, f16 weights), otherwise as

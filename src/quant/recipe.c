@@ -142,11 +142,30 @@ static void finish_scheme(tw_recipe *r) {
     }
 }
 
+/* Activations of a family follow from what the weights are: a=mx from w and the rule, a=nvfp4 from
+ * the levels. */
+static tw_status add_activations(const fields *all, const tw_recipe *r, tw_str *out) {
+    const field *w = &all->of[W], *a = &all->of[A];
+    if (is(a, "mx")) {
+        const char *name = is(w, "e4m3") ? "mxfp8" : is(w, "e2m1") ? "mxfp4" : NULL;
+        if (!name)
+            return tw_fail(TW_INVALID, "%s: w=%.*s, but activations are e4m3 or e2m1", all->recipe,
+                           w->size, w->value);
+        tw_str_add(out, ",a=%s%s", name, r->rule == TW_MX_RCEIL ? "" : rules[r->rule]);
+    } else if (is(a, "nvfp4")) {
+        tw_str_add(out, ",a=%s", r->levels == 2 ? "nvfp4t" : "nvfp4");
+    } else {
+        tw_str_add(out, ",a=%.*s", a->size, a->value);
+    }
+    return TW_OK;
+}
+
 /* The fields w, g, s, a, read as a problem's. */
 static tw_status read_scheme(const fields *all, tw_recipe *r) {
-    const field *s = &all->of[S], *w = &all->of[W], *g = &all->of[G], *a = &all->of[A];
+    const field *s = &all->of[S], *w = &all->of[W], *g = &all->of[G];
     tw_str text = {0};
-    tw_str_add(&text, "w=%.*s,a=%.*s", w->size, w->value, a->size, a->value);
+    tw_str_add(&text, "w=%.*s", w->size, w->value);
+    tw_status status = add_activations(all, r, &text);
     if (g->value) tw_str_add(&text, ",g=%.*s", g->size, g->value);
     if (s->value && is(s, "x"))
         tw_str_add(&text, ",s=%s", tw_dtype_name(r->x));
@@ -154,7 +173,7 @@ static tw_status read_scheme(const fields *all, tw_recipe *r) {
         tw_str_add(&text, ",s=%.*s", s->size, s->value);
     else if (r->method == TW_METHOD_NVFP4)
         tw_str_add(&text, ",s=%s", r->levels == 2 ? "f32" : "e4m3");
-    tw_status status = tw_scheme_parse(tw_str_text(&text), &r->scheme);
+    if (status == TW_OK) status = tw_scheme_parse(tw_str_text(&text), &r->scheme);
     tw_str_free(&text);
     return status;
 }

@@ -43,6 +43,7 @@ const tw_recipe_row *tw_recipe_at(int i);
 /* "intx_weight_only,w=i4,g=32,mapping=asymmetric": a row's name, and values for fields that it
  * leaves open:
  *   w, g, s, a  as in a problem's text; s=x: the dtype of the float weights
+ *   a=mx, a=nvfp4 (of rows): mxfp8 or mxfp4 by w and the rule; nvfp4 or nvfp4t by the levels
  *   mapping  symmetric, symmetric_no_clipping_err, asymmetric
  *   rule     floor, rceil, ceil, even          levels  1, 2
  * Errors: INVALID names the field; UNSUPPORTED (a float code that schemes do not have). */

@@ -47,6 +47,26 @@ static void test_schemes(void **state) {
     check_scheme("mx_weight_only,w=e2m1,rule=floor", TW_F32, "w=e2m1,g=32,s=e8m0,z=none,a=none");
     check_scheme("nvfp4_weight_only", TW_F32, "w=e2m1,g=16,s=f32,z=none,a=none");
     check_scheme("nvfp4_weight_only,levels=1", TW_F32, "w=e2m1,g=16,s=e4m3,z=none,a=none");
+    check_scheme("int8_static_activation_int8_weight", TW_BF16,
+                 "w=i8,g=channel,s=f32,z=none,a=i8s");
+    check_scheme("int8_dynamic_activation_uintx_weight", TW_BF16, "w=i4,g=128,s=bf16,z=value,a=i8");
+    check_scheme("float8_dynamic_activation_float8_weight", TW_BF16,
+                 "w=e4m3,g=channel,s=f32,z=none,a=e4m3");
+    check_scheme("float8_dynamic_activation_float8_weight,g=128x128,a=e4m3g128", TW_BF16,
+                 "w=e4m3,g=128x128,s=f32,z=none,a=e4m3g128");
+    check_scheme("float8_static_activation_float8_weight", TW_F32,
+                 "w=e4m3,g=tensor,s=f32,z=none,a=e4m3s");
+    check_scheme("float8_dynamic_activation_int4_weight", TW_BF16,
+                 "w=i4,g=128,s=bf16,z=none,a=e4m3");
+    check_scheme("mx_dynamic_activation_mx_weight", TW_BF16, "w=e4m3,g=32,s=e8m0,z=none,a=mxfp8");
+    check_scheme("mx_dynamic_activation_mx_weight,w=e2m1,rule=even", TW_BF16,
+                 "w=e2m1,g=32,s=e8m0,z=none,a=mxfp4even");
+    check_scheme("nvfp4_dynamic_activation_nvfp4_weight", TW_BF16,
+                 "w=e2m1,g=16,s=f32,z=none,a=nvfp4t");
+    check_scheme("nvfp4_dynamic_activation_nvfp4_weight,levels=1", TW_BF16,
+                 "w=e2m1,g=16,s=e4m3,z=none,a=nvfp4");
+    check_scheme("nvfp4_static_activation_nvfp4_weight", TW_BF16,
+                 "w=e2m1,g=16,s=f32,z=none,a=nvfp4s");
 }
 
 /* Every row, as it stands: the layer's weights are the float weights to some bits. */
@@ -97,6 +117,9 @@ static void test_refuses(void **state) {
     check_fails("intx_weight_only,w=i1,mapping=symmetric_no_clipping_err", TW_INVALID, "w=i1");
     check_fails("int8_dynamic_activation_int8_weight,a=i9", TW_INVALID, "a: \"i9\"");
     check_fails("intx_weight_only,g=0", TW_INVALID, "g: \"0\"");
+    check_fails("mx_dynamic_activation_mx_weight,w=e5m2", TW_INVALID,
+                "w=e5m2, but activations are e4m3 or e2m1");
+    check_fails("float8_static_activation_float8_weight,a=e4m3", TW_INVALID, "is always e4m3s");
     tw_recipe r;
     assert_int_equal(tw_recipe_parse("hqq", TW_U8, &r), TW_INVALID);
     float w[32] = {0}, scales[32];
