@@ -56,7 +56,8 @@ tw_status tw_linear_create_from_recipe(tw_context *context, const tw_linear_desc
     tw_problem p = {.N = d.N, .K = d.K, .x = TW_F32, .y = TW_F32, .scheme = r.scheme};
     TW_TRY(tw_problem_check(&p));
     d.scheme = r.scheme;
-    d.lut = r.lut;
+    float lut[TW_LUT4_SIZE];
+    if (r.scheme.weight == TW_LUT4) d.lut = lut;
     int64_t rows = tw_scale_rows(&r.scheme, d.N), groups = tw_groups(&r.scheme, d.K);
     tw_dtype zero = tw_zero_dtype(&r.scheme);
     size_t code_bytes = (size_t)d.N * tw_dtype_row_bytes(r.scheme.weight, d.K);
@@ -64,11 +65,11 @@ tw_status tw_linear_create_from_recipe(tw_context *context, const tw_linear_desc
     tw_tensor codes = TW_TENSOR_2D(calloc(1, code_bytes), r.scheme.weight, d.N, d.K);
     tw_tensor scales = TW_TENSOR_2D(calloc(count, sizeof(float)), r.scheme.scale, rows, groups);
     tw_tensor zeros = TW_TENSOR_2D(calloc(count, sizeof(float)), zero, rows, groups);
-    tw_status status =
-        codes.data && scales.data && zeros.data
-            ? tw_recipe_quantize(&r, d.N, d.K, weight->data, codes.data, scales.data, zeros.data)
-            : tw_fail(TW_MEMORY, "out of memory for the codes of %lld x %lld", (long long)d.N,
-                      (long long)d.K);
+    tw_status status = codes.data && scales.data && zeros.data
+                           ? tw_recipe_quantize_lut(&r, d.N, d.K, weight->data, codes.data,
+                                                    scales.data, zeros.data, lut)
+                           : tw_fail(TW_MEMORY, "out of memory for the codes of %lld x %lld",
+                                     (long long)d.N, (long long)d.K);
     if (status == TW_OK)
         status = tw_linear_create(context, &d, &codes, &scales, zero ? &zeros : NULL, bias, out);
     free(codes.data);

@@ -10,6 +10,7 @@
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 #include "src/quant/check.h"
+#include "src/quant/codebook.h"
 #include "src/quant/float8.h"
 #include "src/quant/floatx.h"
 #include "src/quant/hqq.h"
@@ -110,7 +111,8 @@ static tw_status check_code(const tw_recipe *r, const char *name) {
     case TW_METHOD_FLOATX: fits = is_float6(r->code); break;
     case TW_METHOD_MX: fits = is_float8(r->code) || is_float6(r->code); break;
     case TW_METHOD_NVFP4: fits = r->code == TW_E2M1; break;
-    case TW_METHOD_NF4: fits = r->code == TW_LUT4; break;
+    case TW_METHOD_NF4:
+    case TW_METHOD_CODEBOOK: fits = r->code == TW_LUT4; break;
     case TW_METHOD_TERNARY: fits = r->code == TW_I2; break;
     }
     if (!fits)
@@ -220,6 +222,7 @@ typedef struct job {
     int64_t N, K, group_n, group_k;
     const void *w;
     void *codes, *scales, *zeros;
+    float *lut;
 } job;
 
 static int64_t groups_of(const job *j) {
@@ -367,17 +370,36 @@ static tw_status run_method(const job *j) {
                               j->codes);
     case TW_METHOD_NF4: return tw_nf4_quantize(&of, j->w, j->scales, j->codes);
     case TW_METHOD_TERNARY: return tw_ternary_quantize(&of, j->w, j->scales, j->codes);
+    case TW_METHOD_CODEBOOK: return tw_codebook_quantize(&of, j->w, j->scales, j->codes, j->lut);
     default: return quantize_nvfp4(j);
     }
 }
 
-tw_status tw_recipe_quantize(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
-                             void *codes, void *scales, void *zeros) {
+tw_status tw_recipe_quantize_lut(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
+                                 void *codes, void *scales, void *zeros, float *lut) {
     TW_TRY(tw_check_x(N, K, recipe->x));
     const tw_scheme *s = &recipe->scheme;
-    job j = {recipe, N,     K,      tw_group_n(s, N),           tw_group_k(s, K),
-             w,      codes, scales, s->zero_mode ? zeros : NULL};
+    job j = {recipe,
+             N,
+             K,
+             tw_group_n(s, N),
+             tw_group_k(s, K),
+             w,
+             codes,
+             scales,
+             s->zero_mode ? zeros : NULL,
+             lut};
     TW_TRY(run_method(&j));
+    if (recipe->lut) memcpy(lut, recipe->lut, TW_LUT4_SIZE * sizeof *lut);
     TW_TRY(check_stored(&j, "scale", scales));
     return s->zero_mode == TW_ZERO_VALUE ? check_stored(&j, "zero", zeros) : TW_OK;
+}
+
+tw_status tw_recipe_quantize(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
+                             void *codes, void *scales, void *zeros) {
+    float lut[TW_LUT4_SIZE];
+    if (recipe->scheme.weight == TW_LUT4 && !recipe->lut)
+        return tw_fail(TW_UNSUPPORTED, "recipe: its table is one of the weights' own, and there is "
+                                       "no place for it here");
+    return tw_recipe_quantize_lut(recipe, N, K, w, codes, scales, zeros, lut);
 }

@@ -16,6 +16,7 @@ typedef enum tw_method {
     TW_METHOD_NVFP4,    /* nvfp4.h */
     TW_METHOD_NF4,      /* table.h */
     TW_METHOD_TERNARY,  /* table.h */
+    TW_METHOD_CODEBOOK, /* codebook.h */
 } tw_method;
 
 typedef struct tw_recipe {
@@ -27,7 +28,7 @@ typedef struct tw_recipe {
     double eps;
     tw_mx_rule rule;
     int levels;       /* NVFP4: of scales, 1 or 2 */
-    const float *lut; /* of w=lut4: static; else NULL */
+    const float *lut; /* of w=lut4 where it is the same for all weights: static; else NULL */
 } tw_recipe;
 
 /* One row of recipe.def; texts are static. */
@@ -51,9 +52,12 @@ tw_status tw_recipe_parse(const char *text, tw_dtype x, tw_recipe *out);
 
 /* Quantizes w [N,K] of dtype x, contiguous, into the scheme's canonical tensors, as
  * tw_linear_create takes them; room for these is the caller's.  A group of zeros has codes 0, in
- * float8 too, where torchao's are NaN.
+ * float8 too, where torchao's are NaN.  lut: TW_LUT4_SIZE values of w=lut4, untouched for others.
  * Errors: INVALID (N, K, what the method refuses; NaN or infinity in w; a scale or zero that
  * overflows its dtype), MEMORY. */
+tw_status tw_recipe_quantize_lut(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
+                                 void *codes, void *scales, void *zeros, float *lut);
+/* The same of recipes whose table is static, or that have none.  Errors: UNSUPPORTED: of others. */
 tw_status tw_recipe_quantize(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
                              void *codes, void *scales, void *zeros);
 

@@ -40,6 +40,7 @@ static void test_schemes(void **state) {
     check_scheme("int8_dynamic_activation_int4_weight,a=i8full", TW_F32,
                  "w=u4,g=32,s=f32,z=code,a=i8full");
     check_scheme("nf4_weight_only", TW_BF16, "w=lut4,g=64,s=bf16,z=none,a=none");
+    check_scheme("codebook_weight_only", TW_BF16, "w=lut4,g=channel,s=bf16,z=none,a=none");
     check_scheme("bitnet_weight_only", TW_BF16, "w=i2,g=tensor,s=f32,z=none,a=none");
     check_scheme("int4_weight_only", TW_BF16, "w=i4,g=128,s=bf16,z=value,a=none");
     check_scheme("hqq,w=u2,s=f16", TW_F32, "w=i2,g=64,s=f16,z=value,a=none");
@@ -73,6 +74,7 @@ static void test_schemes(void **state) {
 static void test_every_row(void **state) {
     (void)state;
     float w[N * K], row[K], scales[N * K], zeros[N * K];
+    float lut[TW_LUT4_SIZE];
     uint8_t codes[N * K];
     for (int n = 0; n < N; n++)
         for (int k = 0; k < K; k++)
@@ -80,10 +82,10 @@ static void test_every_row(void **state) {
     for (int i = 0; tw_recipe_at(i); i++) {
         const char *name = tw_recipe_at(i)->name;
         tw_recipe r = parsed(name, TW_F32);
-        if (tw_recipe_quantize(&r, N, K, w, codes, scales, zeros) != TW_OK)
+        if (tw_recipe_quantize_lut(&r, N, K, w, codes, scales, zeros, lut) != TW_OK)
             fail_msg("%s: %s", name, tw_error_message());
         tw_problem p = {.M = 1, .N = N, .K = K, .x = TW_F32, .y = TW_F32, .scheme = r.scheme};
-        tw_canonical layer = {codes, scales, r.scheme.zero_mode ? zeros : NULL, NULL, r.lut, 0};
+        tw_canonical layer = {codes, scales, r.scheme.zero_mode ? zeros : NULL, NULL, lut, 0};
         double errors = 0, energy = 0, kept = r.method == TW_METHOD_TERNARY ? 2 : 40;
         for (int n = 0; n < N; n++) {
             tw_dequantize_row(&p, &layer, n, row);
@@ -129,6 +131,8 @@ static void test_refuses(void **state) {
     assert_int_equal(tw_recipe_quantize(&r, 1, 32, w, codes, scales, NULL), TW_INVALID);
     w[3] = 3e38f;
     w[4] = -3e38f;
+    r = parsed("codebook_weight_only", TW_F32);
+    assert_int_equal(tw_recipe_quantize(&r, 1, 32, w, codes, scales, NULL), TW_UNSUPPORTED);
     r = parsed("intx_weight_only,s=f16", TW_F32);
     assert_int_equal(tw_recipe_quantize(&r, 1, 32, w, codes, scales, NULL), TW_INVALID);
     assert_non_null(strstr(tw_error_message(), "too large for f16"));
