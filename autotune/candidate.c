@@ -1,6 +1,7 @@
 /* From object bytes to something that can be launched. */
 #include "autotune/measure.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 
 /* ISO C has no conversion between object and function pointers; POSIX gives it this meaning. */
 static void symbol(const tw_image *image, const char *name, void *function) {
@@ -16,7 +17,8 @@ tw_status tw_candidate_load(const tw_template *tmpl, const tw_problem *problem,
         .kernel = {.config = *config, .N = problem->N, .K = problem->K},
     };
     tw_geometry geometry = {0};
-    tmpl->geometry(problem, &geometry);
+    tw_problem seen = tw_kernel_problem(problem);
+    tmpl->geometry(&seen, &geometry);
     c.kernel.xq_stride = geometry.xq_stride;
     c.kernel.xmeta_stride = geometry.xmeta_stride;
     TW_TRY(tw_image_load(object, size, &c.image));

@@ -6,6 +6,7 @@
 
 #include "src/base/alloc.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 
 uint64_t tw_data_mix(uint64_t value) {
@@ -207,6 +208,8 @@ tw_status tw_data_reserve(const tw_problem *problem, tw_data *out) {
     }
     make_table(problem, d.table);
     if (problem->scheme.weight == TW_LUT4) d.lut = d.table->lut;
+    /* The loudest values are beyond the largest code, 127 times this at most. */
+    if (tw_act_given(&problem->scheme)) d.act_scale = 0x1p-4f;
     for (int64_t n = 0; problem->bias && n < problem->N; n++)
         tw_double_set(d.bias, problem->bias, n, normal(random_at(STREAM_BIAS, n)) / 2);
     *out = d;

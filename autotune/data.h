@@ -9,7 +9,8 @@
 /* A layer's canonical tensors, contiguous and owned; scales, zeros and bias as the problem asks. */
 typedef struct tw_data {
     void *weight, *scales, *zeros, *bias;
-    float *lut; /* within table */
+    float *lut;      /* within table */
+    float act_scale; /* 0 unless the problem's is static */
     size_t weight_bytes, scale_bytes, zero_bytes, bias_bytes;
     struct tw_data_table *table; /* what long tensors are runs of */
 } tw_data;
@@ -25,7 +26,8 @@ size_t tw_data_parts(const tw_problem *problem);
 void tw_data_fill(const tw_problem *problem, const tw_data *data, size_t part);
 void tw_data_free(tw_data *data);
 static inline tw_canonical tw_data_canonical(const tw_data *data) {
-    return (tw_canonical){data->weight, data->scales, data->zeros, data->bias, data->lut};
+    return (tw_canonical){data->weight, data->scales, data->zeros,
+                          data->bias,   data->lut,    data->act_scale};
 }
 
 /* Row number `index` of x as problem->x holds it, K values: odd rows are made of edge values (zeros

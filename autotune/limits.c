@@ -8,6 +8,7 @@
 #include "src/base/alloc.h"
 #include "src/base/clock.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 
 /* ---- compute probes: void NAME(ptr operands, i64 rounds) ----------------------------------------
  * Each keeps `chains` independent accumulators in registers, enough to cover the latency of its
@@ -303,7 +304,7 @@ static double compute_rate(tw_limits *l, const probe *p, const tw_image *image) 
 /* The probes that bound a problem: one operation, or the faster of two for bf16. */
 static bool bounds(const tw_limits *l, const tw_problem *problem, const probe *p) {
     if (!p->has(&l->target)) return false;
-    if (!problem->scheme.act_quant)
+    if (!problem->scheme.act_quant || tw_act_rounds(&problem->scheme))
         return p->operation == OP_FMA || (p->operation == OP_BF16 && problem->x == TW_BF16);
     if (p->operation == OP_FMA || p->operation == OP_BF16) return false;
     return tw_dtype_bits(problem->scheme.weight) <= p->bits;

@@ -82,6 +82,7 @@ static void launch(check *c) {
     tw_workload *w = c->w;
     memset(w->y, POISON, (size_t)((c->rows + 1) * y_stride(c) * tw_y_size(w)));
     if (w->scratch) memset(w->scratch, POISON, w->scratch_bytes);
+    if (w->rounded) memset(w->rounded, POISON, w->rounded_bytes);
     tw_workload_launch(w, c->threads, c->candidate, c->packed, c->rows, x_stride(c), y_stride(c));
 }
 

@@ -156,6 +156,7 @@ void tw_workload_destroy(tw_workload *w) {
     release(w->x, w->x_bytes);
     release(w->y, w->y_bytes);
     release(w->scratch, w->scratch_bytes);
+    release(w->rounded, w->rounded_bytes);
     for (int i = 0; i < w->layouts; i++) release(w->packed[i].copies, w->packed[i].bytes);
     for (int i = 0; i < TW_PROBES; i++) tw_oracle_free(&w->oracle[i]);
     free(w);
@@ -268,6 +269,12 @@ tw_status tw_workload_pack(tw_workload *w, const tw_layout *layout, tw_packed **
 
 tw_status tw_workload_reserve(tw_workload *w, const tw_candidate *candidate) {
     if (candidate->rival) return TW_OK; /* brings its own */
+    size_t rounded = tw_launch_rounded_bytes(&w->problem, w->problem.M);
+    if (rounded && !w->rounded) {
+        w->rounded = tw_alloc(&tw_allocator_default, rounded);
+        if (!w->rounded) return no_memory(rounded);
+        w->rounded_bytes = rounded;
+    }
     size_t bytes = tw_launch_scratch(&candidate->kernel, w->problem.M);
     if (w->scratch && bytes <= w->scratch_bytes) return TW_OK;
     release(w->scratch, w->scratch_bytes);
@@ -304,7 +311,8 @@ static void run_rival(tw_workload *w, tw_rival *rival, const char *copy, int64_t
                               .scales = d->scales ? copy + scales_at(d) : NULL,
                               .zeros = d->zeros ? copy + zeros_at(d) : NULL,
                               .bias = d->bias,
-                              .lut = d->lut};
+                              .lut = d->lut,
+                              .act_scale = d->act_scale};
     tw_status status =
         rival->run(rival->user, &w->problem, &canonical, w->x, x_stride, w->y, y_stride, M);
     if (status == TW_OK || rival->failure != TW_OK) return;
@@ -330,5 +338,9 @@ void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate 
         .y_stride = y_stride * tw_y_size(w),
         .M = M,
     };
-    tw_launch(&candidate->kernel, threads, &args, w->scratch);
+    if (w->rounded)
+        tw_launch_rounded(&candidate->kernel, threads, &w->problem, w->data.act_scale, &args,
+                          w->rounded, w->scratch);
+    else
+        tw_launch(&candidate->kernel, threads, &args, w->scratch);
 }

@@ -43,6 +43,8 @@ struct tw_workload {
     bool timing; /* x holds what is timed */
     void *scratch;
     size_t scratch_bytes;
+    float *rounded; /* x, where it is rounded before kernels see it */
+    size_t rounded_bytes;
     tw_oracle oracle[TW_PROBES];
 };
 

@@ -6,6 +6,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/linear.h"
 
 typedef struct bind_call {
@@ -103,7 +104,7 @@ static tw_status choose(bind_call *b) {
     /* What was not tuned is nothing to win against, until it is. */
     bool waits = tw_mode_tunes(b->mode) && is_open(b->plan);
     if (b->plan->decision.tmpl && b->rival && !waits) {
-        TW_TRY(tw_contest_hold(b->linear->context, b->plan, b->rival, b->mode,
+        TW_TRY(tw_contest_hold(b->linear->context, &b->problem, b->plan, b->rival, b->mode,
                                b->budget_s * CONTEST_SHARE, &b->contest));
         if (b->contest->won) b->impl = b->rival;
     }
@@ -180,7 +181,7 @@ static bool undecided(const tw_binding *b, tw_mode mode) {
  * so that little time decides some. */
 static double share_of(const tw_linear *l, int bucket, int buckets, double left_s) {
     const double margin = 2; /* needs are estimates */
-    tw_problem p = l->problem;
+    tw_problem p = tw_kernel_problem(&l->problem);
     p.M = tw_bucket_rows(bucket);
     double need_s = margin * tw_tune_least_s(&l->context->target, &p);
     return fmax(fmin(fmax(left_s / buckets, need_s), left_s), 1e-3);
@@ -190,17 +191,19 @@ static double share_of(const tw_linear *l, int bucket, int buckets, double left_
 static tw_status make_ready(tw_linear *l, int bucket, const tw_binding *binding, int32_t forwards) {
     tw_context *c = l->context;
     const tw_plan *plan = binding->impl ? NULL : binding->plan;
-    size_t gather = tw_linear_gather_bytes(l, bucket), scratch = 0;
+    size_t gather = tw_linear_gather_bytes(l, bucket), scratch = 0, rounded = 0;
     if (plan && plan->decision.tmpl) {
         scratch = plan->scratch_bytes;
+        rounded = tw_launch_rounded_bytes(&l->problem, tw_bucket_rows(bucket));
         TW_TRY(tw_threads_start(c->threads));
     } else {
         const tw_tensors *unpacked;
         TW_TRY(tw_linear_canonical(l, &unpacked));
     }
-    /* A forward that gathers holds two blocks. */
-    int32_t blocks = gather && scratch ? 2 * forwards : forwards;
-    return tw_scratch_reserve(&c->scratch, scratch > gather ? scratch : gather, blocks);
+    /* A forward holds a block for each. */
+    int32_t blocks = forwards * tw_max((gather > 0) + (scratch > 0) + (rounded > 0), 1);
+    size_t most = scratch > gather ? scratch : gather;
+    return tw_scratch_reserve(&c->scratch, most > rounded ? most : rounded, blocks);
 }
 
 tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t count,

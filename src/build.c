@@ -4,18 +4,19 @@
 #include "codegen/cpu/compile.h"
 #include "src/base/clock.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 
 typedef struct build {
     tw_context *context;
     tw_mode mode;
     const tw_template *tmpl;
-    const tw_problem *problem;
+    tw_problem problem;
     const tw_config *config;
     tw_key key;
 } build;
 
 static tw_status build_key(build *b) {
-    return tw_binary_key(b->problem, b->tmpl->name, b->tmpl->version, b->config,
+    return tw_binary_key(&b->problem, b->tmpl->name, b->tmpl->version, b->config,
                          &b->context->target, tw_cpu_compiler(), &b->key);
 }
 
@@ -39,18 +40,18 @@ static tw_status object_compile(build *b, tw_str *out) {
     if (b->mode == TW_MODE_CACHED_ONLY)
         return tw_fail(TW_MISS, "the cache has no binary of %s", tw_str_text(&b->key.text));
     int64_t start = tw_now_ns();
-    TW_TRY(tw_template_compile(b->tmpl, b->problem, b->config, &c->target, TW_CODE_OBJECT, out));
+    TW_TRY(tw_template_compile(b->tmpl, &b->problem, b->config, &c->target, TW_CODE_OBJECT, out));
     tw_count(&c->counters.compiles);
     tw_log_line(&c->log, TW_LOG_DEBUG, "compiled in %.2f ms: %zu bytes, %s",
                 (double)(tw_now_ns() - start) / 1e6, out->size, tw_str_text(&b->key.text));
-    tw_dump_build(c, &b->key, b->tmpl, b->problem, b->config, out);
+    tw_dump_build(c, &b->key, b->tmpl, &b->problem, b->config, out);
     return tw_cache_put_binary(c->cache, &b->key, b->tmpl->name, b->tmpl->version, out->text,
                                out->size);
 }
 
 tw_status tw_plan_object(tw_context *context, tw_mode mode, const tw_template *tmpl,
                          const tw_problem *problem, const tw_config *config, tw_str *out) {
-    build b = {context, mode, tmpl, problem, config, {{0}, {0}}};
+    build b = {context, mode, tmpl, tw_kernel_problem(problem), config, {{0}, {0}}};
     TW_TRY(build_key(&b));
     tw_status status = object_from_cache(&b, out) ? tw_str_ok(out) : object_compile(&b, out);
     tw_key_free(&b.key);
@@ -59,7 +60,7 @@ tw_status tw_plan_object(tw_context *context, tw_mode mode, const tw_template *t
 
 bool tw_object_cached(tw_context *context, const tw_template *tmpl, const tw_problem *problem,
                       const tw_config *config) {
-    build b = {context, TW_MODE_CACHED_ONLY, tmpl, problem, config, {{0}, {0}}};
+    build b = {context, TW_MODE_CACHED_ONLY, tmpl, tw_kernel_problem(problem), config, {{0}, {0}}};
     tw_str object = {0};
     if (build_key(&b) != TW_OK) return false;
     bool hit = get_binary(&b, &object);
@@ -117,7 +118,7 @@ static tw_status make_code(void *arg, void **value) {
 
 tw_status tw_code_load(tw_context *context, tw_mode mode, const tw_template *tmpl,
                        const tw_problem *problem, const tw_config *config, tw_code **out) {
-    build b = {context, mode, tmpl, problem, config, {{0}, {0}}};
+    build b = {context, mode, tmpl, tw_kernel_problem(problem), config, {{0}, {0}}};
     TW_TRY(build_key(&b));
     void *code = NULL;
     tw_status status =

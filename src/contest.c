@@ -32,7 +32,8 @@ tw_status tw_impl_run(const tw_impl *impl, const tw_problem *problem, const tw_c
                            .bias = w->bias ? &bias : NULL,
                            .y = y,
                            .act = problem->act,
-                           .lut = w->lut};
+                           .lut = w->lut,
+                           .act_scale = w->act_scale};
     tw_status status = impl->row.run(impl->row.user, &call);
     if (status == TW_OK) return TW_OK;
     return tw_fail(status, "implementation %s: run() returned %s", impl->name,
@@ -41,6 +42,7 @@ tw_status tw_impl_run(const tw_impl *impl, const tw_problem *problem, const tw_c
 
 typedef struct contest_call {
     tw_context *context;
+    const tw_problem *problem; /* the layer's, of the bucket */
     const tw_plan *plan;
     tw_impl *impl;
     tw_mode mode;
@@ -114,7 +116,7 @@ static tw_status run_rival(void *user, const tw_problem *p, const tw_canonical *
 static void tell(const contest_call *c, tw_log_level level, const char *what) {
     if (!tw_log_wants(&c->context->log, level)) return;
     tw_str text = {0};
-    tw_problem_text(&c->plan->problem, &text);
+    tw_problem_text(c->problem, &text);
     tw_log_line(&c->context->log, level, "contest: %s: %s", tw_str_text(&text), what);
     tw_str_free(&text);
 }
@@ -123,7 +125,7 @@ static void tell(const contest_call *c, tw_log_level level, const char *what) {
 static tw_status measure(contest_call *c, tw_contest *out) {
     tw_context *context = c->context;
     const tw_decision *d = &c->plan->decision;
-    tw_tune_request request = {.problem = &c->plan->problem,
+    tw_tune_request request = {.problem = c->problem,
                                .target = &context->target,
                                .threads = context->threads,
                                .log = &context->log,
@@ -174,11 +176,11 @@ static tw_status make_contest(void *arg, void **value) {
 }
 
 /* As with plans: who may not measure takes what was measured for somebody else. */
-tw_status tw_contest_hold(tw_context *context, const tw_plan *plan, tw_impl *impl, tw_mode mode,
-                          double budget_s, tw_contest **out) {
-    contest_call c = {context, plan, impl, mode, budget_s, {{0}, {0}}};
-    TW_TRY(tw_impl_key(&plan->problem, tw_bucket_index(plan->problem.M), &context->target,
-                       impl->name, impl->row.version, &c.key));
+tw_status tw_contest_hold(tw_context *context, const tw_problem *problem, const tw_plan *plan,
+                          tw_impl *impl, tw_mode mode, double budget_s, tw_contest **out) {
+    contest_call c = {context, problem, plan, impl, mode, budget_s, {{0}, {0}}};
+    TW_TRY(tw_impl_key(problem, tw_bucket_index(problem->M), &context->target, impl->name,
+                       impl->row.version, &c.key));
     char shared[TW_DIGEST_TEXT + 1];
     memcpy(shared, c.key.digest, TW_DIGEST_TEXT);
     shared[TW_DIGEST_TEXT] = 1;

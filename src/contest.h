@@ -13,11 +13,12 @@ typedef struct tw_contest {
     double median_ns, spread_ns, error; /* the implementation's; 0 where it could not be measured */
 } tw_contest;
 
-/* For the kernel of a plan, which is not the reference.  budget_s: what measuring may take.  An
+/* For a layer's problem of a bucket and the kernel of its plan, which is not the reference; where x
+ * is rounded before the kernel, that is part of its time.  budget_s: what measuring may take.  An
  * implementation that fails, or is faster but wrong, loses, with a warning that no later run is
  * spared.  Shared and constant; release it when done.  Errors: MEMORY. */
-tw_status tw_contest_hold(tw_context *context, const tw_plan *plan, tw_impl *impl, tw_mode mode,
-                          double budget_s, tw_contest **out);
+tw_status tw_contest_hold(tw_context *context, const tw_problem *problem, const tw_plan *plan,
+                          tw_impl *impl, tw_mode mode, double budget_s, tw_contest **out);
 /* NULL is allowed. */
 void tw_contest_release(tw_context *context, tw_contest *contest);
 

@@ -5,6 +5,7 @@
 #include "codegen/cpu/compile.h"
 #include "src/base/status.h"
 #include "src/check.h"
+#include "src/core/act.h"
 #include "src/linear.h"
 
 static tw_status check_asked(const tw_linear *linear, int64_t M) {
@@ -39,7 +40,7 @@ tw_status tw_linear_plan(tw_linear *linear, int64_t M, tw_plan_info *out) {
 
 typedef struct dump_call {
     tw_linear *linear;
-    tw_problem problem; /* of the bucket */
+    tw_problem problem, kernel_problem; /* of the bucket */
     const tw_binding *binding;
     const tw_decision *decision; /* NULL for a registered implementation */
     tw_str *out;
@@ -55,13 +56,13 @@ static tw_status add_key_line(tw_status made, tw_key *key, tw_str *out) {
 /* The decision's key, and the machine code's where there is any. */
 static tw_status dump_key(const dump_call *d) {
     const tw_target *target = &d->linear->context->target;
+    const tw_problem *p = &d->kernel_problem;
     tw_key key;
-    TW_TRY(add_key_line(tw_choice_key(&d->problem, tw_bucket_index(d->problem.M), target, &key),
-                        &key, d->out));
+    TW_TRY(add_key_line(tw_choice_key(p, tw_bucket_index(p->M), target, &key), &key, d->out));
     if (!d->decision || !d->decision->tmpl) return TW_OK;
     const tw_template *t = d->decision->tmpl;
-    return add_key_line(tw_binary_key(&d->problem, t->name, t->version, &d->decision->config,
-                                      target, tw_cpu_compiler(), &key),
+    return add_key_line(tw_binary_key(p, t->name, t->version, &d->decision->config, target,
+                                      tw_cpu_compiler(), &key),
                         &key, d->out);
 }
 
@@ -107,7 +108,7 @@ static tw_status dump_code(const dump_call *d, tw_dump what) {
     if (c->mode == TW_MODE_CACHED_ONLY && what != TW_DUMP_TRACE)
         return tw_fail(TW_UNSUPPORTED, "what: %d, needs the compiler, and CACHED_ONLY uses none",
                        (int)what);
-    return tw_template_compile(t, &d->problem, &d->decision->config, &c->target, kinds[what],
+    return tw_template_compile(t, &d->kernel_problem, &d->decision->config, &c->target, kinds[what],
                                d->out);
 }
 
@@ -132,6 +133,7 @@ tw_status tw_linear_dump(tw_linear *linear, int64_t M, tw_dump what, char *buf, 
                    .decision = b->impl ? NULL : &b->plan->decision,
                    .out = &text};
     d.problem.M = tw_bucket_rows(tw_bucket_index(M));
+    d.kernel_problem = tw_kernel_problem(&d.problem);
     tw_status status = dump(&d, what);
     if (status == TW_OK) status = tw_str_ok(&text);
     if (status == TW_OK) {

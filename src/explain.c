@@ -8,22 +8,29 @@
 #include "src/base/options.h"
 #include "src/base/status.h"
 #include "src/build.h"
+#include "src/core/act.h"
 
 tw_status tw_plan_explain(tw_context *context, const tw_plan_request *request,
                           const tw_decision *decision, tw_str *out) {
-    tw_problem problem = *request->problem;
+    tw_problem problem = tw_kernel_problem(request->problem);
     int bucket = tw_bucket_index(problem.M);
     problem.M = tw_bucket_rows(bucket);
     tw_key key;
     TW_TRY(tw_choice_key(&problem, bucket, &context->target, &key));
+    if (tw_act_rounds(&request->problem->scheme)) {
+        tw_str_add(out, "first    ");
+        tw_act_explain(&request->problem->scheme, out);
+        tw_str_add(out, "\n");
+    }
     tw_str_add(out, "key      %s\nkernel   %s", tw_str_text(&key.text),
                decision->tmpl ? decision->tmpl->name : "reference");
     if (decision->tmpl) tw_str_add(out, " version %u\nconfig   ", decision->tmpl->version);
     if (decision->tmpl) tw_config_text(&decision->config, out);
     tw_str_add(out, "\norigin   %s", tw_origin_text(decision->origin));
     if (decision->median_ns > 0)
-        tw_str_add(out, "\nmeasured %.3f us, spread %.3f us, error %.2e", decision->median_ns / 1e3,
-                   decision->spread_ns / 1e3, decision->error);
+        tw_str_add(out, "\nmeasured %.3f us, spread %.3f us, error %.2e%s",
+                   decision->median_ns / 1e3, decision->spread_ns / 1e3, decision->error,
+                   tw_act_rounds(&request->problem->scheme) ? "; of the kernel alone" : "");
     tw_str_add(out, "\n");
     tw_key_free(&key);
 

@@ -40,8 +40,11 @@ static tw_status check_io(const tw_linear *l, const tw_tensor *x, const tw_tenso
 static tw_status run_kernel(tw_linear *l, const tw_plan *plan, int64_t M, const rows *x,
                             const rows *y) {
     tw_context *c = l->context;
-    tw_scratch_block *scratch;
+    const tw_problem *p = &l->problem;
+    tw_scratch_block *scratch, *rounded = NULL;
+    size_t bytes = tw_launch_rounded_bytes(p, M);
     TW_TRY(tw_scratch_take(&c->scratch, plan->scratch_bytes, &scratch));
+    tw_status status = bytes ? tw_scratch_take(&c->scratch, bytes, &rounded) : TW_OK;
     tw_kernel_args args = {.x = x->data,
                            .x_stride = x->stride,
                            .w = l->packed,
@@ -50,9 +53,14 @@ static tw_status run_kernel(tw_linear *l, const tw_plan *plan, int64_t M, const 
                            .y = y->data,
                            .y_stride = y->stride,
                            .M = M};
-    tw_launch(&plan->kernel, c->threads, &args, scratch->memory);
+    if (rounded)
+        tw_launch_rounded(&plan->kernel, c->threads, p, l->act_scale, &args, rounded->memory,
+                          scratch->memory);
+    else if (status == TW_OK)
+        tw_launch(&plan->kernel, c->threads, &args, scratch->memory);
+    if (rounded) tw_scratch_give(rounded);
     tw_scratch_give(scratch);
-    return TW_OK;
+    return status;
 }
 
 static tw_status run_reference(tw_linear *l, int64_t M, const rows *x, const rows *y) {

@@ -5,8 +5,9 @@
 
 #include "src/base/status.h"
 #include "src/check.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
-#include "src/quant/quantize.h"
+#include "src/rows.h"
 
 /* ---- canonical tensors ---- */
 
@@ -76,7 +77,8 @@ tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out) {
 }
 
 tw_canonical tw_linear_view(const tw_linear *linear, const tw_tensors *t) {
-    return (tw_canonical){t->weight.data, t->scales.data, t->zeros.data, linear->bias, linear->lut};
+    return (tw_canonical){t->weight.data, t->scales.data, t->zeros.data,
+                          linear->bias,   linear->lut,    linear->act_scale};
 }
 
 /* ---- what the caller describes ---- */
@@ -115,8 +117,10 @@ static tw_status read_desc(const tw_context *c, const tw_linear_desc *given, con
     TW_TRY(tw_problem_check(&p));
     if (bias) TW_TRY(tw_check_tensor("bias", bias, bias->dtype, 1, (int64_t[]){p.N}));
     TW_TRY(check_lut(&d));
+    TW_TRY(tw_act_check_scale(&d.scheme, d.act_scale));
     TW_TRY(tw_check_order(c, d.order, d.K));
-    *out = (tw_layer){.problem = p, .lut = d.lut, .order = d.order, .bias = bias};
+    *out = (tw_layer){
+        .problem = p, .lut = d.lut, .order = d.order, .act_scale = d.act_scale, .bias = bias};
     return TW_OK;
 }
 
@@ -160,9 +164,10 @@ static tw_status check_values(const tw_problem *p, const tw_tensors *shape, cons
 
 bool tw_layout_serves(const tw_context *c, const tw_layout *layout, const tw_problem *p) {
     const tw_template *tmpl;
-    if (layout->reject(p)) return false;
+    tw_problem kernel = tw_kernel_problem(p);
+    if (layout->reject(&kernel)) return false;
     for (int i = 0; (tmpl = tw_template_row(i)); i++)
-        if (tmpl->layout == layout && !tmpl->reject_problem(&c->target, p)) return true;
+        if (tmpl->layout == layout && !tmpl->reject_problem(&c->target, &kernel)) return true;
     return false;
 }
 
@@ -257,6 +262,7 @@ tw_status tw_linear_build(tw_context *c, const tw_layer *from, tw_linear **out) 
     if (!l) return tw_fail(TW_MEMORY, "out of memory for a linear");
     l->context = c;
     l->problem = from->problem;
+    l->act_scale = from->act_scale;
     pthread_mutex_init(&l->lock, NULL);
     tw_status status = keep_bias(l, from->bias);
     if (status == TW_OK) status = keep_arrays(l, from);
@@ -310,8 +316,8 @@ tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, cons
 
 /* ---- from float ---- */
 
-static tw_status quantize(const tw_problem *p, const tw_tensor *weight, float *f32,
-                          tw_tensors *out) {
+static tw_status quantize(const tw_context *c, const tw_problem *p, const tw_tensor *weight,
+                          float *f32, tw_tensors *out) {
     const float *w = weight->data;
     int64_t stride = tw_tensor_stride(weight, 0);
     if (f32) {
@@ -323,8 +329,8 @@ static tw_status quantize(const tw_problem *p, const tw_tensor *weight, float *f
         w = f32;
         stride = p->K;
     }
-    return tw_quantize_minmax(&p->scheme, p->N, p->K, w, stride, out->weight.data, out->scales.data,
-                              out->zeros.data);
+    return tw_rows_minmax(c->threads, &p->scheme, p->N, p->K, w, stride, out->weight.data,
+                          out->scales.data, out->zeros.data);
 }
 
 tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc *desc,
@@ -350,10 +356,10 @@ tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc 
     if (!direct && !f32)
         return tw_fail(TW_MEMORY, "out of memory for %zu bytes of float weights", bytes);
     tw_tensors *t = tensors_create(context, p);
-    tw_status status = t ? quantize(p, weight, f32, t) : TW_MEMORY;
+    tw_status status = t ? quantize(context, p, weight, f32, t) : TW_MEMORY;
     tw_free(&context->allocator, f32, bytes);
     if (t && status == TW_OK) {
-        tw_canonical w = {t->weight.data, t->scales.data, t->zeros.data, NULL, NULL};
+        tw_canonical w = {t->weight.data, t->scales.data, t->zeros.data, NULL, NULL, 0};
         from.weights = &w;
         status = tw_linear_build(context, &from, out);
     }
@@ -410,3 +416,5 @@ tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, tw_tenso
 const float *tw_linear_lut(const tw_linear *linear) { return linear ? linear->lut : NULL; }
 
 const int32_t *tw_linear_order(const tw_linear *linear) { return linear ? linear->order : NULL; }
+
+float tw_linear_act_scale(const tw_linear *linear) { return linear ? linear->act_scale : 0; }

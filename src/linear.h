@@ -31,9 +31,10 @@ struct tw_linear {
     const tw_layout *layout; /* NULL: the canonical tensors are all there is */
     void *packed;
     size_t packed_bytes;
-    float *lut;     /* TW_LUT4_SIZE; NULL without */
-    int32_t *order; /* K; NULL without */
-    void *bias;     /* as given; NULL without */
+    float *lut;      /* TW_LUT4_SIZE; NULL without */
+    int32_t *order;  /* K; NULL without */
+    float act_scale; /* 0 without */
+    void *bias;      /* as given; NULL without */
     size_t bias_bytes;
     float *bias_f32; /* what kernels read: round_up(N, 64) of them */
     size_t bias_f32_bytes;
@@ -49,6 +50,7 @@ typedef struct tw_layer {
     tw_problem problem;
     const float *lut;
     const int32_t *order;
+    float act_scale;
     const tw_tensor *bias;
     const tw_canonical *weights; /* contiguous and checked; or: */
     const tw_layout *layout;     /* the layout that packed is in */

@@ -5,6 +5,7 @@
 
 #include "src/base/hash.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 #include "src/linear.h"
 
@@ -24,7 +25,8 @@ typedef struct header {
     uint32_t has_lut, has_order;
     uint8_t content[TW_DIGEST_BYTES]; /* of all after the header */
     uint8_t digest[TW_DIGEST_BYTES];  /* of the header, while this is 0 */
-    uint8_t reserved[32];
+    float act_scale;
+    uint8_t reserved[28];
 } header;
 _Static_assert(sizeof(header) == 448 && sizeof(header) % ALIGN == 0, "version 1");
 
@@ -62,7 +64,8 @@ static tw_status write_header(const tw_linear *l, const sections *at, char *blob
                 .layout_version = layout ? layout->version : 0,
                 .bytes = at->end,
                 .has_lut = l->lut != NULL,
-                .has_order = l->order != NULL};
+                .has_order = l->order != NULL,
+                .act_scale = l->act_scale};
     tw_str problem = {0};
     memcpy(h.magic, MAGIC, sizeof h.magic);
     strncpy(h.layout, layout ? layout->name : CANONICAL, sizeof h.layout - 1);
@@ -171,6 +174,8 @@ static tw_status read_blob(tw_context *c, const header *h, const char *blob, tw_
     TW_TRY(tw_problem_parse(h->problem, false, p));
     TW_TRY(tw_problem_check(p));
     TW_TRY(find_layout(c, h, p, &from.layout));
+    from.act_scale = h->act_scale;
+    TW_TRY(tw_act_check_scale(&p->scheme, h->act_scale));
     if ((p->scheme.weight == TW_LUT4) != (h->has_lut != 0))
         return tw_fail(TW_FORMAT, "blob: w=%s %s a table", tw_dtype_name(p->scheme.weight),
                        h->has_lut ? "with" : "without");

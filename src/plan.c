@@ -8,6 +8,7 @@
 #include "codegen/cpu/compile.h"
 #include "src/base/status.h"
 #include "src/build.h"
+#include "src/core/act.h"
 
 const char *tw_origin_text(tw_origin origin) {
     static const char *const texts[] = {
@@ -23,8 +24,9 @@ tw_plan_request tw_plan_ask(const tw_context *context, const tw_problem *problem
         .problem = problem, .mode = context->mode, .budget_s = context->budget_s};
 }
 
+/* Of a bucket, as kernels have it: what rounds x beforehand shares plans with plain f32 x. */
 static tw_problem bucket_problem(const tw_problem *problem) {
-    tw_problem p = *problem;
+    tw_problem p = tw_kernel_problem(problem);
     p.M = tw_bucket_rows(tw_bucket_index(p.M));
     return p;
 }

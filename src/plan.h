@@ -41,7 +41,9 @@ typedef struct tw_decision {
 } tw_decision;
 
 typedef struct tw_plan_request {
-    const tw_problem *problem; /* M >= 1 is rounded up to its bucket's size */
+    /* M >= 1 is rounded up to its bucket's size.  Where x is rounded before a kernel sees it
+     * (src/core/act.h), everything below is of the problem that the kernel has then. */
+    const tw_problem *problem;
     tw_mode mode;
     const tw_layout *layout; /* NULL: any; else only kernels over this one */
     /* Forces a kernel and a config; tmpl alone: its guess. Choices are neither asked nor
@@ -87,7 +89,7 @@ typedef struct tw_code {
 } tw_code;
 
 typedef struct tw_plan {
-    tw_problem problem; /* M: the bucket's size */
+    tw_problem problem; /* the kernel's (tw_kernel_problem); M: the bucket's size */
     tw_decision decision;
     tw_kernel kernel;     /* what tw_launch takes; zero for the reference */
     size_t scratch_bytes; /* for any M up to the bucket's size */

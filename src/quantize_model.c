@@ -11,16 +11,19 @@
 
 #include "src/base/alloc.h"
 #include "src/base/file.h"
+#include "src/base/options.h"
 #include "src/base/status.h"
 #include "src/check.h"
 #include "src/core/dtype.h"
 #include "src/quantize_plan.h"
+#include "src/rows.h"
 
 typedef struct run {
     const tw_model *model;
     const tw_quantize_options *o;
     const tw_quantize_plan *plan;
     tw_model_writer *writer;
+    tw_threads *threads;
     uint64_t done; /* work */
 } run;
 
@@ -80,44 +83,52 @@ static tw_status source_rows(const source *s, int64_t first, int64_t count, void
 
 /* ---- quantizing ------------------------------------------------------------------------------ */
 
-enum { BLOCK_BYTES = 1 << 20 };
+/* Rows between two looks at the progress. */
+enum { PIECE_BYTES = 8 << 20 };
 
-static int64_t block_rows(const tw_recipe *recipe, int64_t N, size_t row) {
-    int64_t apart = tw_recipe_rows(recipe, N), many = BLOCK_BYTES / (int64_t)row / apart;
-    return tw_min(apart * tw_max(many, 1), N);
-}
+typedef struct piece {
+    const source *from;
+    const tw_recipe *recipe;
+    tw_canonical_tensor *out;
+    int64_t first; /* row of the tensor that is the piece's row 0 */
+} piece;
 
-static void *part(void *data, size_t row_bytes, int64_t row) {
-    return data ? (char *)data + (size_t)row * row_bytes : NULL;
+static char *behind(void *data, size_t offset) { return data ? (char *)data + offset : NULL; }
+
+/* On any thread. */
+static tw_status quantize_block(void *user, int64_t first, int64_t count) {
+    const piece *p = user;
+    tw_canonical_tensor *out = p->out;
+    int64_t n = p->first + first;
+    tw_row_offsets at = tw_rows_before(&out->scheme, out->N, out->K, n);
+    float lut[TW_LUT4_SIZE];
+    void *room = p->from->plain ? NULL : malloc((size_t)count * p->from->row);
+    const void *x;
+    if (!p->from->plain && !room)
+        return tw_fail(TW_MEMORY, "out of memory for %lld rows", (long long)count);
+    tw_status status = source_rows(p->from, n, count, room, &x);
+    if (!status)
+        status =
+            tw_recipe_quantize(p->recipe, count, out->K, x, behind(out->weight, at.codes),
+                               behind(out->scales, at.scales), behind(out->zeros, at.zeros), lut);
+    if (!status && out->lut && !n) memcpy(out->lut, lut, sizeof lut);
+    free(room);
+    return status && n ? tw_fail_within(status, "rows from %lld", (long long)n) : status;
 }
 
 static tw_status quantize_rows(const run *r, int32_t index, const source *from,
                                tw_canonical_tensor *out) {
     const tw_recipe *recipe = &r->plan->decisions[index].recipe;
-    const tw_scheme *s = &recipe->scheme;
-    int64_t rows = block_rows(recipe, out->N, from->row), groups = tw_groups(s, out->K);
-    size_t scale_row = (size_t)groups * (size_t)tw_dtype_bits(s->scale) / 8;
-    size_t zero_row = (size_t)groups * (size_t)tw_dtype_bits(tw_zero_dtype(s)) / 8;
-    void *room = from->plain ? NULL : malloc((size_t)rows * from->row);
-    if (!from->plain && !room)
-        return tw_fail(TW_MEMORY, "out of memory for %lld rows", (long long)rows);
-    tw_status status = TW_OK;
-    for (int64_t n = 0; n < out->N && !status; n += rows) {
-        int64_t count = tw_min(rows, out->N - n), group_row = n / tw_group_n(s, out->N);
-        const void *x;
-        status = show(r, index, (double)n / (double)out->N);
-        if (!status) status = source_rows(from, n, count, room, &x);
-        if (!status)
-            status = tw_recipe_quantize(recipe, count, out->K, x,
-                                        part(out->weight, tw_dtype_row_bytes(s->weight, out->K), n),
-                                        part(out->scales, scale_row, group_row),
-                                        part(out->zeros, zero_row, group_row));
-        if (status && status != TW_CANCELLED && n)
-            status = tw_fail_within(status, "rows from %lld", (long long)n);
+    int64_t apart = tw_recipe_rows(recipe, out->N);
+    int64_t rows = tw_max(PIECE_BYTES / (int64_t)from->row / apart, 1) * apart;
+    for (int64_t n = 0; n < out->N; n += rows) {
+        piece p = {from, recipe, out, n};
+        TW_TRY(show(r, index, (double)n / (double)out->N));
+        TW_TRY(tw_rows_run(r->threads, tw_min(rows, out->N - n), tw_min(apart, out->N - n),
+                           from->row, quantize_block, &p));
         tw_model_release(r->model, index);
     }
-    free(room);
-    return status;
+    return TW_OK;
 }
 
 static void *room_for(int64_t rows, tw_dtype dtype, int64_t columns, size_t *bytes) {
@@ -140,8 +151,7 @@ static tw_status quantized(const run *r, int32_t index, tw_canonical_tensor *out
     tw_status status = TW_OK;
     if (!t.weight || !t.scales || (s->zero_mode && !t.zeros))
         status = tw_fail(TW_MEMORY, "out of memory for %zu bytes of codes", t.weight_bytes);
-    if (!status && recipe->lut) status = tw_canonical_tensor_add_lut(&t);
-    if (!status && recipe->lut) memcpy(t.lut, recipe->lut, TW_LUT4_SIZE * sizeof *t.lut);
+    if (!status && s->weight == TW_LUT4) status = tw_canonical_tensor_add_lut(&t);
     if (!status) status = source_open(r, index, recipe->x, t.K, &from);
     if (!status) {
         status = quantize_rows(r, index, &from, &t);
@@ -351,6 +361,16 @@ static tw_status quantize(const char *out, tw_form form, run *r, tw_quantize_pla
     return form == TW_FORM_COMPRESSED ? to_folder(r, form, out) : to_file(r, form, out);
 }
 
+static tw_status open_threads(const tw_quantize_options *o, tw_threads **out) {
+    tw_target cpu;
+    const tw_parallel none = {0};
+    int32_t threads = o->threads ? o->threads : (int32_t)tw_option_int(TW_OPT_TW_THREADS);
+    if (o->threads < 0)
+        return tw_fail(TW_INVALID, "options: threads: %d, must be 0 or more", o->threads);
+    TW_TRY(tw_cpu_detect("cpu", threads, &cpu));
+    return tw_threads_create(&none, cpu.threads, out);
+}
+
 tw_status tw_quantize_model(const char *in, const char *out, const tw_quantize_options *options) {
     tw_quantize_options o;
     tw_form form;
@@ -363,7 +383,9 @@ tw_status tw_quantize_model(const char *in, const char *out, const tw_quantize_o
     TW_TRY(tw_model_open(in, NULL, &model));
     tw_quantize_plan plan = {0};
     run r = {.model = model, .o = &o};
-    tw_status status = quantize(out, form, &r, &plan);
+    tw_status status = open_threads(&o, &r.threads);
+    if (!status) status = quantize(out, form, &r, &plan);
+    tw_threads_destroy(r.threads);
     tw_quantize_plan_free(&plan);
     tw_model_close(model);
     return status;

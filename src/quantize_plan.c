@@ -8,6 +8,7 @@
 
 #include "src/base/pattern.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 
 static const char weight[] = ".weight";
@@ -196,6 +197,8 @@ static tw_status apply(const maker *m, const tw_model_tensor *t, const rule *r,
         TW_TRY(tw_recipe_check(&d->recipe, N, K));
     }
     p->scheme = d->recipe.scheme;
+    if (tw_act_given(&p->scheme))
+        return tw_fail(TW_UNSUPPORTED, "its activations want a scale, which no file here holds");
     if (t->ndim == 3 && (!p->scheme.group_n || t->shape[1] % p->scheme.group_n))
         return tw_fail(TW_UNSUPPORTED, "a scale would span several of the %lld stacked matrices",
                        (long long)t->shape[0]);

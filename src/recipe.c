@@ -5,8 +5,10 @@
 
 #include "src/base/status.h"
 #include "src/check.h"
+#include "src/context.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
+#include "src/rows.h"
 
 const char *tw_recipe_name(int32_t i) {
     const tw_recipe_row *row = tw_recipe_at(i);
@@ -33,13 +35,51 @@ static tw_status check_desc(const tw_linear_desc *d) {
     return TW_OK;
 }
 
-static tw_status check_weight(const tw_linear_desc *d, const tw_tensor *w) {
-    if (!w) return tw_fail(TW_INVALID, "weight: NULL, must be given");
-    TW_TRY(tw_check_tensor("weight", w, w->dtype, 2, (int64_t[]){d->N, d->K}));
+static tw_status check_weight(const tw_tensor *w, int64_t N, int64_t K) {
+    TW_TRY(tw_check_tensor("weight", w, w->dtype, 2, (int64_t[]){N, K}));
     if (!tw_tensor_contiguous(w))
         return tw_fail(TW_INVALID, "weight: strides [%lld,%lld], must be contiguous",
                        (long long)w->stride[0], (long long)w->stride[1]);
     return TW_OK;
+}
+
+static tw_status check_given(const tw_context *context, const char *recipe,
+                             const tw_tensor *weight) {
+    if (!context) return tw_fail(TW_INVALID, "context: NULL, must be given");
+    if (!recipe) return tw_fail(TW_INVALID, "recipe: NULL, must be given");
+    return weight ? TW_OK : tw_fail(TW_INVALID, "weight: NULL, must be given");
+}
+
+/* What the recipe makes of N x K weights can be a layer. */
+static tw_status check_problem(const tw_recipe *r, int64_t N, int64_t K) {
+    tw_problem p = {.N = N, .K = K, .x = TW_F32, .y = TW_F32, .scheme = r->scheme};
+    return tw_problem_check(&p);
+}
+
+tw_status tw_quantize_weight(tw_context *context, const char *recipe, const tw_tensor *weight,
+                             void *codes, void *scales, void *zeros, float *lut) {
+    tw_recipe r;
+    TW_TRY(check_given(context, recipe, weight));
+    if (weight->ndim != 2)
+        return tw_fail(TW_INVALID, "weight: %d dimensions, expected [N,K]", weight->ndim);
+    int64_t N = weight->shape[0], K = weight->shape[1];
+    TW_TRY(check_weight(weight, N, K));
+    TW_TRY(tw_recipe_parse(recipe, weight->dtype, &r));
+    TW_TRY(check_problem(&r, N, K));
+    const struct {
+        const char *name;
+        const void *given;
+        bool wanted;
+    } outputs[] = {{"codes", codes, true},
+                   {"scales", scales, true},
+                   {"zeros", zeros, r.scheme.zero_mode != TW_ZERO_NONE},
+                   {"lut", lut, r.scheme.weight == TW_LUT4}};
+    for (size_t i = 0; i < TW_COUNT(outputs); i++)
+        if (outputs[i].wanted != (outputs[i].given != NULL))
+            return tw_fail(TW_INVALID, "%s: %s", outputs[i].name,
+                           outputs[i].wanted ? "NULL, the recipe's scheme has them"
+                                             : "given, but the recipe's scheme has none");
+    return tw_rows_recipe(context->threads, &r, N, K, weight->data, codes, scales, zeros, lut);
 }
 
 tw_status tw_linear_create_from_recipe(tw_context *context, const tw_linear_desc *desc,
@@ -47,16 +87,16 @@ tw_status tw_linear_create_from_recipe(tw_context *context, const tw_linear_desc
                                        const tw_tensor *bias, tw_linear **out) {
     tw_linear_desc d;
     tw_recipe r;
-    if (!recipe) return tw_fail(TW_INVALID, "recipe: NULL, must be given");
+    TW_TRY(check_given(context, recipe, weight));
     TW_TRY(tw_struct_read("desc", desc, sizeof d, &d));
     d.struct_size = sizeof d;
     TW_TRY(check_desc(&d));
-    TW_TRY(check_weight(&d, weight));
+    TW_TRY(check_weight(weight, d.N, d.K));
     TW_TRY(tw_recipe_parse(recipe, weight->dtype, &r));
-    tw_problem p = {.N = d.N, .K = d.K, .x = TW_F32, .y = TW_F32, .scheme = r.scheme};
-    TW_TRY(tw_problem_check(&p));
+    TW_TRY(check_problem(&r, d.N, d.K));
     d.scheme = r.scheme;
-    d.lut = r.lut;
+    float lut[TW_LUT4_SIZE];
+    if (r.scheme.weight == TW_LUT4) d.lut = lut;
     int64_t rows = tw_scale_rows(&r.scheme, d.N), groups = tw_groups(&r.scheme, d.K);
     tw_dtype zero = tw_zero_dtype(&r.scheme);
     size_t code_bytes = (size_t)d.N * tw_dtype_row_bytes(r.scheme.weight, d.K);
@@ -64,11 +104,11 @@ tw_status tw_linear_create_from_recipe(tw_context *context, const tw_linear_desc
     tw_tensor codes = TW_TENSOR_2D(calloc(1, code_bytes), r.scheme.weight, d.N, d.K);
     tw_tensor scales = TW_TENSOR_2D(calloc(count, sizeof(float)), r.scheme.scale, rows, groups);
     tw_tensor zeros = TW_TENSOR_2D(calloc(count, sizeof(float)), zero, rows, groups);
-    tw_status status =
-        codes.data && scales.data && zeros.data
-            ? tw_recipe_quantize(&r, d.N, d.K, weight->data, codes.data, scales.data, zeros.data)
-            : tw_fail(TW_MEMORY, "out of memory for the codes of %lld x %lld", (long long)d.N,
-                      (long long)d.K);
+    tw_status status = codes.data && scales.data && zeros.data
+                           ? tw_rows_recipe(context->threads, &r, d.N, d.K, weight->data,
+                                            codes.data, scales.data, zeros.data, lut)
+                           : tw_fail(TW_MEMORY, "out of memory for the codes of %lld x %lld",
+                                     (long long)d.N, (long long)d.K);
     if (status == TW_OK)
         status = tw_linear_create(context, &d, &codes, &scales, zero ? &zeros : NULL, bias, out);
     free(codes.data);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "tools/commands.h"
 #include "tools/input.h"
 #include "tools/out.h"
@@ -48,7 +49,7 @@ typedef struct dump {
 
 /* The code of what the plan decides, built anew whatever the cache holds. */
 static tw_status generate(dump *d, const tw_plan_request *request) {
-    tw_problem problem = d->problem;
+    tw_problem problem = tw_kernel_problem(&d->problem);
     tw_plan_request complete = *request;
     complete.problem = &problem;
     /* Without an M the config is one of some bucket's, and which does not matter. */

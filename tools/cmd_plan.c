@@ -2,6 +2,7 @@
  * does. */
 #include <string.h>
 
+#include "src/core/act.h"
 #include "src/core/key.h"
 #include "tools/commands.h"
 #include "tools/input.h"
@@ -20,7 +21,7 @@ static json_t *others(const tw_context *context, const tw_problem *problem,
             json_pack("{s:s,s:b,s:s?}", "kernel", t->name, "takes_it", !why, "reason", why);
         if (!why) {
             tw_config config = {0};
-            tw_problem bucket = *problem; /* what guesses and costs are made for */
+            tw_problem bucket = tw_kernel_problem(problem); /* what guesses and costs are for */
             bucket.M = tw_bucket_rows(tw_bucket_index(problem->M));
             t->guess(&context->target, &bucket, &config);
             json_object_set_new(row, "estimated_ns",
@@ -33,24 +34,27 @@ static json_t *others(const tw_context *context, const tw_problem *problem,
 
 static tw_status print_json(const cli_args *args, tw_context *context,
                             const tw_plan_request *request, const tw_decision *d) {
-    tw_str text = {0}, config = {0};
+    tw_str text = {0}, config = {0}, first = {0};
     tw_key key;
+    tw_problem kernel = tw_kernel_problem(request->problem);
     tw_problem_text(request->problem, &text);
+    tw_act_explain(&request->problem->scheme, &first);
     if (d->tmpl) tw_config_text(&d->config, &config);
-    tw_status status = tw_choice_key(request->problem, tw_bucket_index(request->problem->M),
-                                     &context->target, &key);
+    tw_status status = tw_choice_key(&kernel, tw_bucket_index(kernel.M), &context->target, &key);
     if (status == TW_OK) {
         out_json(json_pack(
-            "{s:s,s:s,s:s,s:i,s:s?,s:s,s:s,s:f,s:s,s:s,s:o}", "problem", tw_str_text(&text),
-            "device", args->words[0], "kernel", d->tmpl ? d->tmpl->name : "reference", "version",
-            d->tmpl ? (int)d->tmpl->version : 0, "layout", d->tmpl ? d->tmpl->layout->name : NULL,
-            "config", tw_str_text(&config), "origin", tw_origin_text(d->origin), "median_ns",
-            d->median_ns, "key", tw_str_text(&key.text), "digest", key.digest, "others",
+            "{s:s,s:s,s:s?,s:s,s:i,s:s?,s:s,s:s,s:f,s:s,s:s,s:o}", "problem", tw_str_text(&text),
+            "device", args->words[0], "first", first.size ? tw_str_text(&first) : NULL, "kernel",
+            d->tmpl ? d->tmpl->name : "reference", "version", d->tmpl ? (int)d->tmpl->version : 0,
+            "layout", d->tmpl ? d->tmpl->layout->name : NULL, "config", tw_str_text(&config),
+            "origin", tw_origin_text(d->origin), "median_ns", d->median_ns, "key",
+            tw_str_text(&key.text), "digest", key.digest, "others",
             others(context, request->problem, d)));
         tw_key_free(&key);
     }
     tw_str_free(&text);
     tw_str_free(&config);
+    tw_str_free(&first);
     return status;
 }
 

@@ -198,6 +198,7 @@ static int quantize(const cli_args *args, const rule_list *rules) {
     o.strict = args->strict;
     o.overwrite = args->force;
     o.dry_run = args->dry_run;
+    o.threads = (int32_t)args->threads;
     o.report = on_row;
     o.progress = on_progress;
     o.user = &j;
@@ -240,6 +241,7 @@ static const cli_option options[] = {
     CLI_ROW("--form", CHOICE, form, "tilewright|gguf|compressed-tensors",
             "of OUT (by its name: .safetensors, .gguf)"),
     CLI_ROW("--strict", FLAG, strict, "", "a layer that cannot be quantized is an error"),
+    CLI_ROW_THREADS,
     CLI_ROW("--dry-run", FLAG, dry_run, "", "only report what would be done"),
     CLI_ROW("--force", FLAG, force, "", "replace OUT if it is there"),
     CLI_ROW_JSON,

@@ -4,6 +4,7 @@
 #include "autotune/workload.h"
 #include "src/base/status.h"
 #include "src/check.h"
+#include "src/core/act.h"
 #include "tools/commands.h"
 #include "tools/fixtures/fixtures.h"
 #include "tools/input.h"
@@ -46,13 +47,13 @@ static void print(verification *v, const input_item *item, const tw_template *tm
 /* One kernel at --config or its guess. */
 static void verify_kernel(verification *v, const input_item *item, const tw_template *tmpl,
                           tw_workload *workload) {
-    const tw_problem *problem = &item->problem;
+    const tw_problem *problem = &item->problem, kernel = tw_kernel_problem(problem);
     tw_config config = {0};
     double error = 0;
     if (v->forced.config)
         config = *v->forced.config;
     else
-        tmpl->guess(&v->context->target, problem, &config);
+        tmpl->guess(&v->context->target, &kernel, &config);
 
     tw_candidate candidate;
     tw_status status = subject_load(v->context, tmpl, problem, &config, &candidate);

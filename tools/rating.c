@@ -6,6 +6,7 @@
 
 #include "autotune/workload.h"
 #include "src/base/clock.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 
 tw_status rater_init(const tw_context *context, rater *out) {
@@ -84,7 +85,9 @@ static void find_guess(void *user, const tw_cache_trial *trial) {
 }
 
 /* The guess as an earlier run measured it; 0 when none did. */
-static double guess_before(const tw_context *context, const tw_problem *problem) {
+static double guess_before(const tw_context *context, const tw_problem *asked) {
+    tw_problem kernel = tw_kernel_problem(asked);
+    const tw_problem *problem = &kernel;
     guess_search search = {0};
     tw_config config;
     tw_str text = {0};

@@ -1,6 +1,8 @@
 /* Building and naming what is tested. */
 #include "tools/subject.h"
 
+#include "src/core/act.h"
+
 tw_status subject_decide(tw_context *context, const tw_plan_request *request,
                          tw_decision *decision) {
     tw_status status = tw_plan_decide(context, request, decision);
@@ -21,8 +23,9 @@ tw_status subject_load(tw_context *context, const tw_template *tmpl, const tw_pr
 
 const char *subject_declines(const tw_context *context, const tw_template *tmpl,
                              const tw_problem *problem) {
-    const char *why = tmpl->layout->reject(problem);
-    return why ? why : tmpl->reject_problem(&context->target, problem);
+    tw_problem kernel = tw_kernel_problem(problem);
+    const char *why = tmpl->layout->reject(&kernel);
+    return why ? why : tmpl->reject_problem(&context->target, &kernel);
 }
 
 void subject_text(const tw_problem *p, tw_str *out) {

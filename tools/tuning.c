@@ -7,6 +7,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "tools/interrupt.h"
 #include "tools/out.h"
 #include "tools/subject.h"
@@ -15,8 +16,10 @@
 
 /* What a problem needs: its data made and packed, and samples.  Long ones are worth fewer of these,
  * or one large problem would take what all the small ones need. */
-static double weight_of(const tw_context *context, const tw_problem *p) {
+static double weight_of(const tw_context *context, const tw_problem *problem) {
     const double base_s = 0.1, weight_s = 25e-9, samples = 4;
+    tw_problem kernel = tw_kernel_problem(problem);
+    const tw_problem *p = &kernel;
     const tw_template *tmpl;
     tw_config config;
     if (tw_guess(&context->target, p, NULL, &tmpl, &config, NULL) != TW_OK) return 0;
@@ -50,8 +53,8 @@ static void share_out(tuning *t) {
         bool known = known_before(t, &row->item->problem);
         t->known += known;
         if (!known || anew(t->args)) row->weight = weight_of(t->context, &row->item->problem);
-        if (row->weight > 0)
-            row->least_s = tw_tune_least_s(&t->context->target, &row->item->problem);
+        tw_problem kernel = tw_kernel_problem(&row->item->problem);
+        if (row->weight > 0) row->least_s = tw_tune_least_s(&t->context->target, &kernel);
         t->all += row->weight;
         t->order[i] = row;
     }

@@ -62,6 +62,7 @@ typedef struct tw_quantize_options {
     int32_t strict;    /* 1: a matrix that should be quantized and cannot be is an error */
     int32_t overwrite; /* 1: OUT may be there; a folder never may */
     int32_t dry_run;   /* 1: only decide and report; nothing is written */
+    int32_t threads;   /* 0: $TW_THREADS, else all CPUs of the process */
     /* May be NULL.  After the rules, for each tensor that they would quantize; 0: kept. */
     int32_t (*filter)(void *user, const char *tensor, int64_t N, int64_t K);
     /* May be NULL.  One call for each tensor, in the file's order, before anything is written. */
@@ -71,7 +72,19 @@ typedef struct tw_quantize_options {
     void *user; /* for all three */
 } tw_quantize_options;
 #define TW_QUANTIZE_OPTIONS_INIT                                                                   \
-    {sizeof(tw_quantize_options), NULL, NULL, 0, TW_FORM_BY_NAME, 0, 0, 0, NULL, NULL, NULL, NULL}
+    {sizeof(tw_quantize_options),                                                                  \
+     NULL,                                                                                         \
+     NULL,                                                                                         \
+     0,                                                                                            \
+     TW_FORM_BY_NAME,                                                                              \
+     0,                                                                                            \
+     0,                                                                                            \
+     0,                                                                                            \
+     0,                                                                                            \
+     NULL,                                                                                         \
+     NULL,                                                                                         \
+     NULL,                                                                                         \
+     NULL}
 
 /* Quantizes the checkpoint at `in` (as `tilewright --help` says of MODEL: a GGUF, a safetensors
  * file, folder or index, quantized or not) into `out`.  Quantized tensors are dequantized first,

@@ -102,8 +102,19 @@ TW_API const char *tw_recipe_name(int32_t i);
  * Errors: INVALID (an argument is NULL; names the field), UNSUPPORTED. */
 TW_API tw_status tw_recipe_scheme(const char *recipe, tw_dtype weight, tw_scheme *out);
 
+/* Quantizes float weights [N,K] (f32, f16 or bf16, contiguous) by a recipe, on the context's
+ * threads.  codes, scales, zeros: the caller's memory for the canonical tensors of the recipe's
+ * scheme, as tw_linear_create takes them; zeros is NULL where the scheme has none, lut (16 values)
+ * where w is not lut4.
+ * Errors: as tw_linear_create_from_recipe of recipe and weight; what is NULL.  Then the outputs'
+ * content is undefined. */
+TW_API tw_status tw_quantize_weight(tw_context *context, const char *recipe,
+                                    const tw_tensor *weight, void *codes, void *scales, void *zeros,
+                                    float *lut);
+
 /* Quantizes float weights [N,K] (f32, f16 or bf16, contiguous) by a recipe and creates the layer;
- * desc's scheme and lut are the recipe's, so they must be zero; bias and *out as tw_linear_create.
+ * desc's scheme and lut are the recipe's, so they must be zero; act_scale is given where the
+ * recipe's activations are static (a=i8s, e4m3s, nvfp4s); bias and *out as tw_linear_create.
  * A group of zeros has codes of 0.
  * Errors: INVALID names the tensor or field (NaN or infinity in the weights; a scale or zero that
  * overflows its dtype; MX and NVFP4: K no multiple of their group, f16 weights), otherwise as

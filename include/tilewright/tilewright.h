@@ -137,6 +137,36 @@ typedef enum tw_act_quant {
     /* torchao's int8 per token without one: s = amax / 127.5, rounded to bf16 for bf16 x,
      * q = round(x * (1 / s)) within -128..127 */
     TW_ACTQ_I8_FULL,
+    /* From here on x is quantized and dequantized before a kernel sees it, which multiplies f32:
+     * what is quantized is as below, no integer or narrow float product is used.  A row of x with a
+     * NaN or infinity gives a row of NaN.
+     * s is given, act_scale of the layer; q = round(x * (1 / s)) within -128..127 (torchao's
+     * Int8StaticActivationInt8WeightConfig, symmetric, per tensor) */
+    TW_ACTQ_I8_STATIC,
+    /* s = amax / 448, rounded to x's dtype, q = e4m3(x / s), saturating, all 0 where s is 0; a
+     * scale per token, or per token and act_group of K (torchao's
+     * Float8DynamicActivationFloat8WeightConfig, per row and 1 x 128) */
+    TW_ACTQ_E4M3,
+    TW_ACTQ_E4M3_STATIC, /* s is given, act_scale of the layer; q = e4m3(x / s), saturating */
+    /* MX: codes of e4m3 (MXFP8) or e2m1 (MXFP4), a scale 2^e per 32 of K (OCP Microscaling Formats
+     * 1.0).  How e follows from amax (torchao's ScaleCalculationMode): alone, its RCEIL,
+     * ceil(log2(amax / largest)); FLOOR is the specification's, floor(log2(amax)) - log2 of the
+     * largest; CEIL the same upwards; EVEN the same of amax rounded to the code's mantissa */
+    TW_ACTQ_MXFP8,
+    TW_ACTQ_MXFP8_FLOOR,
+    TW_ACTQ_MXFP8_CEIL,
+    TW_ACTQ_MXFP8_EVEN,
+    TW_ACTQ_MXFP4,
+    TW_ACTQ_MXFP4_FLOOR,
+    TW_ACTQ_MXFP4_CEIL,
+    TW_ACTQ_MXFP4_EVEN,
+    /* NVFP4: codes of e2m1, a scale of e4m3 per 16 of K: s = e4m3(amax / 6) within 2^-6..448,
+     * q = e2m1(x * (1 / s)) (torchao's nvfp4_quantize) */
+    TW_ACTQ_NVFP4,
+    /* and a second scale t of f32, by which all others are divided: x = q * (t * s); amax of the
+     * token / 2688, where torchao takes that of all tokens together */
+    TW_ACTQ_NVFP4_TOKEN,
+    TW_ACTQ_NVFP4_STATIC, /* the second scale is given, act_scale of the layer */
 } tw_act_quant;
 
 /* One scale (and zero) covers group_n x group_k weights; 0 means the whole dimension.
@@ -148,14 +178,14 @@ typedef struct tw_scheme {
     tw_zero_mode zero_mode;
     int32_t group_n, group_k;
     tw_act_quant act_quant;
-    int32_t act_group; /* 0: per token; else a multiple of group_k */
+    int32_t act_group; /* I8, E4M3. 0: per token; else a multiple of group_k (E4M3: any) */
 } tw_scheme;
 
 /* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any order; w
  * is required, docs/problem.md has the values and the other fields' defaults.  Touches nothing but
  * *out.
  * Errors: INVALID (an argument is NULL; a field is unknown, repeated, missing or bad; fields do not
- * go together), UNSUPPORTED (a=i8s, a=e4m3). */
+ * go together). */
 TW_API tw_status tw_scheme_parse(const char *text, tw_scheme *out);
 
 typedef enum tw_act {
@@ -318,6 +348,9 @@ typedef struct tw_linear_desc {
     /* K numbers, each of 0..K-1 once: column k of the weights multiplies column order[k] of x, as
      * GPTQ's activation order has it.  NULL: order[k] is k. */
     const int32_t *order;
+    /* The scale of a=i8s, e4m3s and nvfp4s, from calibration (quant.h has observers' formulas):
+     * positive and finite, as its reciprocal; 0 for all others. */
+    float act_scale;
 } tw_linear_desc;
 #define TW_LINEAR_DESC_INIT                                                                        \
     {sizeof(tw_linear_desc),                                                                       \
@@ -328,7 +361,8 @@ typedef struct tw_linear_desc {
      {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0},                                      \
      TW_ACT_NONE,                                                                                  \
      NULL,                                                                                         \
-     NULL}
+     NULL,                                                                                         \
+     0.0f}
 
 /* Creates a layer from canonical tensors, which are copied, as desc's arrays are: the caller may
  * free them on return.
@@ -405,13 +439,16 @@ TW_API tw_status tw_linear_weights(const tw_linear *linear, tw_tensor *weight, t
  * none, or linear is NULL. */
 TW_API const float *tw_linear_lut(const tw_linear *linear);
 TW_API const int32_t *tw_linear_order(const tw_linear *linear);
+/* The layer's static scale of x, 0 where it has none, or linear is NULL. */
+TW_API float tw_linear_act_scale(const tw_linear *linear);
 
 /* Rows [n0, n1) and columns [k0, k1) of canonical tensors of an [N,K] matrix, as if the floats had
  * been cut before they were quantized.  `in` and `out` hold weight, scales, zeros; scales and zeros
  * NULL where the scheme has none.  Inputs are contiguous.  Of each output dtype and shape are
  * filled in; its data, unless NULL, receives the contiguous tensor, so a first call with NULL data
- * tells how much to allocate, as in tw_linear_weights.  A lut stays as it is; with an order the
- * columns are the weights' own.
+ * tells how much to allocate, as in tw_linear_weights.  A lut and an act_scale stay as they are; with
+ * an order the columns are the weights' own.  Where x is quantized, a part with fewer columns has
+ * scales of its own for it.
  * Errors: INVALID names the tensor, or the cut: columns not at a group's boundary, rows within a
  * block of them that shares its scales (all of them with scales per tensor), an empty or impossible
  * range. */
@@ -481,6 +518,7 @@ typedef struct tw_linear_call {
     const tw_tensor *y;
     tw_act act;
     const float *lut; /* of w=lut4, else NULL; x's columns are in the weights' order already */
+    float act_scale;  /* of a static scheme, else 0; x is as forward() got it, not quantized */
 } tw_linear_call;
 
 typedef struct tw_linear_impl {

@@ -68,4 +68,11 @@ size_t tw_launch_scratch(const tw_kernel *kernel, int64_t M);
 void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args,
                void *scratch);
 
+/* Of a problem that rounds x (src/core/act.h): bytes for launches of up to M rows; 0 of others. */
+size_t tw_launch_rounded_bytes(const tw_problem *problem, int64_t M);
+/* tw_launch of the kernel of tw_kernel_problem(problem): args has the problem's own x, whose rows
+ * are rounded into `rounded`, so many of them at a time as it holds, before they are multiplied. */
+void tw_launch_rounded(const tw_kernel *kernel, tw_threads *threads, const tw_problem *problem,
+                       float act_scale, const tw_kernel_args *args, float *rounded, void *scratch);
+
 #endif

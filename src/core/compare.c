@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 
 static const double UNIT = 0x1p-24; /* rounding error of f32, relative */
@@ -13,7 +14,8 @@ enum { FEW_COLUMNS = 64 };
 static int64_t roundings(const tw_problem *p) {
     /* gelu and silu go through an exponential: about 16 operations, none on more than its value. */
     int64_t act = p->act == TW_ACT_NONE || p->act == TW_ACT_RELU ? 0 : 16;
-    int64_t scales = !tw_scheme_plain(&p->scheme) + (p->scheme.act_quant != TW_ACTQ_NONE);
+    bool codes = p->scheme.act_quant && !tw_act_rounds(&p->scheme);
+    int64_t scales = !tw_scheme_plain(&p->scheme) + codes;
     return act + scales + (p->bias != TW_NONE) + 1; /* the product's own */
 }
 

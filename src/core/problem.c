@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 
 typedef struct word {
@@ -108,15 +109,19 @@ static bool parse_zero(word w, tw_problem *p, size_t offset) {
 
 static bool parse_act_quant(word w, tw_problem *p, size_t offset) {
     (void)offset;
-    if (word_is(w, "none")) return true;
-    p->scheme.act_quant = word_is(w, "i8z")      ? TW_ACTQ_I8Z
-                          : word_is(w, "i8full") ? TW_ACTQ_I8_FULL
-                                                 : TW_ACTQ_I8;
-    if (word_is(w, "i8") || p->scheme.act_quant != TW_ACTQ_I8) return true;
-    if (w.size < 4 || memcmp(w.text, "i8g", 3)) return false;
-    int64_t group = word_size((word){w.text + 3, w.size - 3}, 1);
-    p->scheme.act_group = (int32_t)group;
-    return group > 0;
+    const tw_act_row *row;
+    for (int i = 0; (row = tw_act_get((tw_act_quant)i)); i++) {
+        size_t name = strlen(row->name);
+        p->scheme.act_quant = (tw_act_quant)i;
+        if (word_is(w, row->name)) return true;
+        if (!row->grouped || w.size < name + 1 || memcmp(w.text, row->name, name) != 0 ||
+            w.text[name] != 'g')
+            continue;
+        int64_t group = word_size((word){w.text + name + 1, w.size - name - 1}, 1);
+        p->scheme.act_group = (int32_t)group;
+        return group > 0;
+    }
+    return false;
 }
 
 static bool parse_act(word w, tw_problem *p, size_t offset) {
@@ -163,27 +168,15 @@ static const field fields[FIELD_COUNT] = {
     {"g", parse_group, 0, "a group of K (32), a block of N x K (128x128), channel or tensor"},
     {"s", parse_scale, 0, "f32, f16, bf16, e8m0 or e4m3"},
     {"z", parse_zero, 0, "none, code or value"},
-    {"a", parse_act_quant, 0, "none, i8, i8gG with G a group of K (i8g32), i8z or i8full"},
+    {"a", parse_act_quant, 0,
+     "none, i8, i8gG with G a group of K (i8g32), i8z, i8full, i8s, e4m3, e4m3gG, e4m3s, "
+     "mxfp8 or mxfp4 (or with floor, ceil or even behind it), nvfp4, nvfp4t or nvfp4s"},
     {"y", parse_real, offsetof(tw_problem, y), "f32, f16 or bf16"},
     {"bias", parse_bias, offsetof(tw_problem, bias), "none, f32, f16 or bf16"},
     {"act", parse_act, 0, "none, relu, gelu, gelu_tanh or silu"},
 };
 
 static bool in_scheme(int f) { return f >= FIELD_w && f <= FIELD_a; }
-
-/* Words of the design that this library does not compute yet get their own sentence. */
-static tw_status check_planned(int f, word value) {
-    if (f != FIELD_a) return TW_OK;
-    if (word_is(value, "i8s"))
-        return tw_fail(TW_UNSUPPORTED,
-                       "a: \"i8s\", static activation scales are not supported; expected %s",
-                       fields[f].rule);
-    if (value.size >= 4 && !memcmp(value.text, "e4m3", 4))
-        return tw_fail(TW_UNSUPPORTED,
-                       "a: \"%.*s\", e4m3 activations are not supported; expected %s", SHOWN(value),
-                       fields[f].rule);
-    return TW_OK;
-}
 
 /* One "field=value"; seen: a bit for each field. */
 static tw_status parse_field(word item, bool scheme_only, unsigned *seen, tw_problem *p) {
@@ -203,7 +196,6 @@ static tw_status parse_field(word item, bool scheme_only, unsigned *seen, tw_pro
         return tw_fail(TW_INVALID, "%s: \"%.*s\", the field is given twice", fields[f].name,
                        SHOWN(value));
     *seen |= 1u << f;
-    TW_TRY(check_planned(f, value));
     if (!fields[f].parse(value, p, fields[f].offset))
         return tw_fail(TW_INVALID, "%s: \"%.*s\", expected %s", fields[f].name, SHOWN(value),
                        fields[f].rule);
@@ -270,8 +262,7 @@ void tw_scheme_text(const tw_scheme *s, tw_str *out) {
             tw_str_add(out, ",g=%s", s->group_n ? "channel" : "tensor");
         tw_str_add(out, ",s=%s,z=%s", tw_dtype_name(s->scale), zero_modes[s->zero_mode]);
     }
-    static const char *const names[] = {"none", "i8", "i8z", "i8full"};
-    tw_str_add(out, ",a=%s", names[s->act_quant]);
+    tw_str_add(out, ",a=%s", tw_act_get(s->act_quant)->name);
     if (s->act_group) tw_str_add(out, "g%d", s->act_group);
 }
 
@@ -305,12 +296,14 @@ static tw_status check_plain(const tw_scheme *s) {
 }
 
 static tw_status check_act_quant(const tw_scheme *s) {
-    if ((unsigned)s->act_quant > TW_ACTQ_I8_FULL)
-        return tw_fail(TW_INVALID, "a: %d, is no activation quantization", (int)s->act_quant);
+    const tw_act_row *row = tw_act_get(s->act_quant);
+    if (!row) return tw_fail(TW_INVALID, "a: %d, is no activation quantization", (int)s->act_quant);
     if (!s->act_group) return TW_OK;
     TW_TRY(check_range("a", s->act_group, 1));
-    if (s->act_quant != TW_ACTQ_I8)
-        return tw_fail(TW_INVALID, "a: group %d, only i8 has one", s->act_group);
+    if (!row->grouped)
+        return tw_fail(TW_INVALID, "a: group %d, only i8 and e4m3 have one", s->act_group);
+    /* Only sums of codes end where a scale of the weights does. */
+    if (tw_act_rounds(s)) return TW_OK;
     if (!s->group_k)
         return tw_fail(TW_INVALID,
                        "a: group %d, must be a multiple of the weights' group, which is all of K",

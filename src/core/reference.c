@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 
 /* COLUMNS chains of additions run side by side, each in its order of k: one alone waits for itself
@@ -143,7 +144,7 @@ typedef struct columns {
 
 /* Whether a magnitude counts products beside weights: see reference.h. */
 static bool counts_products(const tw_scheme *s) {
-    return s->zero_mode == TW_ZERO_VALUE && s->scale == TW_F32 && s->act_quant;
+    return s->zero_mode == TW_ZERO_VALUE && s->scale == TW_F32 && s->act_quant && !tw_act_rounds(s);
 }
 
 /* Columns n0..n1, k0..k1; what was in the others stays. */
@@ -173,33 +174,65 @@ static void add_products(const double *x, const columns *c, int64_t count, doubl
         }
 }
 
+/* Rows of x on their way into the product: codes with a scale each, or rounded, or as they are. */
+typedef struct feed {
+    const tw_problem *p;
+    const rows *x;
+    act_params act[TILE_M];
+    tw_act_token token[TILE_M];
+} feed;
+
+static void feed_begin(feed *f, const tw_problem *p, const tw_canonical *w, const rows *x) {
+    f->p = p;
+    f->x = x;
+    for (int m = 0; m < x->count && tw_act_rounds(&p->scheme); m++)
+        tw_act_begin(&f->token[m], &p->scheme, p->x, x->dtype, p->K, w->act_scale, x->at[m]);
+}
+
+/* How far from k0 on values may be asked for at once. */
+static int64_t feed_end(const feed *f, int64_t k0) {
+    int64_t K = f->p->K, group = tw_act_group(&f->p->scheme, K);
+    int64_t end = tw_act_rounds(&f->p->scheme) ? K : tw_min(K, (k0 / group + 1) * group);
+    return tw_min(k0 + CHUNK_K, end);
+}
+
+/* Row m's values k0..k1, in double. */
+static void feed_values(feed *f, int m, int64_t k0, int64_t k1, double *out) {
+    const tw_scheme *s = &f->p->scheme;
+    const void *row = f->x->at[m];
+    int64_t group = tw_act_group(s, f->p->K);
+    float rounded[CHUNK_K];
+    if (tw_act_rounds(s)) {
+        tw_act_span(&f->token[m], k0, k1, rounded);
+        for (int64_t k = k0; k < k1; k++) out[k - k0] = (double)rounded[k - k0];
+        return;
+    }
+    if (s->act_quant && k0 % group == 0)
+        f->act[m] =
+            act_choose(s->act_quant, f->p->x, row, f->x->dtype, k0, tw_min(f->p->K, k0 + group));
+    const act_params *a = &f->act[m];
+    for (int64_t k = k0; k < k1; k++) {
+        float v = tw_float_get(row, f->x->dtype, k);
+        out[k - k0] =
+            s->act_quant ? (double)(act_code(a, v) - a->zero) * (double)a->scale : (double)v;
+    }
+}
+
 /* sum[m][n - n0] over all of K for at most TILE_M rows and TILE_N columns; the tile's other columns
  * mean nothing. */
 static void multiply_tile(const tw_problem *p, const tw_canonical *w, const rows *x, int64_t n0,
                           int64_t n1, double sum[TILE_M][TILE_N],
                           double magnitude[TILE_M][TILE_N]) {
-    const tw_scheme *s = &p->scheme;
-    act_params act[TILE_M] = {0};
     double xs[TILE_M][CHUNK_K];
     columns some = {0};
-    int64_t act_group = tw_act_group(s, p->K);
+    feed f;
+    feed_begin(&f, p, w, x);
     for (int m = 0; m < x->count; m++)
         for (int n = 0; n < TILE_N; n++) sum[m][n] = magnitude[m][n] = 0;
 
     for (int64_t k0 = 0, k1; k0 < p->K; k0 = k1) {
-        int64_t group_end = tw_min(p->K, (k0 / act_group + 1) * act_group);
-        k1 = tw_min(k0 + CHUNK_K, group_end);
-        for (int m = 0; m < x->count; m++) {
-            const void *row = x->at[m];
-            if (s->act_quant && k0 % act_group == 0)
-                act[m] = act_choose(s->act_quant, p->x, row, x->dtype, k0, group_end);
-            for (int64_t k = k0; k < k1; k++) {
-                float v = tw_float_get(row, x->dtype, k);
-                xs[m][k - k0] = s->act_quant ? (double)(act_code(&act[m], v) - act[m].zero) *
-                                                   (double)act[m].scale
-                                             : (double)v;
-            }
-        }
+        k1 = feed_end(&f, k0);
+        for (int m = 0; m < x->count; m++) feed_values(&f, m, k0, k1, xs[m]);
         for (int64_t n = n0; n < n1; n += COLUMNS) {
             dequantize_columns(p, w, n, tw_min(n1, n + COLUMNS), k0, k1, &some);
             for (int m = 0; m < x->count; m++)

@@ -9,6 +9,7 @@
 typedef struct tw_canonical {
     const void *weight, *scales, *zeros, *bias;
     const float *lut; /* the TW_LUT4_SIZE values that codes of w=lut4 stand for */
+    float act_scale;  /* of x, where it is static; else 0 */
 } tw_canonical;
 
 /* w[n,k] in f32. */
@@ -26,7 +27,8 @@ void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, fl
  * torchao has them.  f16 is as f32: its reciprocals would overflow.
  * Where 1 / s is not finite (all x 0, or below about 2^-121) s, zero and codes are 0.  Where an x
  * or s is not finite s is NaN, zero and codes are 0, so that y becomes NaN.
- * x = (code - zero) * scale; scales, zeros: one per activation group. */
+ * x = (code - zero) * scale; scales, zeros: one per activation group.  Not for schemes that round x
+ * beforehand: act.h has those. */
 void tw_quantize_token(const tw_scheme *s, tw_dtype x_dtype, int64_t K, const float *x,
                        int16_t *codes, float *scales, int32_t *zeros);
 

@@ -1,7 +1,6 @@
 /* See mx.h. */
 #include "src/quant/mx.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -9,58 +8,8 @@
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 
-enum { BIAS = 127, MANTISSA = 23, NAN_SCALE = 255 };
-
-static uint32_t bits_of(float v) {
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits) {
-    float v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
-/* floor(log2(v)) of a normal number, from its bits as torchao does: -127 for what is smaller. */
-static int exponent_of(uint32_t bits) { return (int)(bits >> MANTISSA & 0xff) - BIAS; }
-
-static uint8_t scale_by_quotient(float amax, float largest) {
-    uint32_t bits = bits_of(amax * (1.0f / largest));
-    uint32_t exponent = bits >> MANTISSA & 0xff, mantissa = bits & ((1U << MANTISSA) - 1);
-    if (exponent == 0xff) return NAN_SCALE;
-    /* Up where a bit is left over; a subnormal quotient only above 2^-127. */
-    bool up = exponent ? mantissa != 0 : mantissa > 1U << (MANTISSA - 1);
-    return (uint8_t)(exponent + up);
-}
-
-static uint8_t choose_scale(tw_mx_rule rule, const tw_dtype_info *code, float amax) {
-    float largest = tw_float_max(code->dtype);
-    if (isnan(amax)) return NAN_SCALE;
-    if (rule == TW_MX_RCEIL) return scale_by_quotient(amax, largest);
-    uint32_t bits = bits_of(amax);
-    if (rule == TW_MX_EVEN) bits += 1U << (MANTISSA - code->mantissa_bits - 1);
-    int exponent = exponent_of(bits);
-    if (rule == TW_MX_CEIL) exponent += (bits & ((1U << MANTISSA) - 1)) != 0;
-    exponent -= exponent_of(bits_of(largest));
-    return (uint8_t)(tw_min(tw_max(exponent, -BIAS), BIAS + 1) + BIAS);
-}
-
-/* What torchao divides by: no subnormal, so 2^-127 becomes 2^-126. */
-static float divisor(uint8_t scale) {
-    return fmaxf(float_of((uint32_t)scale << MANTISSA), FLT_MIN);
-}
-
-static float scaled(tw_mx_rule rule, float v, uint8_t scale) {
-    if (rule != TW_MX_RCEIL) return v / divisor(scale);
-    /* By the reciprocal, a power of two itself. */
-    return v * (scale ? ldexpf(1, BIAS - scale) : 0x1p127f);
-}
-
 tw_status tw_mx_quantize(tw_mx_rule rule, tw_dtype code, int64_t N, int64_t K, tw_dtype x_dtype,
                          const void *x, uint8_t *scales, void *codes) {
-    const tw_dtype_info *info = tw_dtype_get(code);
     bool known =
         code == TW_E4M3 || code == TW_E5M2 || code == TW_E3M2 || code == TW_E2M3 || code == TW_E2M1;
     if (!known)
@@ -81,11 +30,12 @@ tw_status tw_mx_quantize(tw_mx_rule rule, tw_dtype code, int64_t N, int64_t K, t
                 /* A NaN stays. */
                 if (!(fabsf(values[i]) <= amax) && !isnan(amax)) amax = fabsf(values[i]);
             }
-            uint8_t scale = choose_scale(rule, info, amax);
+            uint8_t scale = tw_mx_scale(rule, code, amax);
+            float factor = tw_mx_factor(rule, scale);
             scales[n * (K / TW_MX_GROUP) + group] = scale;
             for (int i = 0; i < TW_MX_GROUP; i++)
                 tw_float_set((uint8_t *)codes + (size_t)n * row_bytes, code,
-                             group * TW_MX_GROUP + i, scaled(rule, values[i], scale));
+                             group * TW_MX_GROUP + i, values[i] * factor);
         }
     return TW_OK;
 }

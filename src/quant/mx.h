@@ -4,17 +4,7 @@
 #ifndef TW_QUANT_MX_H
 #define TW_QUANT_MX_H
 
-#include "src/base/base.h"
-
-enum { TW_MX_GROUP = 32 };
-
-/* How a group's exponent e follows from amax and the element type's largest value; s = 2^e. */
-typedef enum tw_mx_rule {
-    TW_MX_FLOOR, /* floor(log2(amax)) - emax: values above the largest are clamped */
-    TW_MX_RCEIL, /* ceil(log2(amax * (1 / largest))): nothing is clamped */
-    TW_MX_CEIL,  /* ceil(log2(amax)) - emax */
-    TW_MX_EVEN,  /* as FLOOR of amax rounded to the element's mantissa */
-} tw_mx_rule;
+#include "src/core/act.h"
 
 /* x is [N,K] of f32 or bf16, K a multiple of 32; code is e4m3, e5m2, e3m2, e2m3 or e2m1.
  * scales: e8m0 [N, K / 32], 255 (NaN) for a group with a NaN or, but for RCEIL, an infinity.

@@ -8,9 +8,6 @@
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 
-/* The smallest normal and the largest number of e4m3, and the largest of e2m1. */
-static const float LEAST_SCALE = 0x1p-6f, MOST_SCALE = 448, MOST_CODE = 6;
-
 /* The largest magnitude of elements [first, first + count). */
 static tw_status find_amax(tw_dtype dtype, const void *x, int64_t first, int64_t count,
                            float *out) {
@@ -34,7 +31,7 @@ tw_status tw_nvfp4_tensor_scale(int64_t count, tw_dtype x_dtype, const void *x, 
     float amax;
     TW_TRY(check_dtype(x_dtype));
     TW_TRY(find_amax(x_dtype, x, 0, count, &amax));
-    *out = amax / (MOST_SCALE * MOST_CODE);
+    *out = tw_nvfp4_second(amax);
     return TW_OK;
 }
 
@@ -51,13 +48,11 @@ tw_status tw_nvfp4_quantize(int64_t N, int64_t K, tw_dtype x_dtype, const void *
     for (int64_t group = 0; group < N * K / TW_NVFP4_GROUP; group++) {
         float amax;
         TW_TRY(find_amax(x_dtype, x, group * TW_NVFP4_GROUP, TW_NVFP4_GROUP, &amax));
-        float wanted = amax / MOST_CODE;
-        if (tensor_scale > 0) wanted /= tensor_scale;
-        tw_float_set(scales, TW_E4M3, group, fminf(fmaxf(wanted, LEAST_SCALE), MOST_SCALE));
-        float scale = tw_float_get(scales, TW_E4M3, group);
-        float inverse = tensor_scale > 0 ? 1.0f / tensor_scale / scale : 1.0f / scale;
+        float scale = tw_nvfp4_scale(amax, tensor_scale);
+        float factor = tw_nvfp4_factor(scale, tensor_scale);
+        tw_float_set(scales, TW_E4M3, group, scale);
         for (int64_t i = group * TW_NVFP4_GROUP; i < (group + 1) * TW_NVFP4_GROUP; i++)
-            tw_float_set(codes, TW_E2M1, i, tw_float_get(x, x_dtype, i) * inverse);
+            tw_float_set(codes, TW_E2M1, i, tw_float_get(x, x_dtype, i) * factor);
     }
     return TW_OK;
 }

@@ -4,9 +4,7 @@
 #ifndef TW_QUANT_NVFP4_H
 #define TW_QUANT_NVFP4_H
 
-#include "src/base/base.h"
-
-enum { TW_NVFP4_GROUP = 16 };
+#include "src/core/act.h"
 
 /* The second level's scale: amax of all of x [count] / (448 * 6).
  * Errors: INVALID (a dtype other than f32 and bf16; NaN or infinity in x). */

@@ -10,6 +10,7 @@
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 #include "src/quant/check.h"
+#include "src/quant/codebook.h"
 #include "src/quant/float8.h"
 #include "src/quant/floatx.h"
 #include "src/quant/hqq.h"
@@ -110,7 +111,8 @@ static tw_status check_code(const tw_recipe *r, const char *name) {
     case TW_METHOD_FLOATX: fits = is_float6(r->code); break;
     case TW_METHOD_MX: fits = is_float8(r->code) || is_float6(r->code); break;
     case TW_METHOD_NVFP4: fits = r->code == TW_E2M1; break;
-    case TW_METHOD_NF4: fits = r->code == TW_LUT4; break;
+    case TW_METHOD_NF4:
+    case TW_METHOD_CODEBOOK: fits = r->code == TW_LUT4; break;
     case TW_METHOD_TERNARY: fits = r->code == TW_I2; break;
     }
     if (!fits)
@@ -142,11 +144,30 @@ static void finish_scheme(tw_recipe *r) {
     }
 }
 
+/* Activations of a family follow from what the weights are: a=mx from w and the rule, a=nvfp4 from
+ * the levels. */
+static tw_status add_activations(const fields *all, const tw_recipe *r, tw_str *out) {
+    const field *w = &all->of[W], *a = &all->of[A];
+    if (is(a, "mx")) {
+        const char *name = is(w, "e4m3") ? "mxfp8" : is(w, "e2m1") ? "mxfp4" : NULL;
+        if (!name)
+            return tw_fail(TW_INVALID, "%s: w=%.*s, but activations are e4m3 or e2m1", all->recipe,
+                           w->size, w->value);
+        tw_str_add(out, ",a=%s%s", name, r->rule == TW_MX_RCEIL ? "" : rules[r->rule]);
+    } else if (is(a, "nvfp4")) {
+        tw_str_add(out, ",a=%s", r->levels == 2 ? "nvfp4t" : "nvfp4");
+    } else {
+        tw_str_add(out, ",a=%.*s", a->size, a->value);
+    }
+    return TW_OK;
+}
+
 /* The fields w, g, s, a, read as a problem's. */
 static tw_status read_scheme(const fields *all, tw_recipe *r) {
-    const field *s = &all->of[S], *w = &all->of[W], *g = &all->of[G], *a = &all->of[A];
+    const field *s = &all->of[S], *w = &all->of[W], *g = &all->of[G];
     tw_str text = {0};
-    tw_str_add(&text, "w=%.*s,a=%.*s", w->size, w->value, a->size, a->value);
+    tw_str_add(&text, "w=%.*s", w->size, w->value);
+    tw_status status = add_activations(all, r, &text);
     if (g->value) tw_str_add(&text, ",g=%.*s", g->size, g->value);
     if (s->value && is(s, "x"))
         tw_str_add(&text, ",s=%s", tw_dtype_name(r->x));
@@ -154,7 +175,7 @@ static tw_status read_scheme(const fields *all, tw_recipe *r) {
         tw_str_add(&text, ",s=%.*s", s->size, s->value);
     else if (r->method == TW_METHOD_NVFP4)
         tw_str_add(&text, ",s=%s", r->levels == 2 ? "f32" : "e4m3");
-    tw_status status = tw_scheme_parse(tw_str_text(&text), &r->scheme);
+    if (status == TW_OK) status = tw_scheme_parse(tw_str_text(&text), &r->scheme);
     tw_str_free(&text);
     return status;
 }
@@ -201,6 +222,7 @@ typedef struct job {
     int64_t N, K, group_n, group_k;
     const void *w;
     void *codes, *scales, *zeros;
+    float *lut;
 } job;
 
 static int64_t groups_of(const job *j) {
@@ -349,6 +371,7 @@ static tw_status run_method(const job *j) {
                               j->codes);
     case TW_METHOD_NF4: return tw_nf4_quantize(&of, j->w, j->scales, j->codes);
     case TW_METHOD_TERNARY: return tw_ternary_quantize(&of, j->w, j->scales, j->codes);
+    case TW_METHOD_CODEBOOK: return tw_codebook_quantize(&of, j->w, j->scales, j->codes, j->lut);
     default: return quantize_nvfp4(j);
     }
 }
@@ -366,17 +389,27 @@ tw_status tw_recipe_check(const tw_recipe *recipe, int64_t N, int64_t K) {
 
 int64_t tw_recipe_rows(const tw_recipe *recipe, int64_t N) {
     bool whole = recipe->method == TW_METHOD_HQQ || /* stops by the error of all */
+                 recipe->method == TW_METHOD_CODEBOOK ||
                  (recipe->method == TW_METHOD_NVFP4 && recipe->levels == 2);
     return whole ? N : tw_group_n(&recipe->scheme, N);
 }
 
 tw_status tw_recipe_quantize(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
-                             void *codes, void *scales, void *zeros) {
+                             void *codes, void *scales, void *zeros, float *lut) {
     TW_TRY(tw_check_x(N, K, recipe->x));
     const tw_scheme *s = &recipe->scheme;
-    job j = {recipe, N,     K,      tw_group_n(s, N),           tw_group_k(s, K),
-             w,      codes, scales, s->zero_mode ? zeros : NULL};
+    job j = {recipe,
+             N,
+             K,
+             tw_group_n(s, N),
+             tw_group_k(s, K),
+             w,
+             codes,
+             scales,
+             s->zero_mode ? zeros : NULL,
+             lut};
     TW_TRY(run_method(&j));
+    if (recipe->lut) memcpy(lut, recipe->lut, TW_LUT4_SIZE * sizeof *lut);
     TW_TRY(check_stored(&j, "scale", scales));
     return s->zero_mode == TW_ZERO_VALUE ? check_stored(&j, "zero", zeros) : TW_OK;
 }

@@ -16,6 +16,7 @@ typedef enum tw_method {
     TW_METHOD_NVFP4,    /* nvfp4.h */
     TW_METHOD_NF4,      /* table.h */
     TW_METHOD_TERNARY,  /* table.h */
+    TW_METHOD_CODEBOOK, /* codebook.h */
 } tw_method;
 
 typedef struct tw_recipe {
@@ -27,7 +28,7 @@ typedef struct tw_recipe {
     double eps;
     tw_mx_rule rule;
     int levels;       /* NVFP4: of scales, 1 or 2 */
-    const float *lut; /* of w=lut4: static; else NULL */
+    const float *lut; /* of w=lut4 where it is the same for all weights: static; else NULL */
 } tw_recipe;
 
 /* One row of recipe.def; texts are static. */
@@ -43,6 +44,7 @@ const tw_recipe_row *tw_recipe_at(int i);
 /* "intx_weight_only,w=i4,g=32,mapping=asymmetric": a row's name, and values for fields that it
  * leaves open:
  *   w, g, s, a  as in a problem's text; s=x: the dtype of the float weights
+ *   a=mx, a=nvfp4 (of rows): mxfp8 or mxfp4 by w and the rule; nvfp4 or nvfp4t by the levels
  *   mapping  symmetric, symmetric_no_clipping_err, asymmetric
  *   rule     floor, rceil, ceil, even          levels  1, 2
  * Errors: INVALID names the field; UNSUPPORTED (a float code that schemes do not have). */
@@ -56,10 +58,10 @@ int64_t tw_recipe_rows(const tw_recipe *recipe, int64_t N);
 
 /* Quantizes w [N,K] of dtype x, contiguous, into the scheme's canonical tensors, as
  * tw_linear_create takes them; room for these is the caller's.  A group of zeros has codes 0, in
- * float8 too, where torchao's are NaN.
+ * float8 too, where torchao's are NaN.  lut: TW_LUT4_SIZE values of w=lut4; NULL for others.
  * Errors: INVALID (N, K, what the method refuses; NaN or infinity in w; a scale or zero that
  * overflows its dtype), MEMORY. */
 tw_status tw_recipe_quantize(const tw_recipe *recipe, int64_t N, int64_t K, const void *w,
-                             void *codes, void *scales, void *zeros);
+                             void *codes, void *scales, void *zeros, float *lut);
 
 #endif

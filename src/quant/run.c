@@ -78,9 +78,8 @@ __attribute__((target("avx2"))) static inline int64_t avx2_quick(const tw_run *r
     int64_t i = 0;
     for (; i + 32 <= count; i += 32) {
         __m256i v[4];
-        for (int j = 0; j < 4; j++)
-            v[j] =
-                _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + (ptrdiff_t)8 * j), scale));
+        for (int64_t j = 0; j < 4; j++)
+            v[j] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + j * 8), scale));
         for (int j = 0; j < 2; j++) {
             __m256i pair = _mm256_adds_epi16(_mm256_packs_epi32(v[2 * j], v[2 * j + 1]), zero);
             pair = _mm256_min_epi16(_mm256_max_epi16(pair, least), most);
@@ -103,6 +102,11 @@ __attribute__((target("avx2"))) static inline int64_t avx2_quick(const tw_run *r
 #include "src/quant/run_loops.h"
 #endif
 
+static inline int64_t plain_quick(const tw_run *r, const float *x, int64_t count, uint8_t *out) {
+    (void)r, (void)x, (void)count, (void)out;
+    return 0;
+}
+
 /* One where the comparison holds, the other elsewhere. */
 #define SELECT(type, mask, a, b) ((type)(((mask) & (plain_ints)(a)) | (~(mask) & (plain_ints)(b))))
 #define RUN(name) plain_##name
@@ -111,7 +115,7 @@ __attribute__((target("avx2"))) static inline int64_t avx2_quick(const tw_run *r
 #define RUN_MAX(a, b) SELECT(plain_floats, (a) > (b), a, b)
 #define RUN_MIN(a, b) SELECT(plain_floats, (a) < (b), a, b)
 #define RUN_BYTES(out, v) plain_bytes(out, v)
-#define RUN_QUICK(r, x, count, out) 0
+#define RUN_QUICK plain_quick
 #define plain_bytes(out, v)                                                                        \
     do {                                                                                           \
         plain_words low_ = (v);                                                                    \

@@ -5,7 +5,8 @@
  * RUN_WIDTH      values in a vector
  * RUN_MAX, _MIN  of two vectors: the second where the first is NaN
  * RUN_BYTES      the low bytes of a vector of words, into memory
- * RUN_QUICK      codes of bounded f32 values, as many of the first as it takes: gives their number */
+ * RUN_QUICK      codes of bounded f32 values, as many of the first ones as it takes; gives how
+ *                many */
 
 #define FLOATS RUN(floats)
 #define INTS RUN(ints)
@@ -48,10 +49,11 @@ RUN_TARGET static inline bool RUN(range)(const void *x, bool narrow, int64_t cou
     const FLOATS none = {0};
     FLOATS least[2] = {*min - none, *min - none}, most[2] = {*max - none, *max - none};
     FLOATS nothing[2] = {none, none}; /* NaN from an infinity or a NaN on */
+    const int64_t width = RUN_WIDTH;
     int64_t i = 0;
-    for (; i + 2 * RUN_WIDTH <= count; i += 2 * RUN_WIDTH)
-        for (int j = 0; j < 2; j++) {
-            FLOATS v = RUN(load)(x, narrow, i + (int64_t)j * RUN_WIDTH);
+    for (; i + 2 * width <= count; i += 2 * width)
+        for (int64_t j = 0; j < 2; j++) {
+            FLOATS v = RUN(load)(x, narrow, i + j * width);
             least[j] = RUN_MIN(v, least[j]);
             most[j] = RUN_MAX(v, most[j]);
             nothing[j] += v * 0;
@@ -118,7 +120,7 @@ RUN_TARGET static inline bool RUN(round_block)(const tw_run *r, const void *x, b
     for (; i < count; i += RUN_WIDTH) {
         FLOATS v = i + RUN_WIDTH <= count ? RUN(load)(x, narrow, first + i)
                                           : RUN(load_tail)(x, narrow, first + i, first + count);
-        nan |= v != v;
+        nan |= ~((v > 0) | (v <= 0));
         RUN_BYTES(out + i, RUN(round)(r, v, rounds, divide));
     }
     int32_t any = 0;

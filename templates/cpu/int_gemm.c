@@ -9,6 +9,7 @@
 
 #include <assert.h>
 
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 #include "templates/cpu/convert.h"
 #include "templates/cpu/cost.h"
@@ -389,7 +390,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
 static const char *reject_problem(const tw_target *target, const tw_problem *problem) {
     (void)target;
     const tw_scheme *s = &problem->scheme;
-    if (s->act_quant == TW_ACTQ_NONE)
+    if (s->act_quant == TW_ACTQ_NONE || tw_act_rounds(s))
         return "int_gemm multiplies quantized activations only (a=i8, i8gG, i8z, i8full).";
     if (!tw_dtype_is_int(s->weight)) return "int_gemm takes integer weights only.";
     const char *why = tw_layout_panel64.reject(problem);

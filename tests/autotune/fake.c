@@ -63,8 +63,9 @@ static tw_canonical unpack(const tw_problem *p, const char *w) {
     int64_t count = tw_scale_rows(&p->scheme, p->N) * tw_groups(&p->scheme, p->K);
     size_t scales = tw_dtype_row_bytes(p->scheme.scale, count);
     bool plain = tw_scheme_plain(&p->scheme);
-    return (tw_canonical){w, plain ? NULL : w + weight,
-                          p->scheme.zero_mode ? w + weight + scales : NULL, NULL, NULL};
+    return (tw_canonical){
+        w, plain ? NULL : w + weight, p->scheme.zero_mode ? w + weight + scales : NULL, NULL, NULL,
+        0};
 }
 
 /* Changes to x and to the weights that a defective kernel amounts to. */

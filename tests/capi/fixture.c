@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/core/act.h"
 #include "src/core/compare.h"
 #include "src/core/dtype.h"
 #include "templates/template.h"
@@ -142,6 +143,7 @@ void layer_init(layer *l, const char *problem, uint32_t seed) {
     l->zeros = allocate(tw_zero_dtype(s), 2, rows, groups);
     l->bias = allocate(p->bias, 1, p->N, 1);
     if (s->weight == TW_LUT4) l->desc.lut = lut_values;
+    if (tw_act_given(s)) l->desc.act_scale = 0.0075f;
     if (tw_dtype_is_int(s->weight) || s->weight == TW_LUT4)
         fill_codes(&l->weight, &seed);
     else
@@ -181,7 +183,8 @@ static int64_t stride_of(const tw_tensor *t) { return t->stride[0] ? t->stride[0
 
 void check_result(const layer *l, tw_linear *linear, const tw_tensor *x, const tw_tensor *y) {
     const tw_problem *p = &l->problem;
-    tw_canonical w = {l->weight.data, l->scales.data, l->zeros.data, l->bias.data, l->desc.lut};
+    tw_canonical w = {l->weight.data, l->scales.data, l->zeros.data,
+                      l->bias.data,   l->desc.lut,    l->desc.act_scale};
     tw_plan_info plan = TW_PLAN_INFO_INIT;
     check_ok(tw_linear_plan(linear, x->shape[0], &plan));
     const tw_template *tmpl = tw_template_find(plan.kernel);

@@ -51,7 +51,7 @@ static const float *answer(memory *seen, const tw_linear_call *call, const float
     if (i < seen->rows) return seen->y[i];
     assert_true(seen->rows < ROWS);
     tw_problem p = problem_of(call);
-    tw_canonical w = {call->weight->data, call->scales->data, call->zeros->data, NULL, NULL};
+    tw_canonical w = {call->weight->data, call->scales->data, call->zeros->data, NULL, NULL, 0};
     memcpy(seen->x[i], x, sizeof seen->x[i]);
     tw_reference_linear(&p, &w, x, K, seen->y[i], N, 1);
     seen->rows++;
@@ -116,15 +116,17 @@ static void close_context(world *w) {
     tw_context_destroy(w->context);
 }
 
-static void open_world(world *w, void **state, int does) {
+static void open_world_of(world *w, void **state, const char *text, int does) {
     memset(w, 0, sizeof *w);
     w->f = *state;
-    layer_init(&w->l, problem, 17);
+    layer_init(&w->l, text, 17);
     memcpy(&w->m.does, &does, sizeof w->m.does);
     w->m.seen = calloc(1, sizeof *w->m.seen);
     assert_non_null(w->m.seen);
     open_again(w, TW_MODE_TUNE);
 }
+
+static void open_world(world *w, void **state, int does) { open_world_of(w, state, problem, does); }
 
 static void close_world(world *w) {
     close_context(w);
@@ -314,6 +316,29 @@ static void below_zero_or_declining_is_left_out(void **state) {
     close_world(&w);
 }
 
+/* Where x is rounded before the kernel, both are timed with it and held to the same answer: the
+ * kernel's own choice is that of plain x, the contest's is of the layer's problem. */
+static void rounded_x(void **state) {
+    world w;
+    open_world_of(&w, state, "N=1536,K=512,w=u4,g=32,s=f16,z=code,a=mxfp8", REMEMBERS);
+    add(&w, 1, 0);
+    prepare(&w);
+    check_plan(w.linear, M, "mine", "registered");
+    check_forward(&w.l, w.linear, M);
+    assert_int_equal(choices_of(&w), 2);
+    assert_int_equal(w.f->lines[TW_LOG_WARN], 0);
+    check_ok(tw_unregister_linear(w.context, "mine"));
+    check_plan(w.linear, M, kernel, "tuned");
+    check_forward(&w.l, w.linear, M);
+    close_context(&w);
+
+    open_again(&w, TW_MODE_CACHED_ONLY);
+    prepare(&w);
+    check_plan(w.linear, M, kernel, "cache");
+    check_forward(&w.l, w.linear, M);
+    close_world(&w);
+}
+
 /* Without a file it is remembered as long as a layer of the context needs it. */
 static void without_a_cache(void **state) {
     world w;
@@ -379,6 +404,7 @@ int main(void) {
         TEST(below_zero_or_declining_is_left_out),
         TEST(without_a_cache),
         TEST(at_the_same_time),
+        TEST(rounded_x),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

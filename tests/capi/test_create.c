@@ -153,8 +153,18 @@ static void descriptions(void **state) {
     TRY(scheme.zero_mode, TW_ZERO_CODE, TW_INVALID, "zeros: dtype f16, expected u8")
     TRY(scheme.group_k, -1, TW_INVALID, "g: -1")
     TRY(scheme.group_k, 16, TW_INVALID, "scales: 2 dimensions of shape [70,3], expected [70,5]")
-    TRY(scheme.act_quant, (tw_act_quant)7, TW_INVALID, "a: 7")
+    TRY(scheme.act_quant, (tw_act_quant)99, TW_INVALID, "a: 99")
+    TRY(scheme.act_quant, TW_ACTQ_I8_STATIC, TW_INVALID, "act_scale: 0, a=i8s needs a positive")
+    TRY(act_scale, 0.5f, TW_INVALID, "act_scale: 0.5, but a=none has no static scale; must be 0")
 #undef TRY
+    w.l.desc.scheme.act_quant = TW_ACTQ_E4M3_STATIC;
+    w.l.desc.act_scale = -0.5f;
+    refuse(w, TW_INVALID, "act_scale: -0.5, a=e4m3s needs a positive");
+    /* A caller that was built before there were static scales. */
+    w.l.desc.act_scale = 0.5f;
+    w.l.desc.struct_size = offsetof(tw_linear_desc, act_scale);
+    refuse(w, TW_INVALID, "act_scale: 0, a=e4m3s needs a positive");
+    assert_true(tw_linear_act_scale(NULL) == 0);
     close_world(&w);
 }
 
@@ -282,7 +292,7 @@ static void check_from_float(world *w, const tw_tensor *weight, double tolerance
     check_ok(
         tw_linear_create_from_float(w->context, &w->l.desc, weight, given(&w->l.bias), &linear));
     check_ok(tw_linear_weights(linear, &w->l.weight, &w->l.scales, &w->l.zeros));
-    tw_canonical c = {w->l.weight.data, w->l.scales.data, w->l.zeros.data, NULL, NULL};
+    tw_canonical c = {w->l.weight.data, w->l.scales.data, w->l.zeros.data, NULL, NULL, 0};
     int64_t stride = weight->stride[0] ? weight->stride[0] : p->K;
     for (int64_t n = 0; n < p->N; n++)
         for (int64_t k = 0; k < p->K; k++) {

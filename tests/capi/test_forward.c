@@ -125,6 +125,91 @@ static void look_up_table(void **state) {
     assert_null(tw_linear_lut(NULL));
 }
 
+/* x that is rounded before a kernel sees it: its plan is that of plain f32 x. */
+static void rounded_x(void **state) {
+    static const char *const problems[] = {
+        "N=70,K=100,w=e4m3,a=e4m3",
+        "N=70,K=300,x=bf16,w=e4m3,g=128x128,a=e4m3g128,y=f32,bias=bf16,act=silu",
+        "N=70,K=101,x=f16,w=u4,g=32,s=f16,z=value,a=e4m3g7",
+        "N=70,K=100,x=bf16,w=e4m3,g=32,s=e8m0,a=mxfp8",
+        "N=3,K=50,x=f16,w=e2m1,g=32,s=e8m0,a=mxfp4even",
+        "N=70,K=100,x=f32,w=e2m1,g=16,s=f32,a=nvfp4t",
+        "N=70,K=100,x=bf16,w=e2m1,g=16,s=e4m3,a=nvfp4s",
+        "N=70,K=100,w=i8,a=i8s,bias=f32,act=relu",
+        "N=70,K=100,x=f16,w=e4m3,g=tensor,a=e4m3s",
+        "N=40,K=64,w=u4,g=3,s=f16,a=e4m3", /* no kernel takes it */
+    };
+    int32_t order[300];
+    for (size_t i = 0; i < TW_COUNT(problems); i++) {
+        world w = open_world(state, problems[i]);
+        bool reference = strstr(problems[i], "g=3,") != NULL;
+        check_plan(w.linear, 19, reference ? "reference" : "cpu.dq_gemm",
+                   reference ? "reference" : "guess");
+        tw_tensor none = TW_TENSOR_2D(NULL, w.l.problem.x, 0, w.l.problem.K);
+        tw_tensor empty = TW_TENSOR_2D(NULL, w.l.problem.y, 0, w.l.problem.N);
+        check_ok(tw_linear_forward(w.linear, &none, &empty));
+        check_forward(&w.l, w.linear, 1);
+        check_forward(&w.l, w.linear, 19);
+        check_strided_x(&w, 33);
+        tw_linear_destroy(w.linear);
+        for (int32_t k = 0; k < w.l.problem.K; k++) order[k] = (int32_t)w.l.problem.K - 1 - k;
+        w.l.desc.order = order;
+        w.linear = make_linear(&w.l, w.context);
+        check_ok(tw_linear_prepare(w.linear, (const int64_t[]){33}, 1, 2));
+        check_strided_x(&w, 33);
+        close_world(&w);
+    }
+}
+
+/* More of it than is rounded at a time. */
+static void rounded_x_of_many_rows(void **state) {
+    world w = open_world(state, "N=3,K=30000,x=bf16,w=i8,g=channel,a=mxfp8floor");
+    check_forward(&w.l, w.linear, 150);
+    close_world(&w);
+}
+
+/* One compile and one choice for all that come to the same kernel, and every dump is of that. */
+static void rounded_x_shares_kernels(void **state) {
+    world w = open_world(state, "N=70,K=96,w=e4m3,a=e4m3"), plain;
+    char text[4096] = "";
+    size_t size;
+    check_forward(&w.l, w.linear, 4);
+    check_ok(tw_linear_dump(w.linear, 4, TW_DUMP_EXPLAIN, text, sizeof text, &size));
+    assert_non_null(strstr(text, "first    x is rounded to e4m3, a scale a token, before it"));
+    assert_non_null(strstr(text, "x=f32,w=e4m3,g=channel,s=f32,z=none,a=none,"));
+    check_ok(tw_linear_dump(w.linear, 4, TW_DUMP_KEY, text, sizeof text, &size));
+    assert_null(strstr(text, "a=e4m3"));
+    check_ok(tw_linear_dump(w.linear, 4, TW_DUMP_TRACE, text, sizeof text, &size));
+    check_ok(tw_linear_dump(w.linear, 4, TW_DUMP_OBJECT, text, sizeof text, &size));
+    plain = w;
+    layer_init(&plain.l, "N=70,K=96,x=f32,w=e4m3", 23);
+    plain.linear = make_linear(&plain.l, w.context);
+    check_forward(&plain.l, plain.linear, 4);
+    assert_int_equal(stats_of(w.context).compiles, 1);
+    assert_int_equal(stats_of(w.context).loads, 1);
+    assert_int_equal(stats_of(w.context).guesses, 1);
+    tw_linear_destroy(plain.linear);
+    layer_free(&plain.l);
+    close_world(&w);
+}
+
+/* A bad number spoils its row, and no other: as with codes. */
+static void rounded_x_not_finite(void **state) {
+    static const char *const problems[] = {"N=9,K=64,w=e4m3,a=e4m3", "N=9,K=64,w=e4m3,a=mxfp8",
+                                           "N=9,K=64,w=i8,a=i8s", "N=9,K=64,w=i8,a=nvfp4t",
+                                           "N=9,K=64,w=i8,a=i8"};
+    for (size_t i = 0; i < TW_COUNT(problems) * 2; i++) {
+        world w = open_world(state, problems[i / 2]);
+        tw_tensor x = random_rows(TW_F32, 3, 64, 3), y = random_rows(TW_F32, 3, 9, 4);
+        ((float *)x.data)[64 + 40] = i % 2 ? NAN : INFINITY;
+        check_ok(tw_linear_forward(w.linear, &x, &y));
+        for (int n = 0; n < 27; n++) assert_int_equal(isnan(((float *)y.data)[n]) != 0, n / 9 == 1);
+        free(x.data);
+        free(y.data);
+        close_world(&w);
+    }
+}
+
 static void no_rows(void **state) {
     world w = open_world(state, "N=8,K=32,w=i8,s=f32,a=i8");
     tw_tensor x = TW_TENSOR_2D(NULL, TW_F32, 0, 32), y = TW_TENSOR_2D(NULL, TW_F32, 0, 8);
@@ -312,6 +397,10 @@ int main(void) {
         TEST(column_order),
         TEST(column_order_of_many_rows),
         TEST(look_up_table),
+        TEST(rounded_x),
+        TEST(rounded_x_of_many_rows),
+        TEST(rounded_x_shares_kernels),
+        TEST(rounded_x_not_finite),
         TEST(no_rows),
         TEST(not_finite),
         TEST(row_strided),

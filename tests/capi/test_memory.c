@@ -118,12 +118,14 @@ static void every_allocation_fails_once(void **state) {
 }
 
 /* After prepare(), forwards leave the allocator alone. */
-static void forward_allocates_nothing(void **state) {
-    fixture *f = *state;
+static void check_allocates_nothing(fixture *f, const char *text) {
     heap h = {.fail_at = -1};
     static const int64_t M[] = {1, 64, 700};
     layer l;
-    layer_init(&l, problem, 3);
+    layer_init(&l, text, 3);
+    int32_t order[80];
+    for (int32_t k = 0; k < 80; k++) order[k] = 79 - k;
+    if (l.problem.x == TW_BF16) l.desc.order = order;
     f->options.allocator = (tw_allocator){heap_alloc, heap_free, &h};
     tw_context *context = open_context(f);
     tw_linear *linear = make_linear(&l, context);
@@ -136,6 +138,13 @@ static void forward_allocates_nothing(void **state) {
     tw_context_destroy(context);
     assert_int_equal(h.alive, 0);
     layer_free(&l);
+}
+
+static void forward_allocates_nothing(void **state) {
+    check_allocates_nothing(*state, problem);
+    check_allocates_nothing(*state, "N=70,K=80,w=e4m3,a=e4m3");
+    /* With columns in another order as well. */
+    check_allocates_nothing(*state, "N=70,K=80,x=bf16,w=e2m1,g=32,s=e8m0,a=mxfp4");
 }
 
 /* Thirty layers of one shape: thirty times the weights, one kernel. */

@@ -40,6 +40,8 @@ static void same_layer(const layer *l, tw_linear *a, tw_linear *b) {
     same_tensor(&l->weight, &t[0]);
     same_tensor(&l->scales, &t[1]);
     same_tensor(&l->zeros, &t[2]);
+    assert_true(tw_linear_act_scale(a) == tw_linear_act_scale(b));
+    assert_true(tw_linear_act_scale(a) == l->desc.act_scale);
     for (int i = 0; i < 3; i++) free(t[i].data);
     free(x.data);
     free(y.data);
@@ -54,6 +56,10 @@ static const char *const problems[] = {
     "N=40,K=64,w=e4m3,g=channel,s=e8m0",
     "N=33,K=50,w=bf16",
     "N=40,K=64,w=u4,g=3,s=f16,z=code,bias=f16", /* runs the reference */
+    "N=40,K=100,x=bf16,w=e4m3,a=e4m3g32",
+    "N=40,K=64,w=i8,a=i8s",
+    "N=40,K=64,w=e2m1,g=16,s=e4m3,a=nvfp4s",
+    "N=40,K=64,w=u4,g=3,s=f16,a=e4m3s", /* runs the reference */
 };
 
 static void round_trip(void **state) {

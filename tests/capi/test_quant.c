@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 #include "tests/capi/fixture.h"
 #include "tilewright/quant.h"
@@ -124,8 +125,15 @@ static void check_recipe(tw_context *context, const char *name, tw_tensor *weigh
     uint8_t codes[N * K * 4];
     float scales[N * K], zeros[N * K];
     l.desc.N = N, l.desc.K = K;
+    tw_scheme scheme;
+    check_ok(tw_recipe_scheme(name, TW_F32, &scheme));
+    if (tw_act_given(&scheme)) {
+        check_fails(tw_linear_create_from_recipe(context, &l.desc, name, weight, NULL, &linear),
+                    TW_INVALID, "act_scale: 0, a=");
+        l.desc.act_scale = 0.0075f;
+    }
     check_ok(tw_linear_create_from_recipe(context, &l.desc, name, weight, NULL, &linear));
-    check_ok(tw_recipe_scheme(name, TW_F32, &l.desc.scheme));
+    l.desc.scheme = scheme;
     l.desc.lut = tw_linear_lut(linear);
     l.problem = (tw_problem){.N = N, .K = K, .x = TW_F32, .y = TW_F32, .scheme = l.desc.scheme};
     l.weight.data = codes, l.scales.data = scales, l.zeros.data = zeros;

@@ -342,8 +342,10 @@ static void assert_recipe(const tw_model *in, const tw_model *out, const char *n
     check_ok(tw_recipe_parse(recipe, x, &r));
     void *codes = calloc(1, got.weight_bytes), *scales = calloc(1, got.scale_bytes + 1),
          *zeros = calloc(1, got.zero_bytes + 1);
+    float lut[TW_LUT4_SIZE];
     check_ok(tw_recipe_quantize(&r, from.N, from.K, x == TW_F32 ? floats : from.weight, codes,
-                                scales, zeros));
+                                scales, zeros, lut));
+    if (got.lut) assert_memory_equal(lut, got.lut, sizeof lut);
     assert_memory_equal(codes, got.weight, got.weight_bytes);
     assert_memory_equal(scales, got.scales, got.scale_bytes);
     if (got.zero_bytes) assert_memory_equal(zeros, got.zeros, got.zero_bytes);
@@ -390,7 +392,7 @@ static void blocks_of_rows(void **state) {
 static void whole_tensors(void **state) {
     (void)state;
     static const tw_safetensors_tensor tensors[] = {{"a.weight", "F32", 2, {130, 8192}}};
-    static const char *const recipes[] = {"hqq", "nvfp4_weight_only"};
+    static const char *const recipes[] = {"hqq", "nvfp4_weight_only", "codebook_weight_only"};
     make(tensors, 1);
     for (size_t i = 0; i < TW_COUNT(recipes); i++) {
         seen s = {0};

@@ -44,8 +44,8 @@ static tw_status run(void *user, const tw_linear_call *call) {
     if (m->context)
         check_fails(tw_unregister_linear(m->context, "mine"), TW_BUSY, "name: mine, 1 calls");
     if (m->result != TW_OK) return m->result;
-    tw_canonical w = {call->weight->data, call->scales->data, call->zeros->data, call->bias->data,
-                      call->lut};
+    tw_canonical w = {call->weight->data, call->scales->data, call->zeros->data,
+                      call->bias->data,   call->lut,          call->act_scale};
     tw_reference_linear(&l->problem, &w, call->x->data, call->x->stride[0], call->y->data,
                         call->y->stride[0], call->M);
     return TW_OK;
@@ -276,6 +276,23 @@ static void failures_are_passed_on(void **state) {
     close_world(&w);
 }
 
+/* What quantizes x by itself gets it as it is, the scheme, and a static scale. */
+static void gets_x_as_it_is(void **state) {
+    static const char *const problems[] = {"N=70,K=80,w=i8,g=channel,z=code,a=i8s,bias=f32",
+                                           "N=70,K=80,w=i8,g=channel,z=code,a=mxfp8,bias=f32"};
+    for (size_t i = 0; i < TW_COUNT(problems); i++) {
+        world w;
+        open_world(&w, state, problems[i]);
+        check_forward(&w.l, w.linear, 5);
+        add(&w, &w.m, "mine", 10);
+        check_forward(&w.l, w.linear, 5);
+        check_plan(w.linear, 5, "mine", "registered");
+        assert_non_null(strstr(w.m.problem, i ? ",a=mxfp8," : ",a=i8s,"));
+        assert_int_equal(w.m.runs, 1);
+        close_world(&w);
+    }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
@@ -288,6 +305,7 @@ int main(void) {
         TEST(refused),
         TEST(busy_while_it_runs),
         TEST(failures_are_passed_on),
+        TEST(gets_x_as_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,10 @@
 /* The problem text: round trips, defaults, and the sentence of every rule. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 #include "tests/base/cmocka_all.h"
@@ -88,11 +90,12 @@ static void test_all_schemes(void **state) {
     static const int32_t groups[][2] = {{0, 0},  {1, 0}, {1, 32}, {128, 128},
                                         {0, 64}, {7, 0}, {2, 1}};
     static const int32_t act_groups[] = {0, 32, 64, 128, 256};
+    enum { QUANTS = 18 };
     int good = 0, bad = 0;
     for (int w = 0; tw_dtype_row(w); w++)
         for (int s = -1; s < 0 || tw_dtype_row(s); s++)
-            for (int rest = 0; rest < (int)TW_COUNT(groups) * 5 * 4 * 3; rest++) {
-                const int32_t *g = groups[rest / 60];
+            for (int rest = 0; rest < (int)TW_COUNT(groups) * 5 * QUANTS * 3; rest++) {
+                const int32_t *g = groups[rest / (5 * QUANTS * 3)];
                 tw_problem p = {5,
                                 7,
                                 300,
@@ -100,8 +103,8 @@ static void test_all_schemes(void **state) {
                                 TW_BF16,
                                 TW_F32,
                                 {tw_dtype_row(w)->dtype, s < 0 ? TW_NONE : tw_dtype_row(s)->dtype,
-                                 (tw_zero_mode)(rest / 20 % 3), g[0], g[1],
-                                 (tw_act_quant)(rest / 5 % 4), act_groups[rest % 5]},
+                                 (tw_zero_mode)(rest / (5 * QUANTS) % 3), g[0], g[1],
+                                 (tw_act_quant)(rest / 5 % QUANTS), act_groups[rest % 5]},
                                 TW_ACT_GELU};
                 if (tw_problem_check(&p) == TW_OK) {
                     check_text(&p, NULL);
@@ -111,9 +114,10 @@ static void test_all_schemes(void **state) {
             }
     /* Plain: 3 with a=none.  Scales: 5 dtypes; i1..u8: zero modes none, code, value, but no value
      * with e8m0 (14); 5 float dtypes: none, value (9); lut4: none (5).  For each: 7 groups with
-     * none, i8, i8z, i8full; and i8 with 4 activation groups under K groups of 32 (4), 128 (2),
-     * 64 (3), 1 (4). */
-    assert_int_equal(good, 3 + (16 * 14 + 5 * 9 + 5) * (7 * 4 + 4 + 2 + 3 + 4));
+     * all of QUANTS; i8 with 4 activation groups under K groups of 32 (4), 128 (2), 64 (3), 1 (4);
+     * and e4m3 with 4 under each. */
+    assert_null(tw_act_get((tw_act_quant)QUANTS));
+    assert_int_equal(good, 3 + (16 * 14 + 5 * 9 + 5) * (7 * QUANTS + 4 + 2 + 3 + 4 + 7 * 4));
     assert_true(bad > good);
 }
 
@@ -138,7 +142,9 @@ static void test_other_fields(void **state) {
 #define SIZE "a positive integer up to 268435456"
 #define WEIGHTS "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, lut4, f32, f16 or bf16"
 #define GROUPS "a group of K (32), a block of N x K (128x128), channel or tensor"
-#define ACTQS "none, i8, i8gG with G a group of K (i8g32), i8z or i8full"
+#define ACTQS                                                                                      \
+    "none, i8, i8gG with G a group of K (i8g32), i8z, i8full, i8s, e4m3, e4m3gG, e4m3s, mxfp8 or " \
+    "mxfp4 (or with floor, ceil or even behind it), nvfp4, nvfp4t or nvfp4s"
 
 typedef struct bad_text {
     const char *text, *sentence;
@@ -191,6 +197,13 @@ static const bad_text bad_fields[] = {
     {"a=i8g-1", "a: \"i8g-1\", expected " ACTQS},
     {"a=i8zg32", "a: \"i8zg32\", expected " ACTQS},
     {"a=i8g99999999999", "a: \"i8g99999999999\", expected " ACTQS},
+    {"a=", "a: \"\", expected " ACTQS},
+    {"a=e4m3g", "a: \"e4m3g\", expected " ACTQS},
+    {"a=e4m3sg32", "a: \"e4m3sg32\", expected " ACTQS},
+    {"a=e5m2", "a: \"e5m2\", expected " ACTQS},
+    {"a=mxfp8rceil", "a: \"mxfp8rceil\", expected " ACTQS},
+    {"a=mxfp8g32", "a: \"mxfp8g32\", expected " ACTQS},
+    {"a=nvfp4even", "a: \"nvfp4even\", expected " ACTQS},
 };
 
 static const bad_text bad_schemes[] = {
@@ -242,16 +255,8 @@ static void test_missing(void **state) {
     assert_int_equal(p.M, 4);
 }
 
-static void test_unsupported(void **state) {
+static void test_lut_zeros(void **state) {
     (void)state;
-    check_bad("N=2,K=3,w=u4,a=i8s",
-              "a: \"i8s\", static activation scales are not supported; expected " ACTQS,
-              TW_UNSUPPORTED);
-    check_bad("N=2,K=3,w=u4,a=e4m3",
-              "a: \"e4m3\", e4m3 activations are not supported; expected " ACTQS, TW_UNSUPPORTED);
-    check_bad("N=2,K=3,w=u4,a=e4m3g128",
-              "a: \"e4m3g128\", e4m3 activations are not supported; expected " ACTQS,
-              TW_UNSUPPORTED);
     check_bad("N=2,K=3,w=lut4,z=value",
               "z: value, w=lut4 has no zeros: its table says what codes are", TW_INVALID);
     check_bad("N=2,K=3,w=lut4,z=code",
@@ -330,10 +335,10 @@ static void test_check(void **state) {
     BREAKS(p.scheme.zero_mode = (tw_zero_mode)3, "z: 3, is no zero mode");
     BREAKS(p.scheme.group_n = -1, "g: -1, must be from 0 to 268435456");
     BREAKS(p.scheme.group_k = -32, "g: -32, must be from 0 to 268435456");
-    BREAKS(p.scheme.act_quant = (tw_act_quant)4, "a: 4, is no activation quantization");
+    BREAKS(p.scheme.act_quant = (tw_act_quant)99, "a: 99, is no activation quantization");
     BREAKS(p.scheme.act_group = -32, "a: -32, must be from 1 to 268435456");
-    BREAKS(p.scheme.act_quant = TW_ACTQ_NONE, "a: group 32, only i8 has one");
-    BREAKS(p.scheme.act_quant = TW_ACTQ_I8Z, "a: group 32, only i8 has one");
+    BREAKS(p.scheme.act_quant = TW_ACTQ_NONE, "a: group 32, only i8 and e4m3 have one");
+    BREAKS(p.scheme.act_quant = TW_ACTQ_I8Z, "a: group 32, only i8 and e4m3 have one");
     BREAKS((p.scheme = plain, p.scheme.group_n = 1),
            "w: f16, plain weights have no zeros and no groups");
     BREAKS((p.scheme = plain, p.scheme.group_k = 1),
@@ -345,6 +350,58 @@ static void test_check(void **state) {
 #undef BREAKS
     p = good;
     assert_int_equal(tw_problem_check(&p), TW_OK);
+}
+
+/* What a kernel gets where x is rounded before it, and what people are told. */
+static void test_kernel_problem(void **state) {
+    (void)state;
+    static const struct {
+        const char *a, *kernel, *told;
+    } rows[] = {
+        {"none", "x=bf16,w=u4,g=32,s=f32,z=none,a=none,", ""},
+        {"i8g64", "x=bf16,w=u4,g=32,s=f32,z=none,a=i8g64,", ""},
+        {"e4m3", "x=f32,w=u4,g=32,s=f32,z=none,a=none,", "to e4m3, a scale a token, "},
+        {"e4m3g48", "x=f32,w=u4,g=32,s=f32,z=none,a=none,", "to e4m3, a scale each 48 of K, "},
+        {"e4m3s", "x=f32,w=u4,g=32,s=f32,z=none,a=none,", "to e4m3, a scale that is given, "},
+        {"i8s", "x=f32,w=u4,g=32,s=f32,z=none,a=none,", "to i8, a scale that is given, "},
+        {"mxfp4even", "x=f32,w=u4,g=32,s=f32,z=none,a=none,", "to e2m1, a scale each 32 of K, "},
+        {"nvfp4t", "x=f32,w=u4,g=32,s=f32,z=none,a=none,",
+         "to e2m1, a scale each 16 of K and one a token, "},
+        {"nvfp4s", "x=f32,w=u4,g=32,s=f32,z=none,a=none,",
+         "to e2m1, a scale each 16 of K and one that is given, "},
+    };
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        char text[100];
+        tw_str told = {0}, kernel = {0};
+        snprintf(text, sizeof text, "M=3,N=2,K=100,x=bf16,y=f16,w=u4,g=32,a=%s", rows[i].a);
+        tw_problem p = parsed(text), seen = tw_kernel_problem(&p);
+        tw_act_explain(&p.scheme, &told);
+        tw_problem_text(&seen, &kernel);
+        assert_non_null(strstr(tw_str_text(&kernel), rows[i].kernel));
+        assert_non_null(strstr(tw_str_text(&kernel), "y=f16,"));
+        assert_int_equal(tw_act_rounds(&p.scheme), *rows[i].told != 0);
+        assert_int_equal(told.size != 0, *rows[i].told != 0);
+        if (!strstr(tw_str_text(&told), rows[i].told)) fail_msg("%s", tw_str_text(&told));
+        tw_str_free(&told);
+        tw_str_free(&kernel);
+    }
+}
+
+static void test_act_scale(void **state) {
+    (void)state;
+    const tw_scheme given = parsed("N=2,K=3,w=u4,a=i8s").scheme,
+                    other = parsed("N=2,K=3,w=u4,a=i8").scheme;
+    static const float bad[] = {0, -1, NAN, INFINITY, 0x1p-130f};
+    assert_int_equal(tw_act_check_scale(&given, 0x1p-126f), TW_OK);
+    assert_int_equal(tw_act_check_scale(&other, 0), TW_OK);
+    for (size_t i = 0; i < TW_COUNT(bad); i++)
+        assert_int_equal(tw_act_check_scale(&given, bad[i]), TW_INVALID);
+    assert_int_equal(tw_act_check_scale(&given, 0), TW_INVALID);
+    assert_string_equal(tw_error_message(), "act_scale: 0, a=i8s needs a positive finite scale, "
+                                            "and a finite reciprocal");
+    assert_int_equal(tw_act_check_scale(&other, 0.5f), TW_INVALID);
+    assert_string_equal(tw_error_message(),
+                        "act_scale: 0.5, but a=i8 has no static scale; must be 0");
 }
 
 static void test_granularity(void **state) {
@@ -413,12 +470,13 @@ static void test_buckets(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_example),     cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_all_schemes), cmocka_unit_test(test_other_fields),
-        cmocka_unit_test(test_bad_text),    cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_unsupported), cmocka_unit_test(test_long_values_are_cut),
-        cmocka_unit_test(test_scheme_text), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_granularity), cmocka_unit_test(test_weight_bytes),
+        cmocka_unit_test(test_example),        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_all_schemes),    cmocka_unit_test(test_other_fields),
+        cmocka_unit_test(test_bad_text),       cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_lut_zeros),      cmocka_unit_test(test_long_values_are_cut),
+        cmocka_unit_test(test_scheme_text),    cmocka_unit_test(test_check),
+        cmocka_unit_test(test_kernel_problem), cmocka_unit_test(test_act_scale),
+        cmocka_unit_test(test_granularity),    cmocka_unit_test(test_weight_bytes),
         cmocka_unit_test(test_buckets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,7 +37,7 @@ void layer_copy(layer *to, const layer *from);
 void layer_free(layer *l);
 
 static inline tw_canonical layer_canonical(const layer *l) {
-    return (tw_canonical){l->weight, l->scales, l->zeros, l->bias, l->lut};
+    return (tw_canonical){l->weight, l->scales, l->zeros, l->bias, l->lut, 0};
 }
 /* Scales (and zeros) of one layer. */
 static inline int64_t layer_scales(const layer *l) {

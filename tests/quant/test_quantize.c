@@ -205,7 +205,7 @@ static double with_code(const result *r, int64_t n, int64_t k, uint32_t c) {
 static void check_scheme(const char *text, tw_scheme s, const float *w) {
     result r;
     if (quantize(&r, s, N, K, w, STRIDE) != TW_OK) fail_msg("%s: %s", text, tw_error_message());
-    tw_canonical c = {r.codes, r.scales, r.zeros, NULL, NULL};
+    tw_canonical c = {r.codes, r.scales, r.zeros, NULL, NULL, 0};
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < K; k++) {
             int64_t at = n / tw_group_n(&s, N) * tw_groups(&s, K) + k / tw_group_k(&s, K);
@@ -273,7 +273,7 @@ static void test_all_equal(void **state) {
     const float zeros[4] = {0}, halves[4] = {0.5f, 0.5f, 0.5f, 0.5f};
     for (size_t i = 0; i < TW_COUNT(texts); i++) {
         result r;
-        tw_canonical c = {r.codes, r.scales, r.zeros, NULL, NULL};
+        tw_canonical c = {r.codes, r.scales, r.zeros, NULL, NULL, 0};
         quantize_ok(&r, texts[i], 1, 4, zeros, 4);
         for (int k = 0; k < 4; k++) assert_true(tw_dequantize_one(&r.p, &c, 0, k) == 0);
         for (int64_t b = 0; b < r.code_bytes && scale_at(&r, 0) == 0; b++)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "src/backend/backend.h"
+#include "src/core/act.h"
 
 /* Rows a chunk: weights are read once a chunk, and its packed x stays in the second-level cache. */
 enum { CHUNK_ROWS = 512, SCRATCH_ALIGN = 64 };
@@ -150,5 +151,50 @@ void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_arg
         part.M = tw_min(chunk, args->M - m);
         pack(kernel, threads, &part);
         matmul(kernel, threads, &part);
+    }
+}
+
+/* ---- x rounded beforehand ---- */
+
+/* Rows that are rounded at a time: enough for a kernel to do well, and of bounded size. */
+static int64_t rounded_rows(int64_t M, int64_t K) {
+    enum { MOST_BYTES = 8 << 20 };
+    return tw_max(1, tw_min(M, MOST_BYTES / (K * (int64_t)sizeof(float))));
+}
+
+size_t tw_launch_rounded_bytes(const tw_problem *p, int64_t M) {
+    if (!tw_act_rounds(&p->scheme)) return 0;
+    return (size_t)(rounded_rows(M, p->K) * p->K) * sizeof(float);
+}
+
+typedef struct round_job {
+    const tw_problem *problem;
+    float act_scale;
+    const tw_kernel_args *args;
+    float *rounded;
+} round_job;
+
+static void round_row(void *arg, size_t m) {
+    const round_job *job = arg;
+    const tw_problem *p = job->problem;
+    tw_act_round(&p->scheme, p->x, p->K, job->act_scale,
+                 (const char *)job->args->x + (int64_t)m * job->args->x_stride,
+                 job->rounded + (int64_t)m * p->K);
+}
+
+void tw_launch_rounded(const tw_kernel *kernel, tw_threads *threads, const tw_problem *problem,
+                       float act_scale, const tw_kernel_args *args, float *rounded, void *scratch) {
+    tw_kernel_args from = *args, part = *args;
+    int64_t K = problem->K, most = rounded_rows(args->M, K);
+    part.x = rounded;
+    part.x_stride = K * (int64_t)sizeof(float);
+    for (int64_t m = 0; m < args->M; m += most) {
+        from.x = (const char *)args->x + m * args->x_stride;
+        part.y = (char *)args->y + m * args->y_stride;
+        part.M = tw_min(most, args->M - m);
+        round_job job = {problem, act_scale, &from, rounded};
+        bool few = part.M * K < PACK_ELEMENTS;
+        tw_threads_run(few ? NULL : threads, round_row, &job, (size_t)part.M);
+        tw_launch(kernel, threads, &part, scratch);
     }
 }
