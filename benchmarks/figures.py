@@ -169,6 +169,31 @@ def overhead(_):
     return max(values), f'{len(values)} schemes'
 
 
+def run_quantize(recipe, threads):
+    program = os.path.join(ROOT, 'build', 'benchmarks', 'quantize')
+    done = subprocess.run([program, recipe, str(threads)], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def quantizing(recipe):
+    """Bytes read and written over what as many threads read: bench's limit, just before."""
+    def run(bench):
+        threads = len(os.sched_getaffinity(0))
+        limit = bench.measure(f'M=1,{SQUARE}w=u4,s=f16,z=code,a=i8,g=128', 'cpu', threads, *COLD)
+        found = run_quantize(recipe, threads)
+        rate = found['bytes'] / found['median_ns']
+        return (100 * rate / limit['limit_gbps'],
+                f'{rate:.1f} of {limit["limit_gbps"]:.1f} GB/s, {threads} threads, '
+                f'{found["median_ns"] / 1e6:.1f} ms')
+    return run
+
+
+def hqq(_):
+    """Seconds of all threads."""
+    found = run_quantize('hqq,w=u4,g=128', len(os.sched_getaffinity(0)))
+    return found['median_ns'] / 1e9, f'least {found["least_ns"] / 1e9:.1f}'
+
+
 def both(scheme):
     return [f'M={m},{SQUARE}{scheme}' for m in (64, 512)]
 
@@ -206,6 +231,9 @@ def figures():
         ('SmolLM2 ready in a warm process', 5, 'ms', warm),
         ('forward over the bare kernel, N=K=64, M=1', 300, 'ns', overhead),
         ('tune all of SmolLM2, M = 1, 16, 512', 60, 's', tune_model),
+        ('quantize 4096 x 4096 f32 to u4 g=128, of bandwidth', 50, '%',
+         quantizing('uintx_weight_only,w=u4,g=128')),
+        ('HQQ of the same', 20, 's', hqq),
     ]
 
 

@@ -2,6 +2,7 @@
 #include "src/core/dtype.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 
 /* Indexed by the enum's value; the gaps have bits 0. */
@@ -88,25 +89,62 @@ static uint8_t sign_flip(tw_dtype dtype, int bits) {
     return tw_dtype_is_signed(dtype) ? (uint8_t)(1u << (bits - 1)) : 0;
 }
 
+/* Codes [first, first + count) that begin at a byte: eight of them fill `bits` bytes.  Gives how many
+ * were taken: the last ones are left where they do not fill bytes. */
+static int64_t eights_get(const uint8_t *bytes, int bits, int64_t count, uint8_t flip,
+                          uint8_t *out) {
+    uint64_t mask = (1u << bits) - 1;
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8, bytes += bits) {
+        uint64_t eight = 0;
+        memcpy(&eight, bytes, (size_t)bits);
+        for (int j = 0; j < 8; j++) out[i + j] = (uint8_t)((eight >> bits * j & mask) ^ flip);
+    }
+    return i;
+}
+
+static int64_t eights_set(uint8_t *bytes, int bits, int64_t count, uint8_t flip,
+                          const uint8_t *codes) {
+    uint64_t mask = (1u << bits) - 1;
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8, bytes += bits) {
+        uint64_t eight = 0;
+        for (int j = 0; j < 8; j++) eight |= ((codes[i + j] ^ flip) & mask) << bits * j;
+        memcpy(bytes, &eight, (size_t)bits);
+    }
+    return i;
+}
+
 void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count, uint8_t *out) {
     int bits = tw_dtype_bits(dtype);
     uint8_t flip = sign_flip(dtype, bits);
-    const uint8_t *bytes = row;
-    if (8 % bits) {
-        for (int64_t i = 0; i < count; i++)
-            out[i] = (uint8_t)(bits_get(row, bits, first + i) ^ flip);
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        int64_t at = (first + i) * bits;
-        out[i] = (uint8_t)(((unsigned)bytes[at / 8] >> at % 8 & ((1u << bits) - 1)) ^ flip);
-    }
+    const uint8_t *bytes = (const uint8_t *)row + first * bits / 8;
+    int64_t i = 0;
+    if (bits == 8)
+        for (; i < count; i++) out[i] = bytes[i] ^ flip;
+    else if (bits == 4 && first % 2 == 0)
+        for (; i + 2 <= count; i += 2) {
+            out[i] = (bytes[i / 2] & 15) ^ flip;
+            out[i + 1] = (uint8_t)(bytes[i / 2] >> 4 ^ flip);
+        }
+    else if (first * bits % 8 == 0)
+        i = eights_get(bytes, bits, count, flip, out);
+    for (; i < count; i++) out[i] = (uint8_t)(bits_get(row, bits, first + i) ^ flip);
 }
 
 void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const uint8_t *codes) {
     int bits = tw_dtype_bits(dtype);
     uint8_t flip = sign_flip(dtype, bits);
-    for (int64_t i = 0; i < count; i++) bits_set(row, bits, first + i, (uint32_t)codes[i] ^ flip);
+    uint8_t *bytes = (uint8_t *)row + first * bits / 8;
+    int64_t i = 0;
+    if (bits == 8)
+        for (; i < count; i++) bytes[i] = codes[i] ^ flip;
+    else if (bits == 4 && first % 2 == 0)
+        for (; i + 2 <= count; i += 2)
+            bytes[i / 2] = (uint8_t)(((codes[i] ^ flip) & 15) | (codes[i + 1] ^ flip) << 4);
+    else if (first * bits % 8 == 0)
+        i = eights_set(bytes, bits, count, flip, codes);
+    for (; i < count; i++) bits_set(row, bits, first + i, (uint32_t)codes[i] ^ flip);
 }
 
 /* ---- floats: sign, exponent, mantissa of any width, as the dtype's row says ---- */
@@ -137,6 +175,21 @@ static float decode(const tw_dtype_info *t, uint32_t code) {
     /* Subnormal: mantissa units of 2^(1 - bias - m), all of them normal f32. */
     float unit = float_of_bits((uint32_t)(1 - bias - m + 127) << 23);
     return float_of_bits(sign | 0x3f800000) * ((float)mantissa * unit);
+}
+
+/* Values of the codes of up to 8 bits. */
+static float narrow[TW_E2M1 + 1][256];
+static pthread_once_t narrow_once = PTHREAD_ONCE_INIT;
+
+static void fill_narrow(void) {
+    for (int dtype = TW_E4M3; dtype <= TW_E2M1; dtype++)
+        for (uint32_t code = 0; code < 1u << by_value[dtype].bits; code++)
+            narrow[dtype][code] = decode(&by_value[dtype], code);
+}
+
+const float *tw_float_table(tw_dtype dtype) {
+    pthread_once(&narrow_once, fill_narrow);
+    return narrow[dtype];
 }
 
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i) {
@@ -217,5 +270,46 @@ void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value) {
         memcpy((char *)data + i * 2, &half, 2);
     } else {
         bits_set(data, by_value[dtype].bits, i, encode(&by_value[dtype], value));
+    }
+}
+
+/* encode() of an f32, which needs no rounding twice: in integers where the result is normal, by an
+ * addition that leaves no more bits than subnormals have where it is not. */
+static uint32_t encode_f32(const tw_dtype_info *t, float value) {
+    int m = t->mantissa_bits, bias = (1 << (t->exponent_bits - 1)) - 1, shift = 23 - m;
+    uint32_t raw, code;
+    memcpy(&raw, &value, sizeof raw);
+    uint32_t magnitude = raw & 0x7fffffff, sign = raw >> 31 << (t->bits - 1);
+    if (magnitude > 0x7f800000) return encode(t, (double)value); /* NaN */
+    if (magnitude >> 23 >= (uint32_t)(128 - bias) || bias == 127) {
+        code = magnitude + (1u << (shift - 1)) - 1 + (magnitude >> shift & 1);
+        code = (code >> shift) - ((uint32_t)(127 - bias) << m);
+    } else {
+        float whole =
+            float_of_bits(magnitude) * float_of_bits((uint32_t)(bias - 1 + m + 127) << 23);
+        whole += 0x1p23F;
+        memcpy(&code, &whole, sizeof code);
+        code -= 0x4b000000;
+    }
+    /* As in encode(). */
+    uint32_t exponents = ((1u << t->exponent_bits) - 1) << m;
+    uint32_t over = is_ieee(t->dtype)     ? exponents
+                    : t->dtype == TW_E4M3 ? 0x7f
+                                          : 1u << (t->bits - 1);
+    if (code >= over) code = t->bits == 16 ? over : over - 1;
+    return sign | code;
+}
+
+void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value) {
+    const tw_dtype_info *t = &by_value[dtype];
+    if (dtype == TW_F32) {
+        memcpy((char *)data + i * 4, &value, sizeof value);
+    } else if (dtype == TW_E8M0) {
+        ((uint8_t *)data)[i] = encode_e8m0((double)value);
+    } else if (t->bits == 16) {
+        uint16_t half = (uint16_t)encode_f32(t, value);
+        memcpy((char *)data + i * 2, &half, sizeof half);
+    } else {
+        bits_set(data, t->bits, i, encode_f32(t, value));
     }
 }

@@ -60,12 +60,13 @@ void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const
  * e4m3 is OCP's: no infinities, 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit
  * types have neither; e8m0 is 2^(code - 127). */
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
+/* What each code of e4m3, e5m2, e3m2, e2m3 or e2m1 stands for. */
+const float *tw_float_table(tw_dtype dtype);
 /* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and
  * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards. */
 void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value);
-static inline void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value) {
-    tw_double_set(data, dtype, i, (double)value);
-}
+/* The same of an f32, faster. */
+void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value);
 /* The number of the dtype that is nearest to value: what an operation with that result gives. */
 static inline float tw_float_round(tw_dtype dtype, float value) {
     uint32_t bits = 0;

@@ -2,6 +2,7 @@
 #include "src/core/reference.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "src/core/act.h"
 #include "src/core/dtype.h"
@@ -15,20 +16,15 @@ enum { TILE_M = 8, TILE_N = 64, CHUNK_K = 128, COLUMNS = 8 };
 /* `count` values of q from k on, less the zero code. */
 static void quantized_span(tw_dtype dtype, const float *lut, const char *row, int32_t zero,
                            int64_t k, int64_t count, float *out) {
-    if (dtype == TW_LUT4) {
-        for (int64_t i = 0; i < count; i++) out[i] = lut[tw_code_get(row, dtype, k + i)];
-        return;
-    }
-    if (!tw_dtype_is_int(dtype)) {
-        for (int64_t i = 0; i < count; i++) out[i] = tw_float_get(row, dtype, k + i);
-        return;
-    }
     uint8_t codes[CHUNK_K];
-    int32_t base = tw_dtype_min(dtype) - zero;
+    bool is_int = tw_dtype_is_int(dtype);
+    const float *table = is_int ? NULL : dtype == TW_LUT4 ? lut : tw_float_table(dtype);
+    int32_t base = is_int ? tw_dtype_min(dtype) - zero : 0;
     for (int64_t i = 0, part; i < count; i += part) {
         part = tw_min(CHUNK_K, count - i);
         tw_codes_get(row, dtype, k + i, part, codes);
-        for (int64_t j = 0; j < part; j++) out[i + j] = (float)(codes[j] + base);
+        for (int64_t j = 0; table && j < part; j++) out[i + j] = table[codes[j]];
+        for (int64_t j = 0; !table && j < part; j++) out[i + j] = (float)(codes[j] + base);
     }
 }
 
@@ -38,7 +34,10 @@ static void dequantize_span(const tw_problem *p, const tw_canonical *w, int64_t 
     const tw_scheme *s = &p->scheme;
     const char *row = (const char *)w->weight + n * (int64_t)tw_dtype_row_bytes(s->weight, p->K);
     if (tw_scheme_plain(s)) {
-        for (int64_t k = k0; k < k1; k++) out[k - k0] = tw_float_get(row, s->weight, k);
+        if (s->weight == TW_F32)
+            memcpy(out, (const float *)row + k0, (size_t)(k1 - k0) * sizeof *out);
+        else
+            for (int64_t k = k0; k < k1; k++) out[k - k0] = tw_float_get(row, s->weight, k);
         return;
     }
     int64_t group_k = tw_group_k(s, p->K);

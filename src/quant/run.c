@@ -78,9 +78,9 @@ __attribute__((target("avx2"))) static inline int64_t avx2_quick(const tw_run *r
     int64_t i = 0;
     for (; i + 32 <= count; i += 32) {
         __m256i v[4];
-        for (int64_t j = 0; j < 4; j++)
-            v[j] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + j * 8), scale));
-        for (int j = 0; j < 2; j++) {
+        for (ptrdiff_t j = 0; j < 4; j++)
+            v[j] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8 * j), scale));
+        for (size_t j = 0; j < 2; j++) {
             __m256i pair = _mm256_adds_epi16(_mm256_packs_epi32(v[2 * j], v[2 * j + 1]), zero);
             pair = _mm256_min_epi16(_mm256_max_epi16(pair, least), most);
             v[j] = _mm256_and_si256(pair, low);

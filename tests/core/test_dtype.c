@@ -305,6 +305,26 @@ static void test_rounds_once(void **state) {
     assert_true(value == 1 + 0x1p-23f);
 }
 
+/* Setting an f32 is setting it as a double: all over, and at each tie and beside it. */
+static void test_f32_as_double(void **state) {
+    (void)state;
+    for (int r = 0; tw_dtype_row(r); r++) {
+        const tw_dtype_info *t = tw_dtype_row(r);
+        if (t->kind != TW_KIND_FLOAT) continue;
+        for (uint64_t i = 0; i < 1u << 19; i++) {
+            /* Even ones: any f32.  Odd ones: few bits of mantissa, or one ulp off. */
+            uint32_t bits = (uint32_t)(i * 2654435761u), a = 0, b = 0;
+            if (i % 2) bits = (bits & 0xfff80000) + (uint32_t)(i / 2 % 3) - 1;
+            float value;
+            memcpy(&value, &bits, sizeof value);
+            tw_float_set(&a, t->dtype, 0, value);
+            tw_double_set(&b, t->dtype, 0, (double)value);
+            if (a != b && !(isnan(value) && t->dtype == TW_F32))
+                fail_msg("%s: %a gives %x, expected %x", t->name, (double)value, a, b);
+        }
+    }
+}
+
 static void test_f32_is_kept(void **state) {
     (void)state;
     uint64_t seed = 7;
@@ -348,6 +368,7 @@ int main(void) {
         cmocka_unit_test(test_e8m0_encode),
         cmocka_unit_test(test_overflow_and_nan),
         cmocka_unit_test(test_rounds_once),
+        cmocka_unit_test(test_f32_as_double),
         cmocka_unit_test(test_f32_is_kept),
         cmocka_unit_test(test_arrays),
     };
