@@ -114,17 +114,14 @@ tw_status tw_model_classify(tw_model *model) {
         const tw_model_tensor *t = &entry->info;
         char stem[STEM];
         TW_TRY(refuse_packed(model, t->name));
-        /* Only linears are kept in several tensors; experts' parameters need not be *.weight. */
-        if (entry->composite) {
-            has_output = has_output || (stem_of(t->name, stem) && matches(facts->output, stem));
-            TW_TRY(add(model, i));
-            continue;
-        }
-        if (!stem_of(t->name, stem) || !holds_weights(entry->type)) continue;
+        bool named = stem_of(t->name, stem);
+        /* Experts' parameters, which are kept in several tensors, need not be *.weight. */
+        if (entry->composite && !named) TW_TRY(add(model, i));
+        if (!named || (!entry->composite && !holds_weights(entry->type))) continue;
         if (matches(facts->output, stem)) has_output = true;
         if (tied < 0 && t->ndim == 2 && matches(facts->embedding, stem)) tied = i;
         bool linear = t->ndim == 2 && !matches(facts->not_linear, stem);
-        bool stack = t->ndim == 3 && matches(facts->experts, stem);
+        bool stack = t->ndim == 3 && (entry->composite || matches(facts->experts, stem));
         if (linear || stack) TW_TRY(add(model, i));
     }
     return model->ties_output && !has_output && tied >= 0 ? add(model, tied) : TW_OK;

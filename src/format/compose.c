@@ -8,7 +8,8 @@
 #include "src/core/dtype.h"
 #include "src/format/json.h"
 
-/* quant_method of config.json; the suffix of the tensor that marks a weight. */
+/* quant_method of config.json; the suffix of the tensor that marks a weight.  Rows of one method
+ * are run in their order. */
 static const struct form {
     const char *method, *suffix;
     tw_status (*compose)(tw_compose *c, const tw_marker *marker);
@@ -18,6 +19,20 @@ static const struct form {
     {"compressed-tensors", ".weight_scale", tw_compose_compressed},
     {"fp8", ".weight_scale_inv", tw_compose_fp8},
     {"mxfp4", "_blocks", tw_compose_mxfp4},
+    {"torchao", "_qdata", tw_compose_torchao},
+    {"torchao", ":qdata", tw_compose_torchao},
+    {"torchao", "_scale", tw_compose_torchao_rest},
+    {"torchao", ":scale", tw_compose_torchao_rest},
+};
+
+/* Methods whose files describe their tensors themselves, in __metadata__: whether this one does,
+ * even without a config.json; and what is then read in place of the quantization_config. */
+static const struct teller {
+    const char *method;
+    bool (*told)(const tw_model *model);
+    tw_status (*begin)(tw_model *model, const char *label, json_t **out);
+} tellers[] = {
+    {"torchao", tw_torchao_told, tw_torchao_begin},
 };
 
 /* ---- parts ---- */
@@ -266,7 +281,8 @@ static tw_status compose_all(tw_compose *c, const struct form *form) {
     tw_model *m = c->model;
     for (int32_t i = 0; i < m->tensor_count; i++) {
         const char *name = m->tensors[i].info.name;
-        if (!tw_ends_with(name, form->suffix) || m->tensors[i].composite) continue;
+        bool done = m->tensors[i].composite || c->used[i];
+        if (!tw_ends_with(name, form->suffix) || done) continue;
         char *stem = strndup(name, strlen(name) - strlen(form->suffix));
         if (!stem) return tw_fail(TW_MEMORY, "%s: out of memory for a name", c->label);
         tw_marker marker = {stem, i};
@@ -274,6 +290,14 @@ static tw_status compose_all(tw_compose *c, const struct form *form) {
         free(stem);
         TW_TRY(status);
     }
+    return TW_OK;
+}
+
+/* All rows of a method, from its first. */
+static tw_status compose_rows(tw_compose *c, const struct form *form) {
+    const char *method = form->method;
+    for (; form < forms + TW_COUNT(forms); form++)
+        if (!strcmp(form->method, method)) TW_TRY(compose_all(c, form));
     return conclude(c);
 }
 
@@ -286,25 +310,36 @@ static tw_status refuse(tw_model *m, const char *method) {
     return tw_model_keep(m, text, (size_t)n, &m->refusal);
 }
 
+static tw_status compose(tw_compose *c, const struct form *form, const json_t *config) {
+    json_t *own = NULL;
+    for (size_t i = 0; i < TW_COUNT(tellers); i++)
+        if (!strcmp(tellers[i].method, form->method))
+            TW_TRY(tellers[i].begin(c->model, c->label, &own));
+    c->config = own ? own : config;
+    c->used = calloc((size_t)c->model->tensor_count + 1, 1);
+    tw_status status = c->used ? compose_rows(c, form)
+                               : tw_fail(TW_MEMORY, "%s: out of memory for its tensors", c->label);
+    free(c->used);
+    json_decref(own);
+    return status;
+}
+
 tw_status tw_compose_model(tw_model *model) {
-    if (!model->quantization || model->kind != TW_MODEL_SAFETENSORS) return TW_OK;
+    if (model->kind != TW_MODEL_SAFETENSORS) return TW_OK;
     tw_compose c = {.model = model, .label = model->files[0].label};
-    json_t *config;
-    const char *method = "";
-    TW_TRY(tw_json_object(model->quantization, strlen(model->quantization), c.label, &config));
-    c.config = config;
-    tw_status status = tw_json_text(config, "quant_method", "unnamed",
-                                    "config.json: quantization_config", &method);
+    json_t *config = NULL;
+    const char *method = NULL, *text = model->quantization;
+    tw_status status = TW_OK;
+    for (size_t t = 0; !text && t < TW_COUNT(tellers); t++)
+        if (tellers[t].told(model)) method = tellers[t].method;
+    if (text) TW_TRY(tw_json_object(text, strlen(text), c.label, &config));
+    if (text)
+        status = tw_json_text(config, "quant_method", "unnamed", "config.json: quantization_config",
+                              &method);
     size_t i = 0;
-    while (status == TW_OK && i < TW_COUNT(forms) && strcmp(forms[i].method, method) != 0) i++;
-    if (status == TW_OK && i == TW_COUNT(forms)) {
-        status = refuse(model, method);
-    } else if (status == TW_OK) {
-        c.used = calloc((size_t)model->tensor_count + 1, 1);
-        status = c.used ? compose_all(&c, &forms[i])
-                        : tw_fail(TW_MEMORY, "%s: out of memory for its tensors", c.label);
-    }
-    free(c.used);
+    while (method && i < TW_COUNT(forms) && strcmp(forms[i].method, method) != 0) i++;
+    if (status == TW_OK && method)
+        status = i < TW_COUNT(forms) ? compose(&c, &forms[i], config) : refuse(model, method);
     json_decref(config);
     return status;
 }

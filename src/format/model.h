@@ -104,8 +104,8 @@ typedef struct tw_model_linears {
  *                MUL_MAT for it: no embedding, norm, convolution or mixing vector), and each
  *                expert of a 3-D *_exps.weight (MUL_MAT_ID).
  *   safetensors  a 2-D float tensor named *.weight that is no embedding, norm or convolution; and
- *                what a checkpoint of GPTQ, AWQ, compressed-tensors, or transformers' fp8 or mxfp4
- *                keeps in several tensors, which is listed as the one weight it is.
+ *                what a checkpoint of GPTQ, AWQ, compressed-tensors, torchao, or transformers'
+ *                fp8 or mxfp4 keeps in several tensors, which is listed as the one weight it is.
  *   config.json  what the architecture's modules are; an unknown architecture is an error.
  * An embedding is a table look-up and no linear, except where it is the output layer too: in a
  * generative architecture without an output tensor (GGUF: no output.weight and an
