@@ -102,7 +102,9 @@ static tw_status refuse_packed(tw_model *model, const char *name) {
     int n =
         snprintf(text, sizeof text, "%s: a packed quantized weight, which this version cannot read",
                  tw_show(name, strlen(name)).text);
-    return tw_model_keep(model, text, (size_t)n, &model->refusal);
+    TW_TRY(tw_model_keep(model, text, (size_t)n, &model->refusal));
+    model->unread = model->refusal;
+    return TW_OK;
 }
 
 tw_status tw_model_classify(tw_model *model) {

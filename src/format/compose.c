@@ -302,12 +302,17 @@ static tw_status compose_rows(tw_compose *c, const struct form *form) {
 }
 
 static tw_status refuse(tw_model *m, const char *method) {
-    char text[200];
-    int n = snprintf(text, sizeof text,
-                     "config.json: quantization_config: quant_method '%s', which this version "
-                     "cannot read",
-                     tw_show(method, strlen(method)).text);
-    return tw_model_keep(m, text, (size_t)n, &m->refusal);
+    char text[400];
+    size_t at = (size_t)snprintf(text, sizeof text,
+                                 "config.json: quantization_config: quant_method '%s', which this "
+                                 "version cannot read; it reads ",
+                                 tw_show(method, strlen(method)).text);
+    for (size_t i = 0; i < TW_COUNT(forms) && at < sizeof text; i++)
+        if (!i || strcmp(forms[i].method, forms[i - 1].method) != 0)
+            at += (size_t)snprintf(text + at, sizeof text - at, i ? ", %s" : "%s", forms[i].method);
+    TW_TRY(tw_model_keep(m, text, strlen(text), &m->unread));
+    m->refusal = m->unread;
+    return TW_OK;
 }
 
 static tw_status compose(tw_compose *c, const struct form *form, const json_t *config) {

@@ -73,6 +73,10 @@ const char *tw_model_file_of(const tw_model *model, int32_t index);
  * where the file keeps it in several tensors. */
 const void *tw_model_data(const tw_model *model, int32_t index);
 
+/* Why weights are listed as they lie in the file, in a quantization that is not known here: a
+ * sentence that names it.  NULL where all is understood. */
+const char *tw_model_unread(const tw_model *model);
+
 /* Texts that a safetensors file says of itself (__metadata__), in the file's order. */
 typedef struct tw_model_text {
     const char *key, *value;

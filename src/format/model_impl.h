@@ -68,6 +68,7 @@ struct tw_model {
     bool ties_output;
     const char *quantization; /* JSON: config.json's quantization_config; NULL without */
     const char *refusal;      /* why the linears cannot be told, else NULL */
+    const char *unread;       /* why quantized weights are left as they lie, else NULL */
     tw_model_file *files;
     tw_tensor_entry *tensors;
     tw_linear_entry *linears;
