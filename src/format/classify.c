@@ -58,6 +58,11 @@ static bool matches(const char *const *patterns, const char *stem) {
     return false;
 }
 
+const char *tw_module_class(const char *module) {
+    const char *dot = strrchr(module, '.');
+    return matches(hf_names.not_linear, dot ? dot + 1 : module) ? "Embedding" : "Linear";
+}
+
 /* Whole numbers are indices and masks; IQ4_XS and the like begin with an I too. */
 static bool holds_weights(const tw_source_type *type) {
     const char *name = type->name;

@@ -324,6 +324,7 @@ static tw_status compose(tw_compose *c, const struct form *form, const json_t *c
     c->used = calloc((size_t)c->model->tensor_count + 1, 1);
     tw_status status = c->used ? compose_rows(c, form)
                                : tw_fail(TW_MEMORY, "%s: out of memory for its tensors", c->label);
+    if (c->shared) c->free_shared(c->shared);
     free(c->used);
     json_decref(own);
     return status;

@@ -33,6 +33,9 @@ typedef struct tw_compose {
     const json_t *config;
     const char *label; /* of the file, for messages */
     char *used;        /* tensors that are parts of others, by index */
+    /* What a form made for all of its weights, and how it goes; NULL: nothing. */
+    void *shared;
+    void (*free_shared)(void *shared);
 } tw_compose;
 
 /* One weight's marker: the model's tensor `index`, whose name is `stem` and the form's suffix. */

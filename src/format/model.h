@@ -41,6 +41,9 @@ tw_status tw_model_open(const char *path, const tw_logger *logger, tw_model **ou
  * A kind other than ANY is taken at its word.  Nothing else is read: no shards, no config.json. */
 tw_status tw_model_open_bytes(const void *bytes, size_t size, tw_model_kind kind, const char *label,
                               tw_model **out);
+/* The same of a safetensors file and the config.json that would lie beside it. */
+tw_status tw_model_open_bytes_with_config(const void *bytes, size_t size, const void *config,
+                                          size_t config_size, const char *label, tw_model **out);
 /* Everything that the model handed out becomes invalid.  NULL is allowed. */
 void tw_model_close(tw_model *model);
 

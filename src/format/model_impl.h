@@ -105,6 +105,8 @@ void tw_fold_shape(const tw_model_tensor *tensor, int64_t *N, int64_t *K);
 tw_status tw_model_index(tw_model *model, const char *label);
 /* Makes one tensor of those that a quantized checkpoint keeps a weight in (compose.c). */
 tw_status tw_compose_model(tw_model *model);
+/* "Embedding" or "Linear": what a module of this name is, which has a weight of two dimensions. */
+const char *tw_module_class(const char *module);
 /* Decides is_linear for every tensor and collects the linears (classify.c). */
 tw_status tw_model_classify(tw_model *model);
 

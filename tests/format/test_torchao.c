@@ -1,34 +1,8 @@
 /* torchao's safetensors files, made here byte by byte: values worked out by hand, and all that may
  * be wrong with them.  Files of its own writer are compared by tests/cli/test_fixtures.py. */
-#include <jansson.h>
 #include <math.h>
 
-#include "tests/format/format_test.h"
-
-typedef struct builder {
-    json_t *header, *metadata, *names;
-    uint8_t data[1024];
-    size_t size;
-} builder;
-
-static builder begin(void) {
-    builder b = {.header = json_object(), .metadata = json_object(), .names = json_array()};
-    assert_true(b.header && b.metadata && b.names);
-    return b;
-}
-
-/* A tensor of `size` bytes; its shape as JSON. */
-static void put(builder *b, const char *name, const char *dtype, const char *shape,
-                const void *data, size_t size) {
-    json_t *record =
-        json_pack("{s:s,s:o,s:[i,i]}", "dtype", dtype, "shape", json_loads(shape, 0, NULL),
-                  "data_offsets", (int)b->size, (int)(b->size + size));
-    assert_non_null(record);
-    assert_true(b->size + size <= sizeof b->data);
-    if (size) memcpy(b->data + b->size, data, size);
-    b->size += size;
-    json_object_set_new(b->header, name, record);
-}
+#include "tests/format/builder.h"
 
 /* What __metadata__ says of a weight; NULL: nothing, but it is in the list. */
 static void about(builder *b, const char *name, const char *text) {
@@ -39,41 +13,11 @@ static void about(builder *b, const char *name, const char *text) {
 /* The file; names: in place of the list, NULL for the list itself. */
 static tw_status open_built(builder *b, const char *names, tw_model **out) {
     static uint8_t bytes[1 << 14];
-    char *list = json_dumps(b->names, 0), *text;
+    char *list = json_dumps(b->names, 0);
     json_object_set_new(b->metadata, "tensor_names", json_string(names ? names : list));
-    json_object_set(b->header, "__metadata__", b->metadata);
-    text = json_dumps(b->header, 0);
-    uint64_t length = strlen(text);
-    assert_true(8 + length + b->size <= sizeof bytes);
-    memcpy(bytes, &length, 8);
-    memcpy(bytes + 8, text, length);
-    memcpy(bytes + 8 + length, b->data, b->size);
-    tw_status status =
-        tw_model_open_bytes(bytes, 8 + length + b->size, TW_MODEL_SAFETENSORS, "memory", out);
     free(list);
-    free(text);
-    json_decref(b->header);
-    json_decref(b->metadata);
-    json_decref(b->names);
-    return status;
-}
-
-static void assert_values(const tw_model *model, const char *name, tw_dtype weight, int64_t N,
-                          int64_t K, const float *expected) {
-    tw_canonical_tensor t;
-    if (tw_model_read(model, tw_model_find(model, name), &t)) fail_msg("%s", tw_error_message());
-    assert_int_equal(t.scheme.weight, weight);
-    assert_int_equal(t.N, N);
-    assert_int_equal(t.K, K);
-    for (int64_t n = 0; n < N; n++) {
-        float row[16];
-        tw_canonical_tensor_row(&t, n, row);
-        for (int64_t k = 0; k < K; k++)
-            if (row[k] != expected[n * K + k])
-                fail_msg("%s: [%d,%d] is %g, expected %g", name, (int)n, (int)k, (double)row[k],
-                         (double)expected[n * K + k]);
-    }
-    tw_canonical_tensor_free(&t);
+    size_t size = build(b, bytes, sizeof bytes);
+    return tw_model_open_bytes(bytes, size, TW_MODEL_SAFETENSORS, "memory", out);
 }
 
 #define INT4(block)                                                                                \

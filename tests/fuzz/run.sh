@@ -25,7 +25,7 @@ compile() {
     "$compiler" -std=gnu17 -g -O1 -fno-omit-frame-pointer -DNDEBUG -I. -Iinclude \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
         "tests/fuzz/fuzz_$1.c" src/base/*.c src/core/*.c src/format/*.c \
-        -o "$out/fuzz_$1" $(pkg-config --cflags --libs jansson libsodium) -lm
+        -o "$out/fuzz_$1" $(pkg-config --cflags --libs jansson libpcre2-8 libsodium) -lm
 }
 
 # fuzz TARGET SEEDS...
