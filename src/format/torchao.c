@@ -194,6 +194,13 @@ static tw_status take_codes(job *j, const char *types, bool packed) {
     return read_block(j);
 }
 
+/* Of classes whose scales are of a part of a row each. */
+static tw_status one_row(const job *j) {
+    for (int32_t i = 0; i + 1 < j->ndim; i++)
+        if (j->block[i] != 1) return bad(j, TW_UNSUPPORTED, "block_size: blocks of several rows");
+    return TW_OK;
+}
+
 /* Stacks fold into rows: blocks may not reach over their matrices, unless one is all there is. */
 static tw_status set_groups(job *j) {
     tw_scheme *s = &j->made.type.scheme;
@@ -352,10 +359,8 @@ static tw_status int4(job *j) {
     j->made.type.name = "AO-int4";
     j->made.type.scheme.weight = TW_I4;
     TW_TRY(take_codes(j, "I8 U8", true));
-    for (int32_t i = 0; i + 1 < j->ndim; i++)
-        if (j->block[i] != 1) return bad(j, TW_UNSUPPORTED, "block_size: blocks of several rows");
+    TW_TRY(one_row(j));
     TW_TRY(take_scales(j, "F32 F16 BF16"));
-    j->made.type.scheme.group_n = 1;
     j->made.type.scheme.scale = tw_compose_dtype(&j->made.part[SCALES]);
     return take_value_zeros(j);
 }
@@ -387,6 +392,7 @@ static tw_status mx(job *j) {
     j->made.type.scheme.scale = TW_E8M0;
     TW_TRY(read_tiled(j));
     TW_TRY(take_codes(j, rows[i].types, j->made.bits == 4));
+    TW_TRY(one_row(j));
     return take_scales(j, "F8_E8M0 U8");
 }
 
@@ -398,6 +404,7 @@ static tw_status nvfp4(job *j) {
     j->made.type.scheme.scale = TW_E4M3;
     TW_TRY(read_tiled(j));
     TW_TRY(take_codes(j, "U8", true));
+    TW_TRY(one_row(j));
     TW_TRY(take_scales(j, "F8_E4M3"));
     TW_TRY(take(j, "per_tensor_scale", false, global));
     if (!global->type) return TW_OK;

@@ -251,6 +251,20 @@ static void bad_tiles(void **state) {
     expect("tiles", open_built(&b, NULL, &model), TW_FORMAT, "508 swizzled scales, expected 512");
 }
 
+/* Blocks of rows have no place in classes whose scales are of a row each. */
+static void bad_blocks(void **state) {
+    (void)state;
+    static const uint8_t codes[16], scale[] = {0x38};
+    static const float globals[] = {1, 2};
+    builder b = begin();
+    tw_model *model = NULL;
+    put(&b, "e._up_qdata", "U8", "[2,1,8]", codes, sizeof codes);
+    put(&b, "e._up_scale", "F8_E4M3", "[1,1,1]", scale, sizeof scale);
+    put(&b, "e._up_per_tensor_scale", "F32", "[2,1,1]", globals, sizeof globals);
+    about(&b, "e.up", "{\"_type\":\"NVFP4Tensor\",\"_data\":{\"block_size\":[2,1,16]}}");
+    expect("blocks", open_built(&b, NULL, &model), TW_UNSUPPORTED, "blocks of several rows");
+}
+
 /* Found when it is read: no file is read through to be opened. */
 static void code_out_of_range(void **state) {
     (void)state;
@@ -285,6 +299,7 @@ int main(void) {
         cmocka_unit_test(bad_parts),
         cmocka_unit_test(bad_metadata),
         cmocka_unit_test(bad_tiles),
+        cmocka_unit_test(bad_blocks),
         cmocka_unit_test(code_out_of_range),
         cmocka_unit_test(without_metadata),
     };
