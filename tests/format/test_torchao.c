@@ -91,6 +91,28 @@ static void nvfp4_stack(void **state) {
     tw_model_close(model);
 }
 
+/* One scale of all may be a number; without a block size it is one of all. */
+static void one_scale(void **state) {
+    (void)state;
+    static const char *const said[] = {
+        "{\"_type\":\"Float8Tensor\",\"_data\":{\"block_size\":[2,2]}}",
+        "{\"_type\":\"Float8Tensor\",\"_data\":{\"block_size\":[]}}",
+        "{\"_type\":\"Float8Tensor\",\"_data\":{\"block_size\":null}}"};
+    static const char *const shapes[] = {"[]", "[1]", "[1,1]"};
+    static const uint8_t codes[] = {0x38, 0xb8, 0x40, 0x00}; /* 1, -1, 2, 0 */
+    static const float scale = 3;
+    for (size_t i = 0; i < TW_COUNT(said) * TW_COUNT(shapes); i++) {
+        builder b = begin();
+        tw_model *model = NULL;
+        put(&b, "a._weight_qdata", "F8_E4M3", "[2,2]", codes, sizeof codes);
+        put(&b, "a._weight_scale", "F32", shapes[i / 3], &scale, sizeof scale);
+        about(&b, "a.weight", said[i % 3]);
+        if (open_built(&b, NULL, &model)) fail_msg("%s", tw_error_message());
+        assert_values(model, "a.weight", TW_E4M3, 2, 2, (float[]){3, -3, 6, 0});
+        tw_model_close(model);
+    }
+}
+
 /* A quantized embedding is looked up all the same; a plain tensor may be named like a part. */
 static void what_is_no_linear(void **state) {
     (void)state;
@@ -300,6 +322,7 @@ int main(void) {
         cmocka_unit_test(bad_metadata),
         cmocka_unit_test(bad_tiles),
         cmocka_unit_test(bad_blocks),
+        cmocka_unit_test(one_scale),
         cmocka_unit_test(code_out_of_range),
         cmocka_unit_test(without_metadata),
     };
