@@ -18,9 +18,12 @@ typedef struct job {
     int64_t values;
 } job;
 
-/* The readable tensors whose names match. */
+/* The readable tensors whose names match.  A model whose weights are not understood is no model in
+ * f32: only who names tensors gets what is left of it. */
 static tw_status choose(job *j, const cli_args *args, const regex_t *pattern) {
     int32_t all = tw_model_tensor_count(j->model), unreadable = 0;
+    const char *unread = tw_model_unread(j->model);
+    if (unread && !pattern) return tw_fail(TW_UNSUPPORTED, "%s: %s", args->words[0], unread);
     if (!all) return tw_fail(TW_INVALID, "%s: holds no tensors", args->words[0]);
     j->chosen = calloc((size_t)all + 1, sizeof *j->chosen);
     if (!j->chosen) return tw_fail(TW_MEMORY, "tensors: out of memory");
@@ -157,7 +160,8 @@ const cli_command cmd_dequantize = {
     .name = "dequantize",
     .words = "MODEL OUT.safetensors",
     .summary = "A checkpoint's tensors as plain f32, exactly as the format defines them",
-    .about = "OUT is written whole or not at all; a symbolic link stays one.",
+    .about = "OUT is written whole or not at all; a symbolic link stays one.  A checkpoint in a\n"
+             "quantization that is not known is an error, unless --tensor names what to take.",
     .examples = "  tilewright dequantize model.gguf model-f32.safetensors\n"
                 "  tilewright dequantize model.gguf out.safetensors --tensor '^blk\\.0\\.' --force",
     .options = options,

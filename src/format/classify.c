@@ -58,6 +58,11 @@ static bool matches(const char *const *patterns, const char *stem) {
     return false;
 }
 
+const char *tw_module_class(const char *module) {
+    const char *dot = strrchr(module, '.');
+    return matches(hf_names.not_linear, dot ? dot + 1 : module) ? "Embedding" : "Linear";
+}
+
 /* Whole numbers are indices and masks; IQ4_XS and the like begin with an I too. */
 static bool holds_weights(const tw_source_type *type) {
     const char *name = type->name;
@@ -102,7 +107,9 @@ static tw_status refuse_packed(tw_model *model, const char *name) {
     int n =
         snprintf(text, sizeof text, "%s: a packed quantized weight, which this version cannot read",
                  tw_show(name, strlen(name)).text);
-    return tw_model_keep(model, text, (size_t)n, &model->refusal);
+    TW_TRY(tw_model_keep(model, text, (size_t)n, &model->refusal));
+    model->unread = model->refusal;
+    return TW_OK;
 }
 
 static tw_status take_declared(tw_model *model) {
@@ -121,17 +128,14 @@ tw_status tw_model_classify(tw_model *model) {
         const tw_model_tensor *t = &entry->info;
         char stem[STEM];
         TW_TRY(refuse_packed(model, t->name));
-        /* Only linears are kept in several tensors; experts' parameters need not be *.weight. */
-        if (entry->composite) {
-            has_output = has_output || (stem_of(t->name, stem) && matches(facts->output, stem));
-            TW_TRY(add(model, i));
-            continue;
-        }
-        if (!stem_of(t->name, stem) || !holds_weights(entry->type)) continue;
+        bool named = stem_of(t->name, stem);
+        /* Experts' parameters, which are kept in several tensors, need not be *.weight. */
+        if (entry->composite && !named) TW_TRY(add(model, i));
+        if (!named || (!entry->composite && !holds_weights(entry->type))) continue;
         if (matches(facts->output, stem)) has_output = true;
         if (tied < 0 && t->ndim == 2 && matches(facts->embedding, stem)) tied = i;
         bool linear = t->ndim == 2 && !matches(facts->not_linear, stem);
-        bool stack = t->ndim == 3 && matches(facts->experts, stem);
+        bool stack = t->ndim == 3 && (entry->composite || matches(facts->experts, stem));
         if (linear || stack) TW_TRY(add(model, i));
     }
     return model->ties_output && !has_output && tied >= 0 ? add(model, tied) : TW_OK;

@@ -9,18 +9,34 @@
 #include "src/format/json.h"
 #include "src/format/tilewright.h"
 
-/* quant_method of config.json; the suffix of the tensor that marks a weight.  The first is told by
- * the file itself. */
+/* quant_method of config.json; the suffix of the tensor that marks a weight.  Rows of one method
+ * are run in their order. */
 static const struct form {
     const char *method, *suffix;
     tw_status (*compose)(tw_compose *c, const tw_marker *marker);
 } forms[] = {
-    {NULL, TW_OWN_CODES, tw_compose_own},
+    {"tilewright", TW_OWN_CODES, tw_compose_own},
     {"gptq", ".qweight", tw_compose_gptq},
     {"awq", ".qweight", tw_compose_awq},
     {"compressed-tensors", ".weight_scale", tw_compose_compressed},
     {"fp8", ".weight_scale_inv", tw_compose_fp8},
     {"mxfp4", "_blocks", tw_compose_mxfp4},
+    {"torchao", "_qdata", tw_compose_torchao},
+    {"torchao", ":qdata", tw_compose_torchao},
+    {"torchao", "_scale", tw_compose_torchao_rest},
+    {"torchao", ":scale", tw_compose_torchao_rest},
+};
+
+/* Methods whose files describe their tensors themselves, in __metadata__: whether this one does,
+ * even without a config.json; and what is then read in place of the quantization_config. */
+static const struct teller {
+    const char *method;
+    bool (*told)(const tw_model *model);
+    tw_status (*begin)(tw_model *model, const char *label, json_t **out);
+    bool first; /* whatever the config.json beside it says */
+} tellers[] = {
+    {"tilewright", tw_own_told, tw_own_begin, true},
+    {"torchao", tw_torchao_told, tw_torchao_begin, false},
 };
 
 /* ---- parts ---- */
@@ -272,7 +288,8 @@ static tw_status compose_all(tw_compose *c, const struct form *form) {
     tw_model *m = c->model;
     for (int32_t i = 0; i < m->tensor_count; i++) {
         const char *name = m->tensors[i].info.name;
-        if (!tw_ends_with(name, form->suffix) || m->tensors[i].composite) continue;
+        bool done = m->tensors[i].composite || c->used[i];
+        if (!tw_ends_with(name, form->suffix) || done) continue;
         char *stem = strndup(name, strlen(name) - strlen(form->suffix));
         if (!stem) return tw_fail(TW_MEMORY, "%s: out of memory for a name", c->label);
         tw_marker marker = {stem, i};
@@ -280,49 +297,63 @@ static tw_status compose_all(tw_compose *c, const struct form *form) {
         free(stem);
         TW_TRY(status);
     }
+    return TW_OK;
+}
+
+/* All rows of a method, from its first. */
+static tw_status compose_rows(tw_compose *c, const struct form *form) {
+    const char *method = form->method;
+    for (; form < forms + TW_COUNT(forms); form++)
+        if (!strcmp(form->method, method)) TW_TRY(compose_all(c, form));
     return conclude(c);
 }
 
 static tw_status refuse(tw_model *m, const char *method) {
-    char text[200];
-    int n = snprintf(text, sizeof text,
-                     "config.json: quantization_config: quant_method '%s', which this version "
-                     "cannot read",
-                     tw_show(method, strlen(method)).text);
-    return tw_model_keep(m, text, (size_t)n, &m->refusal);
+    char text[400];
+    size_t at = (size_t)snprintf(text, sizeof text,
+                                 "config.json: quantization_config: quant_method '%s', which this "
+                                 "version cannot read; it reads ",
+                                 tw_show(method, strlen(method)).text);
+    for (size_t i = 0; i < TW_COUNT(forms) && at < sizeof text; i++)
+        if (!i || strcmp(forms[i].method, forms[i - 1].method) != 0)
+            at += (size_t)snprintf(text + at, sizeof text - at, i ? ", %s" : "%s", forms[i].method);
+    TW_TRY(tw_model_keep(m, text, strlen(text), &m->unread));
+    m->refusal = m->unread;
+    return TW_OK;
 }
 
-/* By config.json.  *form stays NULL where the checkpoint is not quantized, or in a way that is not
- * known here. */
-static tw_status told_by_config(tw_compose *c, json_t **config, const struct form **form) {
-    const tw_model *m = c->model;
-    const char *method = "";
-    if (!m->quantization) return TW_OK;
-    TW_TRY(tw_json_object(m->quantization, strlen(m->quantization), c->label, config));
-    TW_TRY(tw_json_text(*config, "quant_method", "unnamed", "config.json: quantization_config",
-                        &method));
-    for (size_t i = 1; i < TW_COUNT(forms); i++)
-        if (!strcmp(forms[i].method, method)) *form = &forms[i];
-    return *form ? TW_OK : refuse(c->model, method);
+static tw_status compose(tw_compose *c, const struct form *form, const json_t *config) {
+    json_t *own = NULL;
+    for (size_t i = 0; i < TW_COUNT(tellers); i++)
+        if (!strcmp(tellers[i].method, form->method))
+            TW_TRY(tellers[i].begin(c->model, c->label, &own));
+    c->config = own ? own : config;
+    c->used = calloc((size_t)c->model->tensor_count + 1, 1);
+    tw_status status = c->used ? compose_rows(c, form)
+                               : tw_fail(TW_MEMORY, "%s: out of memory for its tensors", c->label);
+    if (c->shared) c->free_shared(c->shared);
+    free(c->used);
+    json_decref(own);
+    return status;
 }
 
 tw_status tw_compose_model(tw_model *model) {
     if (model->kind != TW_MODEL_SAFETENSORS) return TW_OK;
     tw_compose c = {.model = model, .label = model->files[0].label};
-    const struct form *form = NULL;
-    json_t *config;
-    tw_status status = tw_own_config(&c, &config);
-    if (config)
-        form = &forms[0];
-    else if (!status)
-        status = told_by_config(&c, &config, &form);
-    if (!status && form) {
-        c.config = config;
-        c.used = calloc((size_t)model->tensor_count + 1, 1);
-        status = c.used ? compose_all(&c, form)
-                        : tw_fail(TW_MEMORY, "%s: out of memory for its tensors", c.label);
-    }
-    free(c.used);
+    json_t *config = NULL;
+    const char *method = NULL, *text = model->quantization;
+    tw_status status = TW_OK;
+    for (size_t t = 0; !method && t < TW_COUNT(tellers); t++)
+        if ((tellers[t].first || !text) && tellers[t].told(model)) method = tellers[t].method;
+    if (method) text = NULL;
+    if (text) TW_TRY(tw_json_object(text, strlen(text), c.label, &config));
+    if (text)
+        status = tw_json_text(config, "quant_method", "unnamed", "config.json: quantization_config",
+                              &method);
+    size_t i = 0;
+    while (method && i < TW_COUNT(forms) && strcmp(forms[i].method, method) != 0) i++;
+    if (status == TW_OK && method)
+        status = i < TW_COUNT(forms) ? compose(&c, &forms[i], config) : refuse(model, method);
     json_decref(config);
     return status;
 }

@@ -2,7 +2,8 @@
  * become one tensor NAME.weight in canonical form.
  *
  * A form is a row of compose.c and a function that, for each tensor that marks a weight, finds the
- * others, checks their shapes against one another, and says what scheme they make. */
+ * others, checks their shapes against one another, and says what scheme they make.  Which form a
+ * checkpoint has is told by config.json's quantization_config, or by its own __metadata__. */
 #ifndef TW_FORMAT_COMPOSE_H
 #define TW_FORMAT_COMPOSE_H
 
@@ -29,9 +30,13 @@ tw_status tw_composite_read(const tw_composite *self, tw_canonical_tensor *out);
 
 typedef struct tw_compose {
     tw_model *model;
-    const json_t *config; /* the checkpoint's quantization_config */
-    const char *label;    /* of the file, for messages */
-    char *used;           /* tensors that are parts of others, by index */
+    /* The checkpoint's quantization_config; or what the form's begin() gave. */
+    const json_t *config;
+    const char *label; /* of the file, for messages */
+    char *used;        /* tensors that are parts of others, by index */
+    /* What a form made for all of its weights, and how it goes; NULL: nothing. */
+    void *shared;
+    void (*free_shared)(void *shared);
 } tw_compose;
 
 /* One weight's marker: the model's tensor `index`, whose name is `stem` and the form's suffix. */
@@ -97,10 +102,6 @@ void tw_compose_scales(const tw_composite *self, const tw_tensor_entry *part, bo
 /* group_size of a config: 0 for -1 and absent ones, which is all of K. */
 tw_status tw_compose_group(const tw_compose *c, const json_t *config, int64_t *out);
 
-/* The metadata's table of tensors, for json_decref(), where the file is of our own form; else NULL.
- * Errors: FORMAT, UNSUPPORTED (another version). */
-tw_status tw_own_config(tw_compose *c, json_t **out);
-
 /* The forms: of each weight that a marker stands for. */
 tw_status tw_compose_own(tw_compose *c, const tw_marker *marker);
 tw_status tw_compose_gptq(tw_compose *c, const tw_marker *marker);
@@ -108,5 +109,16 @@ tw_status tw_compose_awq(tw_compose *c, const tw_marker *marker);
 tw_status tw_compose_compressed(tw_compose *c, const tw_marker *marker);
 tw_status tw_compose_fp8(tw_compose *c, const tw_marker *marker);
 tw_status tw_compose_mxfp4(tw_compose *c, const tw_marker *marker);
+tw_status tw_compose_torchao(tw_compose *c, const tw_marker *marker);
+/* Parts whose codes are missing are an error. */
+tw_status tw_compose_torchao_rest(tw_compose *c, const tw_marker *marker);
+
+/* Whether __metadata__ describes tensors in torchao's way. */
+bool tw_torchao_told(const tw_model *model);
+/* What it says of each, by name; gives plain tensors their names.  *out is the caller's. */
+tw_status tw_torchao_begin(tw_model *model, const char *label, json_t **out);
+/* The same of our own form.  Errors: FORMAT, UNSUPPORTED (another version). */
+bool tw_own_told(const tw_model *model);
+tw_status tw_own_begin(tw_model *model, const char *label, json_t **out);
 
 #endif

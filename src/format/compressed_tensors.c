@@ -5,6 +5,7 @@
 #include "src/core/dtype.h"
 #include "src/format/compose.h"
 #include "src/format/json.h"
+#include "src/format/targets.h"
 
 enum { WEIGHT, SCALES, ZEROS, G_IDX, GLOBAL };
 enum { PACKED, TEN_A_WORD, BYTES, NIBBLES };
@@ -18,29 +19,28 @@ typedef struct settings {
 
 /* ---- the configuration ---- */
 
-static bool targets_layer(const json_t *group, const char *stem) {
-    const json_t *targets = json_object_get(group, "targets"), *target;
-    size_t i;
-    json_array_foreach(targets, i, target) {
-        const char *text = json_string_value(target);
-        if (text && (!strcmp(text, "Linear") || !strcmp(text, stem))) return true;
-    }
-    return false;
-}
+static void free_targets(void *targets) { tw_targets_free(targets); }
 
-/* Layers of several groups are told apart by exact names; where there is one group, it is all. */
-static tw_status find_group(const tw_compose *c, const char *stem, const json_t **out) {
-    json_t *groups = json_object_get(c->config, "config_groups"), *group;
-    const char *key;
-    *out = NULL;
-    json_object_foreach(groups, key, group) {
-        bool takes = json_object_size(groups) == 1 || targets_layer(group, stem);
-        if (takes && !*out) *out = group;
+/* NULL for a module that is left as it is.  Where there is one group, it is that of all that is
+ * quantized: names in the file need not be those of the modules. */
+static tw_status find_group(tw_compose *c, const char *stem, const json_t **out) {
+    const json_t *groups = json_object_get(c->config, "config_groups");
+    bool ignored;
+    if (!c->shared) {
+        tw_targets *targets;
+        TW_TRY(tw_targets_make(c->config, c->label, &targets));
+        c->shared = targets;
+        c->free_shared = free_targets;
     }
+    TW_TRY(tw_targets_find(c->shared, stem, tw_module_class(stem), out, &ignored));
+    if (ignored) return TW_OK;
+    if (!*out && json_object_size(groups) == 1)
+        *out = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)groups));
     if (json_is_object(*out)) return TW_OK;
     return tw_fail(TW_UNSUPPORTED,
-                   "%s: quantization_config: config_groups: none whose targets are Linear or '%s'",
-                   c->label, tw_show(stem, strlen(stem)).text);
+                   "%s: quantization_config: config_groups: none has a target that matches '%s', "
+                   "of class %s",
+                   c->label, tw_show(stem, strlen(stem)).text, tw_module_class(stem));
 }
 
 static tw_status read_block(const tw_compose *c, settings *s) {
@@ -54,10 +54,8 @@ static tw_status read_block(const tw_compose *c, settings *s) {
                    c->label);
 }
 
-static tw_status read_settings(const tw_compose *c, const char *stem, settings *s) {
-    const json_t *group;
+static tw_status read_settings(const tw_compose *c, const json_t *group, settings *s) {
     const char *strategy, *type, *order;
-    TW_TRY(find_group(c, stem, &group));
     *s = (settings){.weights = json_object_get(group, "weights"),
                     .activations = json_object_get(group, "input_activations")};
     if (!json_is_object(s->weights))
@@ -273,7 +271,10 @@ tw_status tw_compose_compressed(tw_compose *c, const tw_marker *m) {
     tw_composite made = {.read = read, .type.block = 1};
     tw_scheme *s = &made.type.scheme;
     settings set;
-    TW_TRY(read_settings(c, m->stem, &set));
+    const json_t *group;
+    TW_TRY(find_group(c, m->stem, &group));
+    if (!group) return TW_OK;
+    TW_TRY(read_settings(c, group, &set));
     TW_TRY(tw_compose_need(c, m, ".weight_scale", &made.part[SCALES]));
     TW_TRY(find_weight(c, m, &set, &made));
     TW_TRY(tw_compose_take(c, m, ".weight_zero_point", &made.part[ZEROS]));

@@ -183,6 +183,8 @@ const void *tw_model_data(const tw_model *model, int32_t index) {
     return index >= 0 && index < model->tensor_count ? model->tensors[index].data : NULL;
 }
 
+const char *tw_model_unread(const tw_model *model) { return model->unread; }
+
 int32_t tw_model_metadata_count(const tw_model *model) { return model->metadata_count; }
 
 const tw_model_text *tw_model_metadata_at(const tw_model *model, int32_t index) {

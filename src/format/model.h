@@ -41,6 +41,9 @@ tw_status tw_model_open(const char *path, const tw_logger *logger, tw_model **ou
  * A kind other than ANY is taken at its word.  Nothing else is read: no shards, no config.json. */
 tw_status tw_model_open_bytes(const void *bytes, size_t size, tw_model_kind kind, const char *label,
                               tw_model **out);
+/* The same of a safetensors file and the config.json that would lie beside it. */
+tw_status tw_model_open_bytes_with_config(const void *bytes, size_t size, const void *config,
+                                          size_t config_size, const char *label, tw_model **out);
 /* Everything that the model handed out becomes invalid.  NULL is allowed. */
 void tw_model_close(tw_model *model);
 
@@ -78,6 +81,9 @@ const void *tw_model_data(const tw_model *model, int32_t index);
 void tw_model_release(const tw_model *model, int32_t index);
 /* The config.json beside a safetensors checkpoint, as JSON text of *size bytes; NULL without. */
 const char *tw_model_config(const tw_model *model, size_t *size);
+/* Why weights are listed as they lie in the file, in a quantization that is not known here: a
+ * sentence that names it.  NULL where all is understood. */
+const char *tw_model_unread(const tw_model *model);
 
 /* Texts that a safetensors file says of itself (__metadata__), in the file's order. */
 typedef struct tw_model_text {
@@ -110,8 +116,8 @@ typedef struct tw_model_linears {
  *                MUL_MAT for it: no embedding, norm, convolution or mixing vector), and each
  *                expert of a 3-D *_exps.weight (MUL_MAT_ID).
  *   safetensors  a 2-D float tensor named *.weight that is no embedding, norm or convolution; and
- *                what a checkpoint of GPTQ, AWQ, compressed-tensors, or transformers' fp8 or mxfp4
- *                keeps in several tensors, which is listed as the one weight it is.
+ *                what a checkpoint of GPTQ, AWQ, compressed-tensors, torchao, or transformers'
+ *                fp8 or mxfp4 keeps in several tensors, which is listed as the one weight it is.
  *   config.json  what the architecture's modules are; an unknown architecture is an error.
  * An embedding is a table look-up and no linear, except where it is the output layer too: in a
  * generative architecture without an output tensor (GGUF: no output.weight and an

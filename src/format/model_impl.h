@@ -72,6 +72,7 @@ struct tw_model {
     int32_t config_file;      /* 1 + that of the config.json; 0: none */
     const char *quantization; /* JSON: config.json's quantization_config; NULL without */
     const char *refusal;      /* why the linears cannot be told, else NULL */
+    const char *unread;       /* why quantized weights are left as they lie, else NULL */
     tw_model_file *files;
     tw_tensor_entry *tensors;
     tw_linear_entry *linears;
@@ -108,6 +109,8 @@ void tw_fold_shape(const tw_model_tensor *tensor, int64_t *N, int64_t *K);
 tw_status tw_model_index(tw_model *model, const char *label);
 /* Makes one tensor of those that a quantized checkpoint keeps a weight in (compose.c). */
 tw_status tw_compose_model(tw_model *model);
+/* "Embedding" or "Linear": what a module of this name is, which has a weight of two dimensions. */
+const char *tw_module_class(const char *module);
 /* Decides is_linear for every tensor and collects the linears (classify.c). */
 tw_status tw_model_classify(tw_model *model);
 

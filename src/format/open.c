@@ -120,6 +120,17 @@ static tw_status open_bytes(tw_model *model, const void *bytes, size_t size, tw_
     return finish(model);
 }
 
+static tw_status open_pair(tw_model *model, const void *bytes, size_t size, const void *config,
+                           size_t config_size, const char *label) {
+    int32_t file;
+    model->kind = TW_MODEL_SAFETENSORS;
+    TW_TRY(tw_model_add_bytes(model, bytes, size, label, &file));
+    TW_TRY(tw_safetensors_read(model, file));
+    TW_TRY(tw_model_add_bytes(model, config, config_size, "config.json", &file));
+    TW_TRY(tw_hf_config_read(model, file));
+    return finish(model);
+}
+
 /* The only place where a model is made: whatever fails, it is closed here. */
 static tw_status conclude(tw_model *model, tw_status status, tw_model **out) {
     if (status) {
@@ -143,4 +154,12 @@ tw_status tw_model_open_bytes(const void *bytes, size_t size, tw_model_kind kind
     tw_model *model = calloc(1, sizeof *model);
     if (!model) return tw_fail(TW_MEMORY, "out of memory for a model");
     return conclude(model, open_bytes(model, bytes, size, kind, label), out);
+}
+
+tw_status tw_model_open_bytes_with_config(const void *bytes, size_t size, const void *config,
+                                          size_t config_size, const char *label, tw_model **out) {
+    tw_model *model = calloc(1, sizeof *model);
+    if (!model) return tw_fail(TW_MEMORY, "out of memory for a model");
+    tw_status status = open_pair(model, bytes, size, config, config_size, label);
+    return conclude(model, status, out);
 }

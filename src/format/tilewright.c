@@ -15,48 +15,49 @@ static const char *text_of(const tw_model *model, const char *key) {
     return NULL;
 }
 
-static tw_status bad_entry(const tw_compose *c, const char *name, const char *what) {
-    return tw_fail(TW_FORMAT, "%s: " TW_OWN_TENSORS ": '%s': %s", c->label,
+static tw_status bad_entry(const char *label, const char *name, const char *what) {
+    return tw_fail(TW_FORMAT, "%s: " TW_OWN_TENSORS ": '%s': %s", label,
                    tw_show(name, strlen(name)).text, what);
 }
 
 /* What is said of a tensor whose parts are not there would go unnoticed. */
-static tw_status check_entries(const tw_compose *c, json_t *config) {
+static tw_status check_entries(tw_model *model, const char *label, json_t *config) {
     const char *name;
     json_t *entry;
     json_object_foreach(config, name, entry) {
         tw_str whole = {0};
         bool scheme = json_object_get(entry, "scheme"), linear;
-        TW_TRY(tw_json_bool(entry, "linear", false, c->label, &linear));
+        TW_TRY(tw_json_bool(entry, "linear", false, label, &linear));
         tw_str_add(&whole, "%s%s", name, scheme ? TW_OWN_CODES : "");
-        int32_t at = tw_model_find(c->model, tw_str_text(&whole));
+        int32_t at = tw_model_find(model, tw_str_text(&whole));
         tw_str_free(&whole);
-        if (at < 0) return bad_entry(c, name, "there is no such tensor");
-        int32_t ndim = c->model->tensors[at].info.ndim;
+        if (at < 0) return bad_entry(label, name, "there is no such tensor");
+        int32_t ndim = model->tensors[at].info.ndim;
         if (linear && !scheme && ndim != 2 && ndim != 3)
-            return bad_entry(c, name, "linear, but no matrix");
-        c->model->tensors[at].declared_linear = linear;
+            return bad_entry(label, name, "linear, but no matrix");
+        model->tensors[at].declared_linear = linear;
     }
     return TW_OK;
 }
 
-tw_status tw_own_config(tw_compose *c, json_t **out) {
-    const char *version = text_of(c->model, TW_OWN_VERSION);
-    const char *tensors = text_of(c->model, TW_OWN_TENSORS);
-    const char *architecture = text_of(c->model, TW_OWN_ARCHITECTURE);
+bool tw_own_told(const tw_model *model) { return text_of(model, TW_OWN_VERSION); }
+
+tw_status tw_own_begin(tw_model *model, const char *label, json_t **out) {
+    const char *version = text_of(model, TW_OWN_VERSION);
+    const char *tensors = text_of(model, TW_OWN_TENSORS);
+    const char *architecture = text_of(model, TW_OWN_ARCHITECTURE);
     *out = NULL;
-    if (!version) return TW_OK;
     if (strcmp(version, TW_OWN_NUMBER) != 0)
         return tw_fail(TW_UNSUPPORTED,
-                       "%s: " TW_OWN_VERSION ": '%s', this version reads " TW_OWN_NUMBER, c->label,
+                       "%s: " TW_OWN_VERSION ": '%s', this version reads " TW_OWN_NUMBER, label,
                        tw_show(version, strlen(version)).text);
     if (!tensors)
-        return tw_fail(TW_FORMAT, "%s: " TW_OWN_VERSION ", but no " TW_OWN_TENSORS, c->label);
-    if (architecture && !c->model->architecture) c->model->architecture = architecture;
-    c->model->declares_linears = true;
+        return tw_fail(TW_FORMAT, "%s: " TW_OWN_VERSION ", but no " TW_OWN_TENSORS, label);
+    if (architecture && !model->architecture) model->architecture = architecture;
+    model->declares_linears = true;
     json_t *config;
-    TW_TRY(tw_json_object(tensors, strlen(tensors), c->label, &config));
-    tw_status status = check_entries(c, config);
+    TW_TRY(tw_json_object(tensors, strlen(tensors), label, &config));
+    tw_status status = check_entries(model, label, config);
     if (status)
         json_decref(config);
     else
@@ -91,12 +92,12 @@ static tw_status read_shape(const tw_compose *c, const char *name, const json_t 
     int64_t count = 1;
     if (!json_is_array(shape) || json_array_size(shape) < 1 ||
         json_array_size(shape) > TW_MODEL_DIMS)
-        return bad_entry(c, name, "shape: expected 1 to 8 sizes");
+        return bad_entry(c->label, name, "shape: expected 1 to 8 sizes");
     json_array_foreach(shape, i, value) {
         out->shape[i] = json_integer_value(value);
         if (out->shape[i] < 1 || __builtin_mul_overflow(count, out->shape[i], &count) ||
             count > INT64_MAX / 64)
-            return bad_entry(c, name, "shape: expected sizes of at least 1 within 58 bits");
+            return bad_entry(c->label, name, "shape: expected sizes of at least 1 within 58 bits");
     }
     out->ndim = (int32_t)json_array_size(shape);
     out->bytes = 1;
@@ -158,7 +159,8 @@ tw_status tw_compose_own(tw_compose *c, const tw_marker *marker) {
     TW_TRY(tw_json_text(entry, "scheme", "", c->label, &scheme));
     tw_status status = tw_scheme_parse(scheme, &made.type.scheme);
     if (status || tw_scheme_plain(&made.type.scheme)) {
-        if (!status) return bad_entry(c, marker->stem, "scheme: plain weights have no codes");
+        if (!status)
+            return bad_entry(c->label, marker->stem, "scheme: plain weights have no codes");
         return tw_fail_within(TW_FORMAT, "%s: " TW_OWN_TENSORS ": '%s': scheme", c->label,
                               tw_show(marker->stem, strlen(marker->stem)).text);
     }
@@ -166,7 +168,7 @@ tw_status tw_compose_own(tw_compose *c, const tw_marker *marker) {
     tw_fold_shape(&shape, &made.N, &made.K);
     bool linear = c->model->tensors[marker->index].declared_linear;
     if (linear && shape.ndim != 2 && shape.ndim != 3)
-        return bad_entry(c, marker->stem, "linear, but no matrix");
+        return bad_entry(c->label, marker->stem, "linear, but no matrix");
     TW_TRY(take_parts(c, marker, &made));
     TW_TRY(check_order(c, marker, &made));
     made.ordered = made.part[ORDER].type;

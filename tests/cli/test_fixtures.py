@@ -67,7 +67,7 @@ class Fixtures(cli.Cli):
     def test_checkpoints_of_other_projects(self):
         """Those in tests/data: values in every bit, and refusals."""
         found = self.verify(os.path.dirname(DATA))
-        self.assertEqual(len(found), 194)
+        self.assertEqual(len(found), 203)
         self.assertEqual({r['file'] for r in found if not r['ok']}, set())
 
     def test_checkpoints_of_a_manifest(self):

@@ -152,6 +152,31 @@ class Dequantize(Output):
                           self.dequantize(null, *force, code=1).stderr)
         self.assertTrue(stat.S_ISCHR(os.stat(null).st_mode))
 
+    def quantized(self, config):
+        """A folder with a packed weight and a norm; its config.json, if there is to be one."""
+        os.makedirs(self.path('quantized'), exist_ok=True)
+        header = {'a.qweight': {'dtype': 'I32', 'shape': [1, 4], 'data_offsets': [0, 16]},
+                  'norm.weight': {'dtype': 'F32', 'shape': [4], 'data_offsets': [16, 32]}}
+        text = json.dumps(header).encode()
+        with open(self.path('quantized/model.safetensors'), 'wb') as file:
+            file.write(struct.pack('<Q', len(text)) + text + bytes(32))
+        if config:
+            self.write('quantized/config.json', json.dumps(config))
+        return self.path('quantized')
+
+    def test_quantizations_that_are_not_known(self):
+        config = {'model_type': 'llama', 'quantization_config': {'quant_method': 'quip'}}
+        for given, why in ((None, 'a.qweight: a packed quantized weight'),
+                           (config, "quantization_config: quant_method 'quip', which this version "
+                            'cannot read; it reads gptq, awq, compressed-tensors, fp8, mxfp4, '
+                            'torchao')):
+            folder = self.quantized(given)
+            self.fails(1, why, 'dequantize', folder, self.path('out'))
+            self.assertFalse(os.path.exists(self.path('out')))
+            # Who names tensors gets them.
+            self.run_cli('dequantize', folder, self.path('norm'), '--tensor', '^norm', '--force')
+            self.assertEqual(names(self.path('norm')), {'norm.weight'})
+
 
 class Interrupted(Output):
     """Nothing is left behind, whatever ends the process but SIGKILL."""

@@ -52,6 +52,26 @@ static void schemes(void **state) {
                 "1 x N=32,K=64,x=f32,w=e4m3,g=16x32,s=e8m0,z=none,a=none,y=f32,bias=none,act=none "
                 "F8_E4M3",
                 NULL});
+    becomes(DATA("torchao_safetensors/sharded"),
+            (const char *const[]){
+                "1 x N=24,K=96,x=f32,w=e4m3,g=channel,s=f32,z=none,a=none,y=f32,bias=none,act=none "
+                "F8_E4M3",
+                "1 x N=24,K=96,x=f32,w=i4,g=32,s=bf16,z=none,a=none,y=f32,bias=bf16,act=none "
+                "AO-intx",
+                NULL});
+    becomes(
+        DATA("torchao_safetensors/int8"),
+        (const char *const[]){
+            "1 x N=24,K=96,x=f32,w=u8,g=32,s=f32,z=code,a=none,y=f32,bias=none,act=none AO-int8",
+            "1 x N=24,K=96,x=f32,w=u8,g=channel,s=f32,z=code,a=none,y=f32,bias=none,act=none "
+            "AO-int8",
+            "1 x N=24,K=96,x=f32,w=i8,g=channel,s=f32,z=none,a=i8full,y=f32,bias=none,act=none "
+            "AO-int8",
+            "1 x N=24,K=96,x=f32,w=i8,g=channel,s=f32,z=none,a=none,y=f32,bias=bf16,act=none "
+            "AO-int8",
+            "1 x N=24,K=96,x=f32,w=i8,g=tensor,s=f32,z=none,a=none,y=f32,bias=none,act=none "
+            "AO-int8",
+            NULL});
     becomes(
         DATA("gpt_oss_mxfp4/experts"),
         (const char *const[]){
@@ -173,13 +193,21 @@ static const char *const folders[] = {
     DATA("compressed_tensors/mxfp4"),
     DATA("hf_fp8/block_f32_scale"),
     DATA("gpt_oss_mxfp4/experts"),
+    DATA("torchao_safetensors/float8"),
+    DATA("torchao_safetensors/int8"),
+    DATA("torchao_safetensors/intx"),
+    DATA("torchao_safetensors/int4"),
+    DATA("torchao_safetensors/mx"),
+    DATA("torchao_safetensors/nvfp4"),
+    DATA("torchao_safetensors/names_0_14"),
 };
 
 /* Types of as many bytes. */
 static const char *other_type(const char *type) {
-    static const char *const pairs[][2] = {{"I32", "F32"},  {"F32", "I32"},    {"F16", "I16"},
-                                           {"BF16", "I16"}, {"I16", "F16"},    {"U8", "BOOL"},
-                                           {"I8", "BOOL"},  {"F8_E4M3", "U8"}, {"I64", "F64"}};
+    static const char *const pairs[][2] = {{"I32", "F32"},    {"F32", "I32"},     {"F16", "I16"},
+                                           {"BF16", "I16"},   {"I16", "F16"},     {"U8", "BOOL"},
+                                           {"I8", "BOOL"},    {"F8_E4M3", "U8"},  {"I64", "F64"},
+                                           {"F8_E5M2", "U8"}, {"F8_E8M0", "BOOL"}};
     for (size_t i = 0; i < TW_COUNT(pairs); i++)
         if (!strcmp(pairs[i][0], type)) return pairs[i][1];
     return type;

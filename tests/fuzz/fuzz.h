@@ -31,11 +31,9 @@ static inline void read_tensor(const tw_model *model, int32_t index) {
         must_explain(status);
         return;
     }
-    tw_problem problem = tw_canonical_problem(&t);
-    tw_canonical view = tw_canonical_view(&t);
     float *row = malloc((size_t)t.K * sizeof *row + 1);
-    MUST(row);
-    for (int64_t n = 0; t.K && n < t.N; n++) tw_dequantize_row(&problem, &view, n, row);
+    MUST(row && tw_scheme_check(&t.scheme) == TW_OK);
+    for (int64_t n = 0; t.K && n < t.N; n++) tw_canonical_tensor_row(&t, n, row);
     free(row);
     tw_canonical_tensor_free(&t);
 }
@@ -56,14 +54,8 @@ static inline void read_linears(const tw_model *model) {
     tw_model_linears_free(&linears);
 }
 
-/* Opens the bytes as a file of this kind and looks at all that is in it. */
-static inline void open_and_read(const uint8_t *data, size_t size, tw_model_kind kind) {
-    tw_model *model;
-    tw_status status = tw_model_open_bytes(data, size, kind, "fuzz", &model);
-    if (status) {
-        must_explain(status);
-        return;
-    }
+/* Looks at all that is in a model of a file of so many bytes, and closes it. */
+static inline void read_model(tw_model *model, size_t size) {
     for (int32_t i = 0; i < tw_model_tensor_count(model); i++) {
         const tw_model_tensor *t = tw_model_tensor_at(model, i);
         MUST(t->bytes <= size);
@@ -72,6 +64,17 @@ static inline void open_and_read(const uint8_t *data, size_t size, tw_model_kind
     }
     read_linears(model);
     tw_model_close(model);
+}
+
+/* The bytes as a file of this kind. */
+static inline void open_and_read(const uint8_t *data, size_t size, tw_model_kind kind) {
+    tw_model *model;
+    tw_status status = tw_model_open_bytes(data, size, kind, "fuzz", &model);
+    if (status) {
+        must_explain(status);
+        return;
+    }
+    read_model(model, size);
 }
 
 #endif
