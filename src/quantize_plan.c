@@ -43,23 +43,34 @@ static bool is_exact(const rule *r, const char *name, bool module) {
     return !r->expression && strlen(r->pattern) == size && !memcmp(r->pattern, name, size);
 }
 
-static bool is_matched(const rule *r, const char *name, bool module) {
+static tw_status is_matched(const rule *r, const char *name, bool module, bool *out) {
     size_t size = strlen(name);
-    if (!r->expression || (module && !module_of(name, &size))) return false;
+    *out = false;
+    if (!r->expression || (module && !module_of(name, &size))) return TW_OK;
     char *copy = strndup(name, size);
-    bool matches = copy && tw_pattern_full(r->expression, copy);
+    if (!copy) return tw_fail(TW_MEMORY, "out of memory for a name");
+    tw_status status = tw_pattern_match(r->expression, copy, true, out);
     free(copy);
-    return matches;
+    return status ? tw_fail_within(status, "rule '%s'", r->pattern) : TW_OK;
 }
 
 /* torchao's order of precedence; NULL: no rule is for this tensor. */
-static const rule *rule_of(const rules *r, const char *name, bool is_linear) {
-    bool (*const tests[])(const rule *, const char *, bool) = {is_exact, is_matched};
-    for (size_t t = 0; t < TW_COUNT(tests); t++)
-        for (int module = 0; module < 2; module++)
-            for (int32_t i = 0; i < r->count; i++)
-                if (tests[t](&r->all[i], name, module)) return &r->all[i];
-    return is_linear ? &r->all[r->count] : NULL;
+static tw_status find_rule(const rules *r, const char *name, bool is_linear, const rule **out) {
+    for (int module = 0; module < 2; module++)
+        for (int32_t i = 0; i < r->count; i++)
+            if (is_exact(&r->all[i], name, module)) {
+                *out = &r->all[i];
+                return TW_OK;
+            }
+    for (int module = 0; module < 2; module++)
+        for (int32_t i = 0; i < r->count; i++) {
+            bool found;
+            *out = &r->all[i];
+            TW_TRY(is_matched(&r->all[i], name, module, &found));
+            if (found) return TW_OK;
+        }
+    *out = is_linear ? &r->all[r->count] : NULL;
+    return TW_OK;
 }
 
 static tw_status check_recipe(const char *pattern, const char *recipe) {
@@ -225,7 +236,8 @@ static tw_status decide(maker *m, int32_t index) {
     const tw_model_tensor *t = tw_model_tensor_at(m->model, index);
     tw_planned_tensor *p = &m->plan->tensors[index];
     tw_decision *d = &m->plan->decisions[index];
-    const rule *r = rule_of(&m->rules, t->name, t->is_linear);
+    const rule *r;
+    TW_TRY(find_rule(&m->rules, t->name, t->is_linear, &r));
     *p = (tw_planned_tensor){.name = t->name, .ndim = t->ndim, .linear = t->is_linear};
     memcpy(p->shape, t->shape, sizeof p->shape);
     if (!r) return keep(m, t, index, NULL, "no linear layer", false);

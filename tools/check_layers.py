@@ -48,7 +48,6 @@ FOREIGN = {
     'nvrtc.h': ['codegen/cuda/'],
     'cuda.h': ['src/backend/cuda/'],
     'cuda_runtime.h': [],
-    'pcre2.h': ['src/format/'],
     'pthreadpool.h': ['src/backend/cpu/'],
     'cpuinfo.h': ['src/backend/cpu/'],
     'cmocka.h': ['tests/'],

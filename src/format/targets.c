@@ -1,18 +1,14 @@
-/* See targets.h.  Regular expressions are Python's, which PCRE2 reads alike. */
+/* See targets.h. */
 #include "src/format/targets.h"
 
 #include <stdlib.h>
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 
+#include "src/base/pattern.h"
 #include "src/format/json.h"
-
-/* Names are short: what takes longer was made to. */
-enum { MOST_PATTERN = 4096, MOST_STEPS = 100000, MOST_KIB = 1024 };
 
 typedef struct pattern {
     const char *text; /* with its re: */
-    pcre2_code *code;
+    tw_pattern *compiled;
 } pattern;
 
 /* One list, or several in one. */
@@ -24,9 +20,6 @@ typedef struct rules {
 
 struct tw_targets {
     rules groups, ignored;
-    pcre2_compile_context *how;
-    pcre2_match_context *limits;
-    pcre2_match_data *match;
     const char *label;
 };
 
@@ -38,17 +31,9 @@ static tw_status out_of_memory(const tw_targets *t) {
 
 static bool is_pattern(const char *text) { return !strncmp(text, "re:", 3); }
 
-static tw_status compile(const tw_targets *t, const char *text, pcre2_code **out) {
-    int error;
-    PCRE2_SIZE at;
-    char why[128];
-    *out = pcre2_compile((PCRE2_SPTR)text + 3, PCRE2_ZERO_TERMINATED,
-                         PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C, &error,
-                         &at, t->how);
-    if (*out) return TW_OK;
-    pcre2_get_error_message(error, (PCRE2_UCHAR *)why, sizeof why);
-    return tw_fail(TW_FORMAT, "%s: quantization_config: '%s': at %zu: %s", t->label,
-                   tw_show(text, strlen(text)).text, (size_t)at, why);
+static tw_status compile(const tw_targets *t, const char *text, tw_pattern **out) {
+    tw_status status = tw_pattern_compile(text + 3, out);
+    return status ? tw_fail_within(TW_FORMAT, "%s: quantization_config", t->label) : TW_OK;
 }
 
 static tw_status add(const tw_targets *t, rules *to, const char *key, json_t *target,
@@ -63,7 +48,7 @@ static tw_status add(const tw_targets *t, rules *to, const char *key, json_t *ta
     if (!grown) return out_of_memory(t);
     to->patterns = grown;
     grown[to->count] = (pattern){text, NULL};
-    TW_TRY(compile(t, text, &grown[to->count].code));
+    TW_TRY(compile(t, text, &grown[to->count].compiled));
     to->count++;
     return TW_OK;
 }
@@ -88,14 +73,7 @@ static tw_status fill(tw_targets *t, const json_t *config) {
     const char *key;
     t->groups.names = json_object();
     t->ignored.names = json_object();
-    t->how = pcre2_compile_context_create(NULL);
-    t->limits = pcre2_match_context_create(NULL);
-    t->match = pcre2_match_data_create(1, NULL);
-    if (!t->groups.names || !t->ignored.names || !t->how || !t->limits || !t->match)
-        return out_of_memory(t);
-    pcre2_set_max_pattern_length(t->how, MOST_PATTERN);
-    pcre2_set_match_limit(t->limits, MOST_STEPS);
-    pcre2_set_heap_limit(t->limits, MOST_KIB);
+    if (!t->groups.names || !t->ignored.names) return out_of_memory(t);
     json_object_foreach(groups, key, group)
         TW_TRY(add_list(t, &t->groups, "targets", json_object_get(group, "targets"), group));
     TW_TRY(add_list(t, &t->ignored, "ignore", json_object_get(config, "ignore"), json_true()));
@@ -117,7 +95,7 @@ tw_status tw_targets_make(const json_t *config, const char *label, tw_targets **
 }
 
 static void free_rules(rules *r) {
-    for (size_t i = 0; i < r->count; i++) pcre2_code_free(r->patterns[i].code);
+    for (size_t i = 0; i < r->count; i++) tw_pattern_free(r->patterns[i].compiled);
     free(r->patterns);
     json_decref(r->names);
 }
@@ -126,22 +104,16 @@ void tw_targets_free(tw_targets *t) {
     if (!t) return;
     free_rules(&t->groups);
     free_rules(&t->ignored);
-    pcre2_compile_context_free(t->how);
-    pcre2_match_context_free(t->limits);
-    pcre2_match_data_free(t->match);
     free(t);
 }
 
 /* ---- looking ---- */
 
 static tw_status matches(const tw_targets *t, const pattern *p, const char *module, bool *out) {
-    int found =
-        pcre2_match(p->code, (PCRE2_SPTR)module, PCRE2_ZERO_TERMINATED, 0, 0, t->match, t->limits);
-    *out = found >= 0;
-    if (found >= 0 || found == PCRE2_ERROR_NOMATCH) return TW_OK;
-    return tw_fail(TW_UNSUPPORTED, "%s: quantization_config: '%s': takes too long for '%s'",
-                   t->label, tw_show(p->text, strlen(p->text)).text,
-                   tw_show(module, strlen(module)).text);
+    tw_status status = tw_pattern_match(p->compiled, module, false, out);
+    return status ? tw_fail_within(TW_UNSUPPORTED, "%s: quantization_config: '%s'", t->label,
+                                   tw_show(p->text, strlen(p->text)).text)
+                  : TW_OK;
 }
 
 /* What the most specific rule stands for; NULL where none matches. */

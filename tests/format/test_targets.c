@@ -86,8 +86,8 @@ static void bad_lists(void **state) {
         {"[[3]]", "[]", "targets: expected names"},
         {"[[\"Linear\"]]", "{}", "ignore: expected a list"},
         {"[[\"Linear\"]]", "[null]", "ignore: expected names"},
-        {"[[\"re:a(\"]]", "[]", "'re:a(': at 2: missing closing parenthesis"},
-        {"[[\"re:a\"]]", "[\"re:*\"]", "'re:*': at 0: "},
+        {"[[\"re:a(\"]]", "[]", "\"a(\": missing closing parenthesis, at character 3"},
+        {"[[\"re:a\"]]", "[\"re:*\"]", "\"*\": "},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
         json_t *config = config_of(rows[i].targets, rows[i].ignore);
