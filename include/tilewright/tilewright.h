@@ -446,9 +446,9 @@ TW_API float tw_linear_act_scale(const tw_linear *linear);
  * been cut before they were quantized.  `in` and `out` hold weight, scales, zeros; scales and zeros
  * NULL where the scheme has none.  Inputs are contiguous.  Of each output dtype and shape are
  * filled in; its data, unless NULL, receives the contiguous tensor, so a first call with NULL data
- * tells how much to allocate, as in tw_linear_weights.  A lut and an act_scale stay as they are; with
- * an order the columns are the weights' own.  Where x is quantized, a part with fewer columns has
- * scales of its own for it.
+ * tells how much to allocate, as in tw_linear_weights.  A lut and an act_scale stay as they are;
+ * with an order the columns are the weights' own.  Where x is quantized, a part with fewer columns
+ * has scales of its own for it.
  * Errors: INVALID names the tensor, or the cut: columns not at a group's boundary, rows within a
  * block of them that shares its scales (all of them with scales per tensor), an empty or impossible
  * range. */

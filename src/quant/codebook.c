@@ -51,7 +51,7 @@ static int fill_bins(const tw_blocks *b, const void *x, const float *scales, bin
     for (int64_t n = 0; n < b->N; n++)
         for (int64_t k = 0; k < b->K; k++) {
             double v = (double)scaled_at(b, x, scales, n, k);
-            int64_t i = (int64_t)((v + 1) * (BINS / 2));
+            int64_t i = (int64_t)((v + 1) / 2 * BINS);
             bins[tw_min(i, BINS - 1)].sum += v;
             bins[tw_min(i, BINS - 1)].count++;
         }
@@ -121,7 +121,7 @@ tw_status tw_codebook_quantize(const tw_blocks *b, const void *x, void *scales, 
     TW_TRY(tw_check_x(b->N, b->K, b->x));
     TW_TRY(tw_check_group(b->group_n, b->group_k));
     size_t row_bytes = tw_dtype_row_bytes(TW_LUT4, b->K), count = (size_t)groups_of(b);
-    float *wide = malloc(count * sizeof *wide);
+    float *wide = calloc(count, sizeof *wide);
     bin *bins = malloc(BINS * sizeof *bins);
     double centres[TW_LUT4_SIZE];
     tw_status status =

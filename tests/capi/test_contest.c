@@ -321,6 +321,7 @@ static void below_zero_or_declining_is_left_out(void **state) {
 static void rounded_x(void **state) {
     world w;
     open_world_of(&w, state, "N=1536,K=512,w=u4,g=32,s=f16,z=code,a=mxfp8", REMEMBERS);
+    w.context->budget_s = 5; /* the oracle rounds, too, and slowly where it is instrumented */
     add(&w, 1, 0);
     prepare(&w);
     check_plan(w.linear, M, "mine", "registered");

@@ -74,7 +74,8 @@ static void test_centres(void **state) {
     result r;
     uint64_t seed = 9;
     double sums[TW_LUT4_SIZE] = {0}, counts[TW_LUT4_SIZE] = {0};
-    for (int i = 0; i < N * K; i++) x[i] = powf(random_unit(&seed), 3) * (float)(1 + i / K);
+    for (int n = 0; n < N; n++)
+        for (int k = 0; k < K; k++) x[n * K + k] = powf(random_unit(&seed), 3) * (float)(1 + n);
     quantize(&rows, x, &r);
     for (int i = 0; i < N * K; i++) {
         float v = x[i] / r.scales[i / K];
