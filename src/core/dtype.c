@@ -89,8 +89,8 @@ static uint8_t sign_flip(tw_dtype dtype, int bits) {
     return tw_dtype_is_signed(dtype) ? (uint8_t)(1u << (bits - 1)) : 0;
 }
 
-/* Codes [first, first + count) that begin at a byte: eight of them fill `bits` bytes.  Gives how many
- * were taken: the last ones are left where they do not fill bytes. */
+/* `count` codes that begin at a byte, of which eight fill `bits` bytes.  Gives how many were taken:
+ * the last ones are left where they do not fill bytes. */
 static int64_t eights_get(const uint8_t *bytes, int bits, int64_t count, uint8_t flip,
                           uint8_t *out) {
     uint64_t mask = (1u << bits) - 1;
