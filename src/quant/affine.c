@@ -228,6 +228,37 @@ tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scal
     return TW_OK;
 }
 
+/* All rows by the loops that do all steps; false if they cannot. */
+static bool fit_rows(const tw_affine *a, tw_mapping mapping, double eps, const float *x,
+                     float *scales, int32_t *zeros, void *codes) {
+    tw_run_fit fit = {.group = a->group_k,
+                      .code = a->code,
+                      .qmin = a->qmin,
+                      .qmax = a->qmax,
+                      .symmetric = mapping == TW_MAPPING_SYMMETRIC,
+                      .eps = least_scale(a, eps)};
+    int64_t groups = groups_k(a);
+    bool whole = a->group_k * tw_dtype_bits(a->code) % 8 == 0 || a->group_k >= a->K;
+    if (mapping == TW_MAPPING_SYMMETRIC_NO_CLIP || a->x != TW_F32 || a->scale != TW_F32 ||
+        a->group_n != 1 || !whole || fit.eps < FLT_MIN)
+        return false;
+    for (int64_t n = 0; n < a->N; n++)
+        if (!tw_run_fit_row(&fit, x + n * a->K, a->K, scales + n * groups, zeros + n * groups,
+                            row_of(a, codes, n)))
+            return false;
+    return true;
+}
+
+tw_status tw_affine_fit(const tw_affine *a, tw_mapping mapping, double eps, const void *x,
+                        void *scales, int32_t *zeros, void *codes) {
+    tw_affine fitted = *a;
+    TW_TRY(check_mapping(a, mapping));
+    if (fit_rows(a, mapping, eps, x, scales, zeros, codes)) return TW_OK;
+    fitted.fitted = true;
+    TW_TRY(tw_affine_choose(a, mapping, true, eps, x, scales, zeros));
+    return tw_affine_quantize(&fitted, x, scales, zeros, codes);
+}
+
 /* (code - zero) * scale, stored as element [n,k] of x. */
 static void put_value(const tw_affine *a, void *x, int64_t n, int64_t k, int32_t code, int32_t zero,
                       float scale) {

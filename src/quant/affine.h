@@ -31,6 +31,9 @@ tw_status tw_affine_check(const tw_affine *a);
  * symmetric mapping that does not preserve zero). */
 tw_status tw_affine_choose(const tw_affine *a, tw_mapping mapping, bool preserve_zero, double eps,
                            const void *x, void *scales, int32_t *zeros);
+/* Scales, zeros (with 0 in the range) and codes at once: choosing, then quantizing. */
+tw_status tw_affine_fit(const tw_affine *a, tw_mapping mapping, double eps, const void *x,
+                        void *scales, int32_t *zeros, void *codes);
 /* The same from a range for each group, where 0 is made to lie within it: what an observer saw.
  * Errors: INVALID (a field of a; NaN or infinity in min or max; min above max). */
 tw_status tw_affine_choose_range(const tw_affine *a, tw_mapping mapping, double eps,

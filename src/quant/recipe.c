@@ -264,9 +264,8 @@ static tw_status quantize_affine(const job *j) {
     size_t count = (size_t)groups_of(j);
     int32_t *zeros = malloc(count * sizeof *zeros);
     if (!zeros) return tw_fail(TW_MEMORY, "out of memory for %zu zeros", count);
-    tw_status status = tw_affine_choose(&a, j->r->mapping, true, j->r->eps, j->w, j->scales, zeros);
-    a.fitted = true;
-    if (status == TW_OK) status = tw_affine_quantize(&a, j->w, j->scales, zeros, j->codes);
+    tw_status status =
+        tw_affine_fit(&a, j->r->mapping, j->r->eps, j->w, j->scales, zeros, j->codes);
     if (status == TW_OK && j->zeros) {
         for (size_t i = 0; i < count; i++) ((uint8_t *)j->zeros)[i] = (uint8_t)(zeros[i] - a.qmin);
         status = shift_codes(j);

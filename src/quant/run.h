@@ -25,6 +25,22 @@ typedef struct tw_run {
  * nothing promised of `codes`, if an x is NaN. */
 bool tw_run_codes(const tw_run *run, const void *x, int64_t count, uint8_t *codes);
 
+/* Min-max quantization of f32 values with scales of f32, all steps of a row at once. */
+typedef struct tw_run_fit {
+    int64_t group; /* values under one scale; whole bytes of codes */
+    tw_dtype code;
+    int32_t qmin, qmax;
+    bool symmetric; /* s = max(-min, max) / ((qmax - qmin) / 2) and zero = (qmax + qmin + 1) / 2,
+                     * else s = (max - min) / (qmax - qmin) and zero = clamp(qmin - round(min / s));
+                     * min <= 0 <= max */
+    float eps;      /* the least scale, a normal number */
+} tw_run_fit;
+
+/* A row of `count` values, the last group of which may be short.  False, with nothing promised of
+ * the outputs, if an x is not finite. */
+bool tw_run_fit_row(const tw_run_fit *fit, const float *x, int64_t count, float *scales,
+                    int32_t *zeros, uint8_t *codes);
+
 /* For tests, while nothing else runs: "avx512", "avx2", "plain"; NULL: the best again.  False where
  * this CPU lacks it. */
 bool tw_run_force(const char *isa);

@@ -4,9 +4,11 @@
  * RUN_TARGET     its attributes
  * RUN_WIDTH      values in a vector
  * RUN_MAX, _MIN  of two vectors: the second where the first is NaN
- * RUN_BYTES      the low bytes of a vector of words, into memory
+ * RUN_LEAST      optional: of the values of one vector, none of them NaN
+ * RUN_BYTES      optional: the low bytes of a vector of words, into memory
  * RUN_QUICK      codes of bounded f32 values, as many of the first ones as it takes; gives how
- *                many */
+ *                many
+ * RUN_NIBBLES    the same, two codes in a byte */
 
 #define FLOATS RUN(floats)
 #define INTS RUN(ints)
@@ -44,6 +46,31 @@ RUN_TARGET static inline FLOATS RUN(load_tail)(const void *x, bool narrow, int64
     return RUN(load)(tail, narrow, 0);
 }
 
+RUN_TARGET static inline float RUN(least)(FLOATS v) {
+#ifdef RUN_LEAST
+    return RUN_LEAST(v);
+#else
+    float least = v[0];
+    for (int j = 1; j < RUN_WIDTH; j++) least = v[j] < least ? v[j] : least;
+    return least;
+#endif
+}
+
+RUN_TARGET static inline void RUN(store)(uint8_t *out, WORDS v) {
+#ifdef RUN_BYTES
+    RUN_BYTES(out, v);
+#else
+    for (int j = 0; j < RUN_WIDTH; j++) out[j] = (uint8_t)v[j];
+#endif
+}
+
+/* Whether all are numbers and 0. */
+RUN_TARGET static inline bool RUN(all_zero)(FLOATS v) {
+    int32_t any = 0;
+    for (int j = 0; j < RUN_WIDTH; j++) any |= !(v[j] == 0);
+    return !any;
+}
+
 RUN_TARGET static inline bool RUN(range)(const void *x, bool narrow, int64_t count, float *min,
                                          float *max) {
     const FLOATS none = {0};
@@ -65,19 +92,9 @@ RUN_TARGET static inline bool RUN(range)(const void *x, bool narrow, int64_t cou
         most[0] = RUN_MAX(v, most[0]);
         nothing[0] += v * 0;
     }
-    float all[3][RUN_WIDTH];
-    *(FLOATS *)all[0] = RUN_MIN(least[0], least[1]);
-    *(FLOATS *)all[1] = RUN_MAX(most[0], most[1]);
-    *(FLOATS *)all[2] = nothing[0] + nothing[1];
-    for (int half = RUN_WIDTH / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) {
-            all[0][j] = all[0][j + half] < all[0][j] ? all[0][j + half] : all[0][j];
-            all[1][j] = all[1][j + half] > all[1][j] ? all[1][j + half] : all[1][j];
-            all[2][j] += all[2][j + half];
-        }
-    *min = all[0][0];
-    *max = all[1][0];
-    return all[2][0] == 0;
+    *min = RUN(least)(RUN_MIN(least[0], least[1]));
+    *max = -RUN(least)(-RUN_MAX(most[0], most[1]));
+    return RUN(all_zero)(nothing[0] + nothing[1]);
 }
 
 RUN_TARGET static bool RUN(range_f32)(const void *x, int64_t count, float *min, float *max) {
@@ -121,7 +138,7 @@ RUN_TARGET static inline bool RUN(round_block)(const tw_run *r, const void *x, b
         FLOATS v = i + RUN_WIDTH <= count ? RUN(load)(x, narrow, first + i)
                                           : RUN(load_tail)(x, narrow, first + i, first + count);
         nan |= ~((v > 0) | (v <= 0));
-        RUN_BYTES(out + i, RUN(round)(r, v, rounds, divide));
+        RUN(store)(out + i, RUN(round)(r, v, rounds, divide));
     }
     int32_t any = 0;
     for (int j = 0; j < RUN_WIDTH; j++) any |= nan[j];
@@ -144,13 +161,111 @@ RUN_TARGET static bool RUN(codes)(const tw_run *r, const void *x, int64_t count,
             good = r->divide ? RUN(round_block)(r, x, false, false, true, i, n, block)
                              : RUN(round_block)(r, x, false, false, false, i, n, block);
         if (!good) return false;
-        memset(block + n, 0, 8);
+        if (n % 8) memset(block + n, 0, 8);
         pack(block, n, bits, codes + i * bits / 8);
     }
     return true;
 }
 
-static const code RUN(code) = {RUN(range_f32), RUN(range_bf16), RUN(codes)};
+/* ---- whole rows ---- */
+
+/* Ranges of up to GROUPS groups, from 0 on; false if a value is not finite. */
+RUN_TARGET static inline bool RUN(ranges)(const tw_run_fit *f, const float *x, int64_t count,
+                                          float *min, float *max) {
+    const FLOATS none = {0};
+    const int64_t width = RUN_WIDTH;
+    FLOATS nothing = none;
+    for (int64_t k = 0, g = 0; k < count; k += f->group, g++) {
+        int64_t end = k + f->group < count ? k + f->group : count, i = k;
+        FLOATS least[2] = {none, none}, most[2] = {none, none};
+        for (; i + 2 * width <= end; i += 2 * width)
+            for (int64_t j = 0; j < 2; j++) {
+                FLOATS v = RUN(load)(x, false, i + j * width);
+                if (j * width % LINE == 0) ahead(x + i + j * width, FAR);
+                least[j] = RUN_MIN(v, least[j]);
+                most[j] = RUN_MAX(v, most[j]);
+                nothing += v * 0;
+            }
+        for (; i < end; i += width) {
+            FLOATS v = i + width <= end ? RUN(load)(x, false, i) : RUN(load_tail)(x, false, i, end);
+            least[0] = RUN_MIN(v, least[0]);
+            most[0] = RUN_MAX(v, most[0]);
+            nothing += v * 0;
+        }
+        min[g] = RUN(least)(RUN_MIN(least[0], least[1]));
+        max[g] = -RUN(least)(-RUN_MAX(most[0], most[1]));
+    }
+    return RUN(all_zero)(nothing);
+}
+
+/* Scales and zeros, several groups at a time; arrays end in whole vectors. */
+RUN_TARGET static inline void RUN(choose)(const tw_run_fit *f, int64_t groups, const float *min,
+                                          const float *max, float *scales, float *zeros) {
+    const FLOATS none = {0}, low = (float)f->qmin - none, high = (float)f->qmax - none;
+    const float codes = (float)(f->qmax - f->qmin), rounder = 0x1.8p23F;
+    const FLOATS middle = (float)((f->qmax + f->qmin + 1) / 2) - none;
+    for (int64_t g = 0; g < groups; g += RUN_WIDTH) {
+        FLOATS least = *(const FLOATS *)(min + g), most = *(const FLOATS *)(max + g);
+        FLOATS scale = f->symmetric ? RUN_MAX(-least, most) / (codes / 2) : (most - least) / codes;
+        scale = RUN_MAX(scale, f->eps - none);
+        FLOATS zero = low - (least / scale + rounder - rounder);
+        *(FLOATS *)(scales + g) = scale;
+        *(FLOATS *)(zeros + g) = f->symmetric ? middle : RUN_MIN(RUN_MAX(zero, low), high);
+    }
+}
+
+/* Codes of one group. */
+RUN_TARGET static inline void RUN(fit_group)(const tw_run *r, const float *x, int64_t count,
+                                             int bits, uint8_t *codes) {
+    int64_t i = bits == 4 ? RUN_NIBBLES(r, x, count, codes) : 0;
+    while (i < count) {
+        uint8_t block[BLOCK + RUN_WIDTH] __attribute__((aligned(64)));
+        int64_t n = count - i < BLOCK ? count - i : BLOCK;
+        int64_t j = RUN_QUICK(r, x + i, n, block);
+        for (; j < n; j += RUN_WIDTH) {
+            FLOATS v = j + RUN_WIDTH <= n ? RUN(load)(x, false, i + j)
+                                          : RUN(load_tail)(x, false, i + j, i + n);
+            RUN(store)(block + j, RUN(round)(r, v, false, false));
+        }
+        if (n % 8) memset(block + n, 0, 8);
+        pack(block, n, bits, codes + i * bits / 8);
+        i += n;
+    }
+}
+
+RUN_TARGET static inline bool RUN(fit_bits)(const tw_run_fit *f, const float *x, int64_t count,
+                                            int bits, float *scales, int32_t *zeros,
+                                            uint8_t *codes) {
+    int64_t span = GROUPS * f->group;
+    tw_run run = {.x = TW_F32, .code = f->code, .qmin = f->qmin, .qmax = f->qmax, .bounded = true};
+    for (int64_t k = 0; k < count; k += span) {
+        float min[GROUPS], max[GROUPS], scale[GROUPS], zero[GROUPS];
+        int64_t all = span < count - k ? span : count - k, groups = (all + f->group - 1) / f->group;
+        if (!RUN(ranges)(f, x + k, all, min, max)) return false;
+        for (int64_t g = groups; g % RUN_WIDTH; g++) min[g] = max[g] = 0;
+        RUN(choose)(f, groups, min, max, scale, zero);
+        for (int64_t g = 0, at = k; g < groups; g++, at += f->group) {
+            int64_t n = f->group < k + all - at ? f->group : k + all - at;
+            run.scale = 1.0F / scale[g];
+            run.zero = (int32_t)zero[g];
+            for (int64_t i = 0; i < n; i += LINE) ahead(x + at + i, span * (int64_t)sizeof *x);
+            RUN(fit_group)(&run, x + at, n, bits, codes + at * bits / 8);
+            *scales++ = scale[g];
+            *zeros++ = run.zero;
+        }
+    }
+    return true;
+}
+
+RUN_TARGET static bool RUN(fit)(const tw_run_fit *f, const float *x, int64_t count, float *scales,
+                                int32_t *zeros, uint8_t *codes) {
+    int bits = tw_dtype_bits(f->code);
+    if (bits == 4) return RUN(fit_bits)(f, x, count, 4, scales, zeros, codes);
+    if (bits == 8) return RUN(fit_bits)(f, x, count, 8, scales, zeros, codes);
+    return RUN(fit_bits)(f, x, count, bits, scales, zeros, codes);
+}
+
+static const code RUN(code) = {RUN(range_f32), RUN(range_bf16), RUN(codes), RUN(fit)};
 
 #undef FLOATS
 #undef INTS
@@ -161,5 +276,7 @@ static const code RUN(code) = {RUN(range_f32), RUN(range_bf16), RUN(codes)};
 #undef RUN_WIDTH
 #undef RUN_MAX
 #undef RUN_MIN
+#undef RUN_LEAST
 #undef RUN_BYTES
 #undef RUN_QUICK
+#undef RUN_NIBBLES

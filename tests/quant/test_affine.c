@@ -6,6 +6,7 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/quant/affine.h"
+#include "src/quant/run.h"
 #include "tests/base/cmocka_all.h"
 
 static const tw_affine base = {.N = 3,
@@ -180,12 +181,82 @@ static void test_fake_quantize(void **state) {
     for (int i = 0; i < 4; i++) assert_true(back[i] == passed[i]);
 }
 
+/* All steps at once give what the steps give one by one, on every set of instructions; for rows of
+ * any length, groups of all sizes, values that are alike, tiny or 0. */
+static void fit_both(const tw_affine *a, tw_mapping mapping, const float *x) {
+    enum { MOST = 4096 };
+    float scales[MOST], expected_scales[MOST];
+    int32_t zeros[MOST], expected_zeros[MOST];
+    uint8_t codes[MOST], expected[MOST];
+    int64_t groups = a->N * tw_ceil_div(a->K, a->group_k);
+    memset(codes, 0xA5, sizeof codes);
+    memset(expected, 0xA5, sizeof expected);
+    assert_int_equal(tw_affine_choose(a, mapping, true, 1e-6, x, expected_scales, expected_zeros),
+                     TW_OK);
+    assert_int_equal(tw_affine_quantize(a, x, expected_scales, expected_zeros, expected), TW_OK);
+    assert_int_equal(tw_affine_fit(a, mapping, 1e-6, x, scales, zeros, codes), TW_OK);
+    assert_memory_equal(scales, expected_scales, (size_t)groups * sizeof *scales);
+    assert_memory_equal(zeros, expected_zeros, (size_t)groups * sizeof *zeros);
+    assert_memory_equal(codes, expected, sizeof codes);
+}
+
+static void test_fit(void **state) {
+    (void)state;
+    static const char *const isas[] = {"plain", "avx2", "avx512"};
+    static const tw_dtype dtypes[] = {TW_U4, TW_I4, TW_U8, TW_I8, TW_U3, TW_I2, TW_U1};
+    static const int groups[] = {8, 16, 24, 32, 64, 128, 300, 1000};
+    static const int columns[] = {1, 7, 31, 64, 127, 300, 1000};
+    static float x[2 * 1000];
+    uint32_t seed = 1;
+    for (int i = 0; i < 2000; i++) {
+        seed = seed * 1664525 + 1013904223;
+        x[i] = i / 40 % 5 == 1 ? 0 : i / 40 % 5 == 2 ? 3 : (float)(seed >> 8) / 0x1p23F - 1;
+        if (i / 40 % 5 == 3) x[i] *= 1e-30F;
+        if (i / 40 % 5 == 4) x[i] = fabsf(x[i]) * (i / 200 % 2 ? -100 : 100);
+    }
+    for (size_t isa = 0; isa < TW_COUNT(isas); isa++) {
+        if (!tw_run_force(isas[isa])) continue;
+        for (size_t d = 0; d < TW_COUNT(dtypes); d++)
+            for (size_t g = 0; g < TW_COUNT(groups); g++)
+                for (size_t k = 0; k < TW_COUNT(columns); k++) {
+                    tw_affine a = {.N = 2,
+                                   .K = columns[k],
+                                   .group_n = 1,
+                                   .group_k = groups[g],
+                                   .x = TW_F32,
+                                   .scale = TW_F32,
+                                   .code = dtypes[d],
+                                   .qmin = tw_dtype_min(dtypes[d]),
+                                   .qmax = tw_dtype_max(dtypes[d])};
+                    fit_both(&a, TW_MAPPING_ASYMMETRIC, x);
+                    if (tw_dtype_is_signed(dtypes[d])) fit_both(&a, TW_MAPPING_SYMMETRIC, x);
+                }
+        tw_affine a = {.N = 2,
+                       .K = 1000,
+                       .group_n = 1,
+                       .group_k = 128,
+                       .x = TW_F32,
+                       .scale = TW_F32,
+                       .code = TW_U4,
+                       .qmax = 15};
+        float scales[16], kept = x[1777];
+        int32_t zeros[16];
+        uint8_t codes[1000];
+        x[1777] = isa ? NAN : -INFINITY;
+        assert_int_equal(tw_affine_fit(&a, TW_MAPPING_ASYMMETRIC, 0, x, scales, zeros, codes),
+                         TW_INVALID);
+        assert_non_null(strstr(tw_error_message(), "[1,777]"));
+        x[1777] = kept;
+    }
+    tw_run_force(NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_groups),      cmocka_unit_test(test_symmetric),
         cmocka_unit_test(test_rounding_by_dtype), cmocka_unit_test(test_degenerate),
         cmocka_unit_test(test_refuses),           cmocka_unit_test(test_any_range),
-        cmocka_unit_test(test_fake_quantize),
+        cmocka_unit_test(test_fake_quantize),     cmocka_unit_test(test_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
