@@ -8,6 +8,7 @@
 #include "src/context.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
+#include "src/core/reference.h"
 #include "src/rows.h"
 
 const char *tw_recipe_name(int32_t i) {
@@ -80,6 +81,31 @@ tw_status tw_quantize_weight(tw_context *context, const char *recipe, const tw_t
                            outputs[i].wanted ? "NULL, the recipe's scheme has them"
                                              : "given, but the recipe's scheme has none");
     return tw_rows_recipe(context->threads, &r, N, K, weight->data, codes, scales, zeros, lut);
+}
+
+tw_status tw_dequantize_weight(const tw_scheme *scheme, int64_t N, int64_t K, const void *codes,
+                               const void *scales, const void *zeros, const float *lut,
+                               float *out) {
+    if (!scheme) return tw_fail(TW_INVALID, "scheme: NULL, must be given");
+    tw_problem p = {.N = N, .K = K, .x = TW_F32, .y = TW_F32, .scheme = *scheme};
+    TW_TRY(tw_problem_check(&p));
+    const struct {
+        const char *name;
+        const void *given;
+        bool wanted;
+    } parts[] = {{"codes", codes, true},
+                 {"scales", scales, !tw_scheme_plain(scheme)},
+                 {"zeros", zeros, scheme->zero_mode != TW_ZERO_NONE},
+                 {"lut", lut, scheme->weight == TW_LUT4},
+                 {"out", out, true}};
+    for (size_t i = 0; i < TW_COUNT(parts); i++)
+        if (parts[i].wanted != (parts[i].given != NULL))
+            return tw_fail(TW_INVALID, "%s: %s", parts[i].name,
+                           parts[i].wanted ? "NULL, must be given"
+                                           : "given, but the scheme has none");
+    const tw_canonical w = {.weight = codes, .scales = scales, .zeros = zeros, .lut = lut};
+    for (int64_t n = 0; n < N; n++) tw_dequantize_row(&p, &w, n, out + n * K);
+    return TW_OK;
 }
 
 tw_status tw_linear_create_from_recipe(tw_context *context, const tw_linear_desc *desc,

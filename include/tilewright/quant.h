@@ -89,6 +89,60 @@ TW_API tw_status tw_fake_quantize(const tw_affine_desc *desc, const void *x, con
 TW_API tw_status tw_fake_quantize_backward(const tw_affine_desc *desc, const void *y_gradient,
                                            const uint8_t *mask, void *x_gradient);
 
+/* ---- observers: ranges of what passes by, for static scales ---------------------------------- */
+
+typedef enum tw_observer_kind {
+    TW_OBSERVER_MIN_MAX = 0, /* the least and the largest of all batches */
+    TW_OBSERVER_AVERAGE, /* the first batch's, then moved by `rate` of the way to each other's */
+    TW_OBSERVER_MSE,     /* of the last batch: that +-amax * i / steps, i = 1..steps, which the
+                            codes of x lie nearest to, by mean square */
+} tw_observer_kind;
+
+typedef struct tw_observer_desc {
+    size_t struct_size;
+    tw_observer_kind kind;
+    tw_mapping mapping;
+    tw_dtype x;         /* of all batches: f32, f16 or bf16; TW_NONE: f32 */
+    tw_dtype code;      /* i1..i8, u1..u8 */
+    int32_t qmin, qmax; /* codes in use; both 0: all that the dtype has */
+    double eps;         /* the least scale; 0: the smallest normal number of x's dtype */
+    int64_t channels;   /* a range for each row of x, of which there are so many; 0: one for all */
+    double rate;        /* AVERAGE: above 0, at most 1; 0: torch's 0.01 */
+    int32_t steps;      /* MSE: at least 1; 0: torchao's 100 */
+} tw_observer_desc;
+#define TW_OBSERVER_DESC_INIT                                                                      \
+    {sizeof(tw_observer_desc),                                                                     \
+     TW_OBSERVER_MIN_MAX,                                                                          \
+     TW_MAPPING_SYMMETRIC,                                                                         \
+     TW_NONE,                                                                                      \
+     TW_I8,                                                                                        \
+     0,                                                                                            \
+     0,                                                                                            \
+     0.0,                                                                                          \
+     0,                                                                                            \
+     0.0,                                                                                          \
+     0}
+
+/* Not to be used by two threads at once. */
+typedef struct tw_observer tw_observer;
+
+/* Errors: INVALID (an argument is NULL; a field of desc), MEMORY. */
+TW_API tw_status tw_observer_create(const tw_observer_desc *desc, tw_observer **out);
+/* NULL is allowed. */
+TW_API void tw_observer_destroy(tw_observer *observer);
+/* Takes in a batch x [N,K] of desc.x, contiguous, the caller's; an empty one is no batch.
+ * Errors: INVALID (NULL; N not the channels; NaN or infinity in x), MEMORY; the observer is as it
+ * was.  Source: torchao's observers; AVERAGE torch's MovingAverageMinMaxObserver. */
+TW_API tw_status tw_observer_see(tw_observer *observer, int64_t N, int64_t K, const void *x);
+/* [channels] (or one) scales of f32, f16 or bf16, and zeros, as tw_choose_qparams has them of the
+ * range with 0 in it: a scale of a symmetric i8 is what act_scale of a=i8s takes.
+ * Errors: INVALID (NULL; scale; nothing seen). */
+TW_API tw_status tw_observer_choose(const tw_observer *observer, tw_dtype scale, void *scales,
+                                    int32_t *zeros);
+/* [channels] (or one) least and largest values: max(-min, max) / 448 is the act_scale of a=e4m3s.
+ * Errors: INVALID (NULL; nothing seen). */
+TW_API tw_status tw_observer_range(const tw_observer *observer, float *min, float *max);
+
 /* ---- recipes: a scheme and how its parameters are chosen, by name ---------------------------- */
 
 /* Name of recipe i, counted from 0; NULL past the end.  The text is static. */
@@ -111,6 +165,13 @@ TW_API tw_status tw_recipe_scheme(const char *recipe, tw_dtype weight, tw_scheme
 TW_API tw_status tw_quantize_weight(tw_context *context, const char *recipe,
                                     const tw_tensor *weight, void *codes, void *scales, void *zeros,
                                     float *lut);
+
+/* The values [N,K] in f32 that canonical tensors of a scheme stand for, each operation rounded once
+ * in f32 (docs/numerics.md).  zeros and lut as above.
+ * Errors: INVALID (NULL; the scheme, N, K as a layer's). */
+TW_API tw_status tw_dequantize_weight(const tw_scheme *scheme, int64_t N, int64_t K,
+                                      const void *codes, const void *scales, const void *zeros,
+                                      const float *lut, float *out);
 
 /* Quantizes float weights [N,K] (f32, f16 or bf16, contiguous) by a recipe and creates the layer;
  * desc's scheme and lut are the recipe's, so they must be zero; act_scale is given where the

@@ -178,13 +178,15 @@ static float decode(const tw_dtype_info *t, uint32_t code) {
 }
 
 /* Values of the codes of up to 8 bits. */
-static float narrow[TW_E2M1 + 1][256];
+static float narrow[TW_COUNT(by_value)][256];
 static pthread_once_t narrow_once = PTHREAD_ONCE_INIT;
 
 static void fill_narrow(void) {
-    for (int dtype = TW_E4M3; dtype <= TW_E2M1; dtype++)
-        for (uint32_t code = 0; code < 1u << by_value[dtype].bits; code++)
-            narrow[dtype][code] = decode(&by_value[dtype], code);
+    for (size_t i = 0; i < TW_COUNT(by_value); i++) {
+        const tw_dtype_info *t = &by_value[i];
+        if (t->kind != TW_KIND_FLOAT || t->bits > 8 || t->dtype == TW_E8M0) continue;
+        for (uint32_t code = 0; code < 1u << t->bits; code++) narrow[i][code] = decode(t, code);
+    }
 }
 
 const float *tw_float_table(tw_dtype dtype) {

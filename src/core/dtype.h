@@ -60,7 +60,7 @@ void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const
  * e4m3 is OCP's: no infinities, 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit
  * types have neither; e8m0 is 2^(code - 127). */
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
-/* What each code of e4m3, e5m2, e3m2, e2m3 or e2m1 stands for. */
+/* What each code of a float dtype of up to 8 bits, but for e8m0, stands for. */
 const float *tw_float_table(tw_dtype dtype);
 /* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and
  * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards. */

@@ -314,9 +314,11 @@ static tw_status refuse(tw_model *m, const char *method) {
                                  "config.json: quantization_config: quant_method '%s', which this "
                                  "version cannot read; it reads ",
                                  tw_show(method, strlen(method)).text);
-    for (size_t i = 0; i < TW_COUNT(forms) && at < sizeof text; i++)
-        if (!i || strcmp(forms[i].method, forms[i - 1].method) != 0)
-            at += (size_t)snprintf(text + at, sizeof text - at, i ? ", %s" : "%s", forms[i].method);
+    /* No config.json names the first row's. */
+    for (size_t i = 1; i < TW_COUNT(forms) && at < sizeof text; i++)
+        if (strcmp(forms[i].method, forms[i - 1].method) != 0)
+            at += (size_t)snprintf(text + at, sizeof text - at, i > 1 ? ", %s" : "%s",
+                                   forms[i].method);
     TW_TRY(tw_model_keep(m, text, strlen(text), &m->unread));
     m->refusal = m->unread;
     return TW_OK;

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/status.h"
 #include "src/core/dtype.h"
@@ -142,7 +143,10 @@ static void merge(tw_observer *o, const float *min, const float *max) {
     o->seen++;
 }
 
-tw_status tw_observer_see(tw_observer *o, int64_t N, int64_t K, const void *x) {
+tw_status tw_observer_see(tw_observer *observer, int64_t N, int64_t K, const void *x) {
+    tw_observer *o = observer;
+    if (!o) return tw_fail(TW_INVALID, "observer: NULL, must be given");
+    if (!x && N && K) return tw_fail(TW_INVALID, "x: NULL, must be given");
     TW_TRY(check(o));
     if (!tw_dtype_is_real(o->x))
         return tw_fail(TW_INVALID, "x: dtype %s, expected f32, f16 or bf16", tw_dtype_name(o->x));
@@ -161,9 +165,26 @@ tw_status tw_observer_see(tw_observer *o, int64_t N, int64_t K, const void *x) {
     return status;
 }
 
-tw_status tw_observer_choose(const tw_observer *o, tw_dtype scale, void *scales, int32_t *zeros) {
+static tw_status check_seen(const tw_observer *o) {
+    if (!o) return tw_fail(TW_INVALID, "observer: NULL, must be given");
     TW_TRY(check(o));
-    if (!o->seen) return tw_fail(TW_INVALID, "observer: no batch seen");
+    return o->seen ? TW_OK : tw_fail(TW_INVALID, "observer: no batch seen");
+}
+
+tw_status tw_observer_range(const tw_observer *observer, float *min, float *max) {
+    TW_TRY(check_seen(observer));
+    if (!min || !max) return tw_fail(TW_INVALID, "min, max: NULL, must be given");
+    size_t bytes = (size_t)ranges_of(observer) * sizeof *min;
+    memcpy(min, observer->min, bytes);
+    memcpy(max, observer->max, bytes);
+    return TW_OK;
+}
+
+tw_status tw_observer_choose(const tw_observer *observer, tw_dtype scale, void *scales,
+                             int32_t *zeros) {
+    const tw_observer *o = observer;
+    TW_TRY(check_seen(o));
+    if (!scales || !zeros) return tw_fail(TW_INVALID, "scales, zeros: NULL, must be given");
     tw_affine a = affine_of(o, ranges_of(o), 1);
     a.group_n = 1;
     a.scale = scale;

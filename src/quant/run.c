@@ -10,11 +10,11 @@
 #include "src/core/dtype.h"
 
 /* Codes before they are packed; groups of a row that are looked at together, a multiple of every
- * vector's width; values in a cache line. */
-enum { BLOCK = 256, GROUPS = 16, LINE = 16 };
+ * vector's width; values in a cache line.  ROOM: for a vector, or 8 codes, behind the last one. */
+enum { BLOCK = 256, ROOM = BLOCK + 16, GROUPS = 16, LINE = 16 };
 
-/* Memory works while codes are made: asks for what lies so many bytes on, where that is the array's.
- * To L2 in time for the next groups' ranges, and nearer while codes are made. */
+/* Memory works while codes are made: asks for what lies so many bytes on, whether that is the
+ * array's or not.  FAR: in time for the ranges of the next groups. */
 enum { FAR = 12288 };
 static inline __attribute__((always_inline)) void ahead(const float *x, int64_t bytes) {
     __builtin_prefetch((const void *)((uintptr_t)x + (uintptr_t)bytes), 0, 2);

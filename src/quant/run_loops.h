@@ -149,7 +149,7 @@ RUN_TARGET static bool RUN(codes)(const tw_run *r, const void *x, int64_t count,
     int bits = tw_dtype_bits(r->code);
     bool narrow = r->x == TW_BF16;
     for (int64_t i = 0; i < count; i += BLOCK) {
-        uint8_t block[BLOCK + RUN_WIDTH] __attribute__((aligned(64)));
+        uint8_t block[ROOM] __attribute__((aligned(64)));
         int64_t n = count - i < BLOCK ? count - i : BLOCK;
         bool good;
         if (r->rounds)
@@ -203,7 +203,8 @@ RUN_TARGET static inline void RUN(choose)(const tw_run_fit *f, int64_t groups, c
                                           const float *max, float *scales, float *zeros) {
     const FLOATS none = {0}, low = (float)f->qmin - none, high = (float)f->qmax - none;
     const float codes = (float)(f->qmax - f->qmin), rounder = 0x1.8p23F;
-    const FLOATS middle = (float)((f->qmax + f->qmin + 1) / 2) - none;
+    const int32_t centre = (f->qmax + f->qmin + 1) / 2; /* truncated */
+    const FLOATS middle = (float)centre - none;
     for (int64_t g = 0; g < groups; g += RUN_WIDTH) {
         FLOATS least = *(const FLOATS *)(min + g), most = *(const FLOATS *)(max + g);
         FLOATS scale = f->symmetric ? RUN_MAX(-least, most) / (codes / 2) : (most - least) / codes;
@@ -219,7 +220,7 @@ RUN_TARGET static inline void RUN(fit_group)(const tw_run *r, const float *x, in
                                              int bits, uint8_t *codes) {
     int64_t i = bits == 4 ? RUN_NIBBLES(r, x, count, codes) : 0;
     while (i < count) {
-        uint8_t block[BLOCK + RUN_WIDTH] __attribute__((aligned(64)));
+        uint8_t block[ROOM] __attribute__((aligned(64)));
         int64_t n = count - i < BLOCK ? count - i : BLOCK;
         int64_t j = RUN_QUICK(r, x + i, n, block);
         for (; j < n; j += RUN_WIDTH) {

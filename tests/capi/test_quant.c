@@ -181,12 +181,106 @@ static void test_recipe_refuses(void **state) {
     tw_context_destroy(context);
 }
 
+static void test_observers(void **state) {
+    (void)state;
+    tw_observer_desc d = TW_OBSERVER_DESC_INIT;
+    tw_observer *o = NULL;
+    float scale[2], min[2], max[2];
+    int32_t zero[2];
+    check_ok(tw_observer_create(&d, &o));
+    check_fails(tw_observer_choose(o, TW_F32, scale, zero), TW_INVALID, "no batch seen");
+    check_ok(tw_observer_see(o, 2, 8, values));
+    check_ok(tw_observer_see(o, 0, 8, NULL));
+    check_ok(tw_observer_choose(o, TW_F32, scale, zero));
+    check_ok(tw_observer_range(o, min, max));
+    assert_true(min[0] == -8 && max[0] == 15 && scale[0] == 15 / 127.5f && zero[0] == 0);
+    tw_observer_destroy(o);
+    d.channels = 2, d.mapping = TW_MAPPING_ASYMMETRIC, d.code = TW_U8;
+    check_ok(tw_observer_create(&d, &o));
+    check_fails(tw_observer_see(o, 1, 8, values), TW_INVALID, "expected 2 rows");
+    check_fails(tw_observer_see(o, 2, 8, NULL), TW_INVALID, "x: NULL");
+    check_ok(tw_observer_see(o, 2, 8, values));
+    check_ok(tw_observer_choose(o, TW_F32, scale, zero));
+    assert_true(scale[0] == 16.0f / 255 && zero[0] == 128 && scale[1] == 15.0f / 255 && !zero[1]);
+    tw_observer_destroy(o);
+    tw_observer_destroy(NULL);
+    d.kind = (tw_observer_kind)3;
+    check_fails(tw_observer_create(&d, &o), TW_INVALID, "kind: 3");
+    d.kind = TW_OBSERVER_AVERAGE, d.rate = 1.5;
+    check_fails(tw_observer_create(&d, &o), TW_INVALID, "rate: 1.5");
+    d.rate = 0, d.code = TW_E4M3;
+    check_fails(tw_observer_create(&d, &o), TW_INVALID, "code: e4m3");
+    d.code = TW_I4, d.qmin = -9, d.qmax = 7;
+    check_fails(tw_observer_create(&d, &o), TW_INVALID, "qmin, qmax: -9");
+    check_fails(tw_observer_create(NULL, &o), TW_INVALID, "desc: NULL");
+    check_fails(tw_observer_range(NULL, min, max), TW_INVALID, "observer: NULL");
+}
+
+/* Weights by a recipe into the caller's memory and back: what the layer of that recipe has. */
+static void test_weights(void **state) {
+    (void)state;
+    enum { N = 37, K = 100 };
+    fixture *f = *state;
+    tw_context *context = open_context(f);
+    tw_tensor w = random_rows(TW_F32, N, K, 7);
+    for (int32_t i = 0; tw_recipe_name(i); i++) {
+        static uint8_t codes[N * K], codes2[N * K];
+        static float scales[N * K], scales2[N * K], zeros[N * K], zeros2[N * K], back[N * K];
+        float lut[16], error = 0, size = 0;
+        const char *name = tw_recipe_name(i);
+        tw_scheme s;
+        check_ok(tw_recipe_scheme(name, TW_F32, &s));
+        bool has_zeros = s.zero_mode, has_lut = s.weight == TW_LUT4;
+        tw_status status =
+            tw_quantize_weight(context, name, &w, codes, scales, has_zeros ? (void *)zeros : NULL,
+                               has_lut ? lut : NULL);
+        if (status == TW_INVALID && strstr(tw_error_message(), "K: 100, must be a multiple"))
+            continue;
+        if (status) fail_msg("%s: %s", name, tw_error_message());
+        check_ok(tw_dequantize_weight(&s, N, K, codes, scales, has_zeros ? zeros : NULL,
+                                      has_lut ? lut : NULL, back));
+        for (int j = 0; j < N * K; j++) {
+            float v = ((const float *)w.data)[j];
+            error += (back[j] - v) * (back[j] - v);
+            size += v * v;
+        }
+        /* Ternary codes keep the least. */
+        if (!(error < 0.5F * size)) fail_msg("%s: %g of %g", name, (double)error, (double)size);
+        tw_linear_desc desc = TW_LINEAR_DESC_INIT;
+        desc.N = N, desc.K = K;
+        if (strstr(name, "static")) desc.act_scale = 1;
+        tw_linear *l = NULL;
+        check_ok(tw_linear_create_from_recipe(context, &desc, name, &w, NULL, &l));
+        tw_tensor a = {.data = codes2}, b = {.data = scales2}, c = {.data = zeros2};
+        check_ok(tw_linear_weights(l, &a, &b, has_zeros ? &c : NULL));
+        assert_memory_equal(codes, codes2, tensor_bytes(&a));
+        assert_memory_equal(scales, scales2, tensor_bytes(&b));
+        if (has_zeros) assert_memory_equal(zeros, zeros2, tensor_bytes(&c));
+        tw_linear_destroy(l);
+    }
+    float scale[N];
+    uint8_t codes[N * K];
+    check_fails(tw_quantize_weight(NULL, "int8_weight_only", &w, codes, scale, NULL, NULL),
+                TW_INVALID, "context: NULL");
+    check_fails(tw_quantize_weight(context, "int8_weight_only", &w, codes, scale, scale, NULL),
+                TW_INVALID, "zeros: given");
+    check_fails(tw_quantize_weight(context, "int8_weight_only", &w, NULL, scale, NULL, NULL),
+                TW_INVALID, "codes: NULL");
+    ((float *)w.data)[36 * K + 99] = NAN;
+    check_fails(tw_quantize_weight(context, "int8_weight_only", &w, codes, scale, NULL, NULL),
+                TW_INVALID, "nan at [36,99]");
+    free(w.data);
+    tw_context_destroy(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_symmetric),
         cmocka_unit_test(test_zeros),
         cmocka_unit_test(test_fake_quantize),
         cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_observers),
+        cmocka_unit_test_setup_teardown(test_weights, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_every_recipe, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_recipe_refuses, fixture_setup, fixture_teardown),
     };

@@ -75,7 +75,8 @@ class Adding(cli.Cli):
         self.assertEqual(len(touched), len(set(touched)) + 2)  # two dtype, status; two meson lines
         self.program = self.build()
         for name, row in (('tunables', 'unroll'), ('options', 'TW_VERBATIM'), ('dtypes', 'e4m2'),
-                          ('targets', 'avx512amx'), ('layouts', 'rows'), ('kernels', 'cpu.dot')):
+                          ('targets', 'avx512amx'), ('layouts', 'rows'), ('kernels', 'cpu.dot'),
+                          ('recipes', 'int4_symmetric')):
             self.assertIn(row, [next(iter(r.values())) for r in self.records('list', name)])
         self.assertRegex(self.run_cli('version').stdout, r'^\d+\.\d+\.\d+\n$')
         self.assertIn('version', self.run_cli('--help').stdout)
