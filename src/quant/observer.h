@@ -1,5 +1,5 @@
-/* What is behind tw_observer: ranges of what passes by, from which static scales are chosen, bit for
- * bit torchao's (0.18, torchao/quantization/observer.py); the average is torch's
+/* What is behind tw_observer: ranges of what passes by, from which static scales are chosen, bit
+ * for bit torchao's (0.18, torchao/quantization/observer.py); the average is torch's
  * MovingAverageMinMaxObserver. */
 #ifndef TW_QUANT_OBSERVER_H
 #define TW_QUANT_OBSERVER_H
