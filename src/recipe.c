@@ -9,6 +9,7 @@
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
 #include "src/core/reference.h"
+#include "src/quant/table.h"
 #include "src/rows.h"
 
 const char *tw_recipe_name(int32_t i) {
@@ -81,6 +82,27 @@ tw_status tw_quantize_weight(tw_context *context, const char *recipe, const tw_t
                            outputs[i].wanted ? "NULL, the recipe's scheme has them"
                                              : "given, but the recipe's scheme has none");
     return tw_rows_recipe(context->threads, &r, N, K, weight->data, codes, scales, zeros, lut);
+}
+
+tw_status tw_quantize_table(const tw_tensor *weight, const float *table, int64_t group,
+                            tw_dtype scale, void *codes, void *scales) {
+    if (!weight) return tw_fail(TW_INVALID, "weight: NULL, must be given");
+    if (!table || !codes || !scales)
+        return tw_fail(TW_INVALID, "%s: NULL, must be given",
+                       !table   ? "table"
+                       : !codes ? "codes"
+                                : "scales");
+    if (weight->ndim != 2)
+        return tw_fail(TW_INVALID, "weight: %d dimensions, expected [N,K]", weight->ndim);
+    if (!tw_dtype_is_real(scale))
+        return tw_fail(TW_INVALID, "scale: %s, expected f32, f16 or bf16", tw_dtype_name(scale));
+    if (group < 0 || group > TW_MAX_DIM)
+        return tw_fail(TW_INVALID, "group: %lld, expected 0 to %d", (long long)group, TW_MAX_DIM);
+    int64_t N = weight->shape[0], K = weight->shape[1];
+    TW_TRY(check_weight(weight, N, K));
+    const tw_blocks b = {N, K, 1, group ? group : K, weight->dtype, scale};
+    TW_TRY(tw_table_quantize(&b, table, weight->data, scales, codes));
+    return tw_check_finite("scales", scales, scale, N, tw_ceil_div(K, b.group_k));
 }
 
 tw_status tw_dequantize_weight(const tw_scheme *scheme, int64_t N, int64_t K, const void *codes,

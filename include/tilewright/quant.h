@@ -166,6 +166,16 @@ TW_API tw_status tw_quantize_weight(tw_context *context, const char *recipe,
                                     const tw_tensor *weight, void *codes, void *scales, void *zeros,
                                     float *lut);
 
+/* Codes of w=lut4 for a table of the caller's: s = amax of the group / the table's largest magnitude,
+ * rounded to its dtype, q = the table's value nearest to w / s, the first of those as near.
+ *   weight  [N,K] f32, f16 or bf16, contiguous         table  16 finite values, not all 0
+ *   group   columns under one scale; 0: all of K       scale  dtype of scales: f32, f16 or bf16
+ *   codes   [N, ceil(K / 2)] bytes, canonical          scales [N, ceil(K / group)]
+ * Errors: INVALID (NULL; a tensor or a field that breaks the above; NaN or infinity in weight; a
+ * scale that overflows its dtype). */
+TW_API tw_status tw_quantize_table(const tw_tensor *weight, const float *table, int64_t group,
+                                   tw_dtype scale, void *codes, void *scales);
+
 /* The values [N,K] in f32 that canonical tensors of a scheme stand for, each operation rounded once
  * in f32 (docs/numerics.md).  zeros and lut as above.
  * Errors: INVALID (NULL; the scheme, N, K as a layer's). */

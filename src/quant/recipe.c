@@ -368,7 +368,7 @@ static tw_status run_method(const job *j) {
     case TW_METHOD_MX:
         return tw_mx_quantize(j->r->rule, j->r->code, j->N, j->K, j->r->x, j->w, j->scales,
                               j->codes);
-    case TW_METHOD_NF4: return tw_nf4_quantize(&of, j->w, j->scales, j->codes);
+    case TW_METHOD_NF4: return tw_table_quantize(&of, tw_nf4_values, j->w, j->scales, j->codes);
     case TW_METHOD_TERNARY: return tw_ternary_quantize(&of, j->w, j->scales, j->codes);
     case TW_METHOD_CODEBOOK: return tw_codebook_quantize(&of, j->w, j->scales, j->codes, j->lut);
     default: return quantize_nvfp4(j);

@@ -27,31 +27,36 @@ const float tw_nf4_values[16] = {
     1.0f,
 };
 
-static int nf4_code(float v, float scale) {
+static int table_code(const float *table, float v, float scale) {
     int best = 0;
     if (scale == 0) v = 0, scale = 1;
     for (int i = 1; i < 16; i++)
-        if (fabsf(tw_nf4_values[i] - v / scale) < fabsf(tw_nf4_values[best] - v / scale)) best = i;
+        if (fabsf(table[i] - v / scale) < fabsf(table[best] - v / scale)) best = i;
     return best;
 }
 
-static int ternary_code(float v, float scale) { return (int)fminf(fmaxf(rintf(v / scale), -1), 1); }
-
-static float nf4_scale(double sum, float amax, int64_t count) {
-    (void)sum, (void)count;
-    return amax;
+static int ternary_code(const float *table, float v, float scale) {
+    (void)table;
+    return (int)fminf(fmaxf(rintf(v / scale), -1), 1);
 }
 
-static float ternary_scale(double sum, float amax, int64_t count) {
-    (void)amax;
+static float table_scale(float largest, double sum, float amax, int64_t count) {
+    (void)sum, (void)count;
+    return amax / largest;
+}
+
+static float ternary_scale(float largest, double sum, float amax, int64_t count) {
+    (void)largest, (void)amax;
     return fmaxf((float)(sum / (double)count), 1e-5f);
 }
 
 /* How a kind of codes follows from a group's sum of |x|, its largest, its count. */
 typedef struct kind {
     tw_dtype code;
-    float (*scale)(double sum, float amax, int64_t count);
-    int (*encode)(float v, float scale);
+    const float *table; /* and its largest magnitude */
+    float largest;
+    float (*scale)(float largest, double sum, float amax, int64_t count);
+    int (*encode)(const float *table, float v, float scale);
 } kind;
 
 static tw_status quantize_group(const tw_blocks *b, const kind *by, int64_t n0, int64_t k0,
@@ -69,11 +74,11 @@ static tw_status quantize_group(const tw_blocks *b, const kind *by, int64_t n0, 
             sum += fabs((double)v);
             amax = fmaxf(amax, fabsf(v));
         }
-    *scale = by->scale(sum, amax, (n1 - n0) * (k1 - k0));
+    *scale = by->scale(by->largest, sum, amax, (n1 - n0) * (k1 - k0));
     for (int64_t n = n0; n < n1; n++)
         for (int64_t k = k0; k < k1; k++)
             tw_code_set((uint8_t *)codes + (size_t)n * row_bytes, by->code, k,
-                        by->encode(tw_float_get(x, b->x, n * b->K + k), *scale));
+                        by->encode(by->table, tw_float_get(x, b->x, n * b->K + k), *scale));
     return TW_OK;
 }
 
@@ -91,12 +96,19 @@ static tw_status quantize(const tw_blocks *b, const kind *by, const void *x, voi
     return TW_OK;
 }
 
-tw_status tw_nf4_quantize(const tw_blocks *b, const void *x, void *scales, void *codes) {
-    static const kind nf4 = {TW_LUT4, nf4_scale, nf4_code};
-    return quantize(b, &nf4, x, scales, codes);
+tw_status tw_table_quantize(const tw_blocks *b, const float *table, const void *x, void *scales,
+                            void *codes) {
+    kind by = {TW_LUT4, table, 0, table_scale, table_code};
+    for (int i = 0; i < 16; i++) {
+        if (!isfinite(table[i]))
+            return tw_fail(TW_INVALID, "table: %g at %d, must be finite", (double)table[i], i);
+        by.largest = fmaxf(by.largest, fabsf(table[i]));
+    }
+    if (by.largest == 0) return tw_fail(TW_INVALID, "table: all 0, one must not be");
+    return quantize(b, &by, x, scales, codes);
 }
 
 tw_status tw_ternary_quantize(const tw_blocks *b, const void *x, void *scales, void *codes) {
-    static const kind ternary = {TW_I2, ternary_scale, ternary_code};
+    static const kind ternary = {TW_I2, NULL, 0, ternary_scale, ternary_code};
     return quantize(b, &ternary, x, scales, codes);
 }

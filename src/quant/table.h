@@ -1,4 +1,4 @@
-/* Weights of few values that scales stretch: NF4, sixteen by a table, and BitNet's three. */
+/* Weights of few values that scales stretch: sixteen by a table, such as NF4's, and BitNet's three. */
 #ifndef TW_QUANT_TABLE_H
 #define TW_QUANT_TABLE_H
 
@@ -16,9 +16,11 @@ typedef struct tw_blocks {
  * Source: QLoRA (Dettmers et al., arXiv:2305.14314), appendix E. */
 extern const float tw_nf4_values[16];
 
-/* s = amax of the group; q = the table's value nearest to x / s in f32, the lower of two as near;
- * in a group of zeros the code of 0.  Errors: INVALID (a field of b; NaN or infinity in x). */
-tw_status tw_nf4_quantize(const tw_blocks *b, const void *x, void *scales, void *codes);
+/* s = amax of the group / the largest of the table's sixteen by magnitude; q = the table's value
+ * nearest to x / s in f32, the first of those as near; in a group of zeros the one nearest to 0.
+ * Errors: INVALID (a field of b; NaN or infinity in x or in the table; a table of zeros). */
+tw_status tw_table_quantize(const tw_blocks *b, const float *table, const void *x, void *scales,
+                            void *codes);
 /* s = mean of |x|, added in double, at least 1e-5; q = round(x / s) within -1..1, half to even, as
  * i2.  Errors: as above.
  * Source: BitNet b1.58 (Ma et al., arXiv:2402.17764), of whole tensors; torchao's

@@ -275,6 +275,36 @@ static void test_weights(void **state) {
     tw_context_destroy(context);
 }
 
+static void test_tables(void **state) {
+    (void)state;
+    static const float table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                    1,    13,   25,  38,  53,  69,  89,  113};
+    float w[2][20], scales[4], back[2][20];
+    uint8_t codes[2][10];
+    for (int k = 0; k < 20; k++) {
+        w[0][k] = 0.5F * table[k % 16]; /* the group's amax is the table's, so these come back */
+        w[1][k] = 0;
+    }
+    tw_tensor weight = TW_TENSOR_2D(w, TW_F32, 2, 20);
+    check_ok(tw_quantize_table(&weight, table, 16, TW_F32, codes, scales));
+    tw_scheme s = {.weight = TW_LUT4, .scale = TW_F32, .group_n = 1, .group_k = 16};
+    check_ok(tw_dequantize_weight(&s, 2, 20, codes, scales, NULL, table, back[0]));
+    assert_true(scales[0] == 0.5F && scales[2] == 0);
+    assert_memory_equal(back[0], w[0], 16 * sizeof(float));
+    for (int k = 0; k < 20; k++) assert_true(back[1][k] == 0);
+    static const float none[16] = {0};
+    check_fails(tw_quantize_table(&weight, none, 16, TW_F32, codes, scales), TW_INVALID,
+                "table: all 0");
+    check_fails(tw_quantize_table(&weight, NULL, 16, TW_F32, codes, scales), TW_INVALID,
+                "table: NULL");
+    check_fails(tw_quantize_table(&weight, table, -1, TW_F32, codes, scales), TW_INVALID,
+                "group: -1");
+    check_fails(tw_quantize_table(&weight, table, 16, TW_E8M0, codes, scales), TW_INVALID,
+                "scale: e8m0");
+    w[0][3] = 1e30F;
+    check_fails(tw_quantize_table(&weight, table, 16, TW_F16, codes, scales), TW_INVALID, "scales");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_symmetric),
@@ -282,6 +312,7 @@ int main(void) {
         cmocka_unit_test(test_fake_quantize),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_observers),
+        cmocka_unit_test(test_tables),
         cmocka_unit_test_setup_teardown(test_weights, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_every_recipe, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_recipe_refuses, fixture_setup, fixture_teardown),

@@ -117,7 +117,7 @@ static void test_beats_a_fixed_table(void **state) {
                                : v + random_unit(&seed) + random_unit(&seed);
         }
         quantize(&rows, x, &r);
-        assert_int_equal(tw_nf4_quantize(&rows, x, scales, codes), TW_OK);
+        assert_int_equal(tw_table_quantize(&rows, tw_nf4_values, x, scales, codes), TW_OK);
         double own = error_of(x, r.codes, r.scales, r.lut),
                fixed = error_of(x, codes, scales, tw_nf4_values);
         if (!(own < fixed)) fail_msg("kind %d: %g, by NF4 %g", kind, own, fixed);

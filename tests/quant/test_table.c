@@ -16,7 +16,7 @@ static void test_nf4(void **state) {
     float x[K] = {0}, scales[2];
     uint8_t codes[K / 2];
     for (int i = 0; i < 16; i++) x[i] = 4 * tw_nf4_values[i];
-    assert_int_equal(tw_nf4_quantize(&b, x, scales, codes), TW_OK);
+    assert_int_equal(tw_table_quantize(&b, tw_nf4_values, x, scales, codes), TW_OK);
     assert_true(scales[0] == 4 && scales[1] == 0);
     for (int i = 0; i < 16; i++) assert_int_equal(tw_code_get(codes, TW_LUT4, i), i);
     for (int i = 16; i < K; i++) assert_int_equal(tw_code_get(codes, TW_LUT4, i), 7);
@@ -24,7 +24,7 @@ static void test_nf4(void **state) {
         float middle = 2 * (tw_nf4_values[i] + tw_nf4_values[i + 1]);
         x[i] = middle + (i % 2 ? 1e-3f : -1e-3f);
     }
-    assert_int_equal(tw_nf4_quantize(&b, x, scales, codes), TW_OK);
+    assert_int_equal(tw_table_quantize(&b, tw_nf4_values, x, scales, codes), TW_OK);
     for (int i = 1; i < 15; i++) assert_int_equal(tw_code_get(codes, TW_LUT4, i), i + i % 2);
 }
 
@@ -49,12 +49,12 @@ static void test_refuses(void **state) {
     tw_blocks b = {1, 4, 1, 4, TW_F32, TW_F32};
     float x[4] = {0, 1, NAN, 0}, scale;
     uint8_t codes[4];
-    assert_int_equal(tw_nf4_quantize(&b, x, &scale, codes), TW_INVALID);
+    assert_int_equal(tw_table_quantize(&b, tw_nf4_values, x, &scale, codes), TW_INVALID);
     assert_non_null(strstr(tw_error_message(), "at [0,2]"));
     x[2] = INFINITY;
     assert_int_equal(tw_ternary_quantize(&b, x, &scale, codes), TW_INVALID);
     b.group_k = 0;
-    assert_int_equal(tw_nf4_quantize(&b, x, &scale, codes), TW_INVALID);
+    assert_int_equal(tw_table_quantize(&b, tw_nf4_values, x, &scale, codes), TW_INVALID);
     b = (tw_blocks){1, 4, 1, 4, TW_U8, TW_F32};
     assert_int_equal(tw_ternary_quantize(&b, x, &scale, codes), TW_INVALID);
 }
