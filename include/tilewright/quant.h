@@ -166,8 +166,9 @@ TW_API tw_status tw_quantize_weight(tw_context *context, const char *recipe,
                                     const tw_tensor *weight, void *codes, void *scales, void *zeros,
                                     float *lut);
 
-/* Codes of w=lut4 for a table of the caller's: s = amax of the group / the table's largest magnitude,
- * rounded to its dtype, q = the table's value nearest to w / s, the first of those as near.
+/* Codes of w=lut4 for a table of the caller's: s = amax of the group / the table's largest
+ * magnitude, rounded to its dtype, q = the table's value nearest to w / s, the first of those as
+ * near.
  *   weight  [N,K] f32, f16 or bf16, contiguous         table  16 finite values, not all 0
  *   group   columns under one scale; 0: all of K       scale  dtype of scales: f32, f16 or bf16
  *   codes   [N, ceil(K / 2)] bytes, canonical          scales [N, ceil(K / group)]

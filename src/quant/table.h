@@ -1,4 +1,5 @@
-/* Weights of few values that scales stretch: sixteen by a table, such as NF4's, and BitNet's three. */
+/* Weights of few values that scales stretch: sixteen by a table, such as NF4's, and BitNet's
+ * three. */
 #ifndef TW_QUANT_TABLE_H
 #define TW_QUANT_TABLE_H
 
