@@ -6,6 +6,7 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/quant/check.h"
+#include "src/quant/run.h"
 
 static int bias_of(tw_floatx f) { return (1 << (f.ebits - 1)) - 1; }
 
@@ -34,6 +35,8 @@ static tw_status check(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, cons
         return tw_fail(TW_INVALID, "format: e%dm%d, expected e1..e4 and m1..m3", f.ebits, f.mbits);
     tw_status st = tw_check_x(N, K, x_dtype);
     if (st != TW_OK) return st;
+    float least = 0, most = 0;
+    if (x_dtype != TW_F16 && tw_run_range(x, x_dtype, N * K, &least, &most)) return TW_OK;
     for (int64_t i = 0; i < N * K; i++) {
         float v = tw_float_get(x, x_dtype, i);
         if (!isfinite(v))
@@ -43,13 +46,31 @@ static tw_status check(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, cons
     return TW_OK;
 }
 
+static const void *row_of(tw_dtype x_dtype, const void *x, int64_t n, int64_t K) {
+    return (const char *)x + (size_t)n * tw_dtype_row_bytes(x_dtype, K);
+}
+
+/* The dtype of the format; TW_NONE: it has none. */
+static tw_dtype dtype_of(tw_floatx f) {
+    static const tw_dtype dtypes[] = {TW_E3M2, TW_E2M3, TW_E2M1};
+    for (size_t i = 0; i < TW_COUNT(dtypes); i++) {
+        const tw_dtype_info *t = tw_dtype_get(dtypes[i]);
+        if (t->exponent_bits == f.ebits && t->mantissa_bits == f.mbits) return dtypes[i];
+    }
+    return TW_NONE;
+}
+
 tw_status tw_floatx_choose(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, const void *x,
                            void *scales) {
     TW_TRY(check(f, N, K, x_dtype, x));
     for (int64_t n = 0; n < N; n++) {
         float amax = tw_float_round(x_dtype, 1e-12F);
-        for (int64_t k = 0; k < K; k++)
-            amax = fmaxf(amax, fabsf(tw_float_get(x, x_dtype, n * K + k)));
+        float least = -amax, most = amax;
+        if (x_dtype != TW_F16 && tw_run_range(row_of(x_dtype, x, n, K), x_dtype, K, &least, &most))
+            amax = fmaxf(-least, most);
+        else
+            for (int64_t k = 0; k < K; k++)
+                amax = fmaxf(amax, fabsf(tw_float_get(x, x_dtype, n * K + k)));
         tw_float_set(scales, x_dtype, n, amax / tw_floatx_max(f));
     }
     return TW_OK;
@@ -58,12 +79,17 @@ tw_status tw_floatx_choose(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, 
 tw_status tw_floatx_quantize(tw_floatx f, int64_t N, int64_t K, tw_dtype x_dtype, const void *x,
                              const void *scales, uint8_t *codes) {
     TW_TRY(check(f, N, K, x_dtype, x));
-    for (int64_t n = 0; n < N; n++)
+    tw_dtype code = x_dtype == TW_F16 ? TW_NONE : dtype_of(f);
+    for (int64_t n = 0; n < N; n++) {
+        float scale = scales ? tw_float_get(scales, x_dtype, n) : 1;
+        if (code &&
+            tw_run_cast(row_of(x_dtype, x, n, K), x_dtype, K, scale, true, code, codes + n * K))
+            continue;
         for (int64_t k = 0; k < K; k++) {
             float v = tw_float_get(x, x_dtype, n * K + k);
-            float scale = scales ? tw_float_get(scales, x_dtype, n) : 1;
             /* In f16 the scale of a row of zeros is 0, and so are its codes. */
             codes[n * K + k] = (uint8_t)tw_floatx_code(f, v == 0 ? v : v / scale);
         }
+    }
     return TW_OK;
 }

@@ -7,6 +7,18 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
+#include "src/quant/run.h"
+
+/* Of one group; a NaN stays. */
+static float amax_of(tw_dtype dtype, const void *x) {
+    float least = 0, most = 0, amax = 0;
+    if (tw_run_range(x, dtype, TW_MX_GROUP, &least, &most)) return fmaxf(-least, most);
+    for (int i = 0; i < TW_MX_GROUP; i++) {
+        float v = fabsf(tw_float_get(x, dtype, i));
+        if (!(v <= amax) && !isnan(amax)) amax = v;
+    }
+    return amax;
+}
 
 tw_status tw_mx_quantize(tw_mx_rule rule, tw_dtype code, int64_t N, int64_t K, tw_dtype x_dtype,
                          const void *x, uint8_t *scales, void *codes) {
@@ -20,22 +32,22 @@ tw_status tw_mx_quantize(tw_mx_rule rule, tw_dtype code, int64_t N, int64_t K, t
     if (N < 1 || N > TW_MAX_DIM || K < 1 || K > TW_MAX_DIM || K % TW_MX_GROUP)
         return tw_fail(TW_INVALID, "x: shape [%lld,%lld], K must be a multiple of %d", (long long)N,
                        (long long)K, TW_MX_GROUP);
-    size_t row_bytes = tw_dtype_row_bytes(code, K);
+    size_t row_bytes = tw_dtype_row_bytes(code, K), each = (size_t)tw_dtype_bits(x_dtype) / 8;
     memset(codes, 0, (size_t)N * row_bytes);
     for (int64_t n = 0; n < N; n++)
         for (int64_t group = 0; group < K / TW_MX_GROUP; group++) {
-            float values[TW_MX_GROUP], amax = 0;
-            for (int i = 0; i < TW_MX_GROUP; i++) {
-                values[i] = tw_float_get(x, x_dtype, n * K + group * TW_MX_GROUP + i);
-                /* A NaN stays. */
-                if (!(fabsf(values[i]) <= amax) && !isnan(amax)) amax = fabsf(values[i]);
-            }
-            uint8_t scale = tw_mx_scale(rule, code, amax);
+            const char *from = (const char *)x + (size_t)(n * K + group * TW_MX_GROUP) * each;
+            float amax = amax_of(x_dtype, from);
+            uint8_t scale = tw_mx_scale(rule, code, amax), bytes[TW_MX_GROUP] = {0};
             float factor = tw_mx_factor(rule, scale);
             scales[n * (K / TW_MX_GROUP) + group] = scale;
-            for (int i = 0; i < TW_MX_GROUP; i++)
-                tw_float_set((uint8_t *)codes + (size_t)n * row_bytes, code,
-                             group * TW_MX_GROUP + i, values[i] * factor);
+            if (!tw_run_cast(from, x_dtype, TW_MX_GROUP, factor, false, code, bytes))
+                for (int i = 0; i < TW_MX_GROUP; i++) {
+                    bytes[i] = 0;
+                    tw_float_set(&bytes[i], code, 0, tw_float_get(from, x_dtype, i) * factor);
+                }
+            tw_codes_set((uint8_t *)codes + (size_t)n * row_bytes, code, group * TW_MX_GROUP,
+                         TW_MX_GROUP, bytes);
         }
     return TW_OK;
 }

@@ -7,11 +7,18 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/core/problem.h"
+#include "src/quant/run.h"
 
 /* The largest magnitude of elements [first, first + count). */
 static tw_status find_amax(tw_dtype dtype, const void *x, int64_t first, int64_t count,
                            float *out) {
+    float least = 0, most = 0;
+    const char *from = (const char *)x + (size_t)first * ((size_t)tw_dtype_bits(dtype) / 8);
     *out = 0;
+    if (tw_run_range(from, dtype, count, &least, &most)) {
+        *out = fmaxf(-least, most);
+        return TW_OK;
+    }
     for (int64_t i = first; i < first + count; i++) {
         float v = fabsf(tw_float_get(x, dtype, i));
         if (!isfinite(v))
@@ -51,8 +58,14 @@ tw_status tw_nvfp4_quantize(int64_t N, int64_t K, tw_dtype x_dtype, const void *
         float scale = tw_nvfp4_scale(amax, tensor_scale);
         float factor = tw_nvfp4_factor(scale, tensor_scale);
         tw_float_set(scales, TW_E4M3, group, scale);
-        for (int64_t i = group * TW_NVFP4_GROUP; i < (group + 1) * TW_NVFP4_GROUP; i++)
-            tw_float_set(codes, TW_E2M1, i, tw_float_get(x, x_dtype, i) * factor);
+        int64_t first = group * TW_NVFP4_GROUP;
+        uint8_t bytes[TW_NVFP4_GROUP];
+        const char *from = (const char *)x + (size_t)first * ((size_t)tw_dtype_bits(x_dtype) / 8);
+        if (tw_run_cast(from, x_dtype, TW_NVFP4_GROUP, factor, false, TW_E2M1, bytes))
+            tw_codes_set(codes, TW_E2M1, first, TW_NVFP4_GROUP, bytes);
+        else /* a product of 0 and infinity is NaN, whose code is 0 */
+            for (int64_t i = first; i < first + TW_NVFP4_GROUP; i++)
+                tw_float_set(codes, TW_E2M1, i, tw_float_get(x, x_dtype, i) * factor);
     }
     return TW_OK;
 }

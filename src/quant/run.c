@@ -2,6 +2,7 @@
  * instructions. */
 #include "src/quant/run.h"
 
+#include <math.h>
 #include <string.h>
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -40,12 +41,23 @@ static inline __attribute__((always_inline)) void pack(const uint8_t *codes, int
     }
 }
 
+/* What encoding a narrow float takes: bits that go, and what they are then less; the place of the
+ * sign; the first f32 bits that are normal; what makes subnormal codes of smaller ones; the largest
+ * finite code. */
+typedef struct cast {
+    int shift, top;
+    uint32_t offset, least_normal, most;
+    float unit;
+} cast;
+
 typedef struct code {
     bool (*range_f32)(const void *x, int64_t count, float *min, float *max);
     bool (*range_bf16)(const void *x, int64_t count, float *min, float *max);
     bool (*codes)(const tw_run *run, const void *x, int64_t count, uint8_t *codes);
     bool (*fit)(const tw_run_fit *fit, const float *x, int64_t count, float *scales, int32_t *zeros,
                 uint8_t *codes);
+    bool (*cast)(const cast *c, const void *x, bool narrow, bool divide, int64_t count, float by,
+                 uint8_t *codes);
 } code;
 
 #ifdef __x86_64__
@@ -221,4 +233,19 @@ bool tw_run_codes(const tw_run *run, const void *x, int64_t count, uint8_t *code
 bool tw_run_fit_row(const tw_run_fit *fit, const float *x, int64_t count, float *scales,
                     int32_t *zeros, uint8_t *codes) {
     return best()->fit(fit, x, count, scales, zeros, codes);
+}
+
+bool tw_run_cast(const void *x, tw_dtype dtype, int64_t count, float by, bool divide, tw_dtype code,
+                 uint8_t *codes) {
+    const tw_dtype_info *t = tw_dtype_get(code);
+    int m = t->mantissa_bits, bias = (1 << (t->exponent_bits - 1)) - 1;
+    const cast c = {.shift = 23 - m,
+                    .top = t->bits - 1,
+                    .offset = (uint32_t)(127 - bias) << m,
+                    .least_normal = (uint32_t)(128 - bias) << 23,
+                    .most = code == TW_E4M3   ? 0x7e
+                            : code == TW_E5M2 ? 0x7b
+                                              : (1u << (t->bits - 1)) - 1,
+                    .unit = ldexpf(1, bias - 1 + m)};
+    return best()->cast(&c, x, dtype == TW_BF16, divide, count, by, codes);
 }

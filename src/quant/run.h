@@ -41,6 +41,12 @@ typedef struct tw_run_fit {
 bool tw_run_fit_row(const tw_run_fit *fit, const float *x, int64_t count, float *scales,
                     int32_t *zeros, uint8_t *codes);
 
+/* Codes of a float dtype of up to 8 bits (not e8m0), a byte each, of f32 or bf16 values divided or
+ * multiplied by `by`: what tw_float_set() stores.  False, with nothing promised of the codes, if
+ * one would be of NaN. */
+bool tw_run_cast(const void *x, tw_dtype dtype, int64_t count, float by, bool divide, tw_dtype code,
+                 uint8_t *codes);
+
 /* For tests, while nothing else runs: "avx512", "avx2", "plain"; NULL: the best again.  False where
  * this CPU lacks it. */
 bool tw_run_force(const char *isa);

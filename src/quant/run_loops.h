@@ -266,7 +266,47 @@ RUN_TARGET static bool RUN(fit)(const tw_run_fit *f, const float *x, int64_t cou
     return RUN(fit_bits)(f, x, count, bits, scales, zeros, codes);
 }
 
-static const code RUN(code) = {RUN(range_f32), RUN(range_bf16), RUN(codes), RUN(fit)};
+/* ---- narrow floats ---- */
+
+/* As encode_f32() of src/core/dtype.c: normal codes by rounding bits, subnormal ones by an addition
+ * that leaves no more. */
+RUN_TARGET static inline WORDS RUN(encode)(const cast *c, FLOATS v) {
+    const WORDS none = {0};
+    WORDS bits = (WORDS)v, size = bits & 0x7fffffff, sign = bits >> 31 << c->top;
+    WORDS normal = size + ((1u << (c->shift - 1)) - 1) + (size >> c->shift & 1);
+    normal = (normal >> c->shift) - c->offset;
+    WORDS tiny = (WORDS)((FLOATS)size * c->unit + 0x1p23F) - 0x4b000000;
+    WORDS is_tiny = (WORDS)((INTS)size < (INTS)(c->least_normal + none));
+    WORDS code = (is_tiny & tiny) | (~is_tiny & normal);
+    WORDS fits = (WORDS)((INTS)code < (INTS)(c->most + none));
+    return sign | (fits & code) | (~fits & (c->most + none));
+}
+
+RUN_TARGET static inline bool RUN(cast_loop)(const cast *c, const void *x, bool narrow, bool divide,
+                                             int64_t count, float by, uint8_t *codes) {
+    INTS nan = {0};
+    for (int64_t i = 0; i < count; i += RUN_WIDTH) {
+        uint8_t last[RUN_WIDTH];
+        bool whole = i + RUN_WIDTH <= count;
+        FLOATS v = whole ? RUN(load)(x, narrow, i) : RUN(load_tail)(x, narrow, i, count);
+        v = divide ? v / by : v * by;
+        nan |= ~((v > 0) | (v <= 0));
+        RUN(store)(whole ? codes + i : last, RUN(encode)(c, v));
+        if (!whole) memcpy(codes + i, last, (size_t)(count - i));
+    }
+    int32_t any = 0;
+    for (int j = 0; j < RUN_WIDTH; j++) any |= nan[j];
+    return !any;
+}
+
+RUN_TARGET static bool RUN(cast)(const cast *c, const void *x, bool narrow, bool divide,
+                                 int64_t count, float by, uint8_t *codes) {
+    if (narrow) return RUN(cast_loop)(c, x, true, divide, count, by, codes);
+    return divide ? RUN(cast_loop)(c, x, false, true, count, by, codes)
+                  : RUN(cast_loop)(c, x, false, false, count, by, codes);
+}
+
+static const code RUN(code) = {RUN(range_f32), RUN(range_bf16), RUN(codes), RUN(fit), RUN(cast)};
 
 #undef FLOATS
 #undef INTS

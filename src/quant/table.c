@@ -28,10 +28,13 @@ const float tw_nf4_values[16] = {
 };
 
 static int table_code(const float *table, float v, float scale) {
+    float x = scale == 0 ? 0 : v / scale, nearest = fabsf(table[0] - x);
     int best = 0;
-    if (scale == 0) v = 0, scale = 1;
-    for (int i = 1; i < 16; i++)
-        if (fabsf(table[i] - v / scale) < fabsf(table[best] - v / scale)) best = i;
+    for (int i = 1; i < 16; i++) {
+        float distance = fabsf(table[i] - x);
+        best = distance < nearest ? i : best;
+        nearest = distance < nearest ? distance : nearest;
+    }
     return best;
 }
 

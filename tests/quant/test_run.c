@@ -123,6 +123,52 @@ static void test_range(void **state) {
     tw_run_force(NULL);
 }
 
+/* Every narrow float dtype: what storing one by one gives. */
+static void test_cast(void **state) {
+    (void)state;
+    static const tw_dtype dtypes[] = {TW_E4M3, TW_E5M2, TW_E3M2, TW_E2M3, TW_E2M1};
+    static const int counts[] = {1, 3, 4, 7, 8, 15, 16, 17, 33, MOST};
+    float x[MOST];
+    uint16_t half[MOST] = {0};
+    uint32_t seed = 3;
+    for (int i = 0; i < MOST; i++) {
+        /* Any exponent, and few bits of mantissa, so that there are ties. */
+        seed = seed * 1664525 + 1013904223;
+        uint32_t bits = (seed & 0x807fffff) | (100 + seed % 47) << 23;
+        if (i % 2) bits &= 0xfff80000;
+        memcpy(&x[i], &bits, sizeof x[i]);
+        if (i % 50 == 7) x[i] = i % 100 == 7 ? INFINITY : 0;
+        tw_float_set(half, TW_BF16, i, x[i]);
+    }
+    for (size_t isa = 0; isa < TW_COUNT(isas); isa++) {
+        if (!tw_run_force(isas[isa])) continue;
+        for (size_t d = 0; d < TW_COUNT(dtypes); d++)
+            for (size_t c = 0; c < TW_COUNT(counts); c++)
+                for (int kind = 0; kind < 4; kind++) {
+                    bool bf16 = kind & 1, divide = kind & 2;
+                    uint8_t codes[MOST + 1];
+                    memset(codes, 0xA5, sizeof codes);
+                    assert_true(tw_run_cast(bf16 ? (const void *)half : x, bf16 ? TW_BF16 : TW_F32,
+                                            counts[c], 0.7F, divide, dtypes[d], codes));
+                    for (int i = 0; i < counts[c]; i++) {
+                        float v = bf16 ? tw_float_get(half, TW_BF16, i) : x[i];
+                        uint8_t expected = 0;
+                        tw_double_set(&expected, dtypes[d], 0,
+                                      (double)(divide ? v / 0.7F : v * 0.7F));
+                        if (codes[i] != expected)
+                            fail_msg("%s of %a: %x, expected %x", tw_dtype_name(dtypes[d]),
+                                     (double)v, codes[i], expected);
+                    }
+                    assert_int_equal(codes[counts[c]], 0xA5);
+                    x[0] = isa ? NAN : 0;
+                    bool good = tw_run_cast(x, TW_F32, counts[c], 0, true, dtypes[d], codes);
+                    assert_false(good);
+                    x[0] = tw_float_get(half, TW_BF16, 0);
+                }
+    }
+    tw_run_force(NULL);
+}
+
 /* Wherever it stands. */
 static void test_refuses(void **state) {
     (void)state;
@@ -145,10 +191,8 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_codes),
-        cmocka_unit_test(test_bounded),
-        cmocka_unit_test(test_range),
-        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_codes), cmocka_unit_test(test_bounded), cmocka_unit_test(test_range),
+        cmocka_unit_test(test_cast),  cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
