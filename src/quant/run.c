@@ -58,6 +58,8 @@ typedef struct code {
                 uint8_t *codes);
     bool (*cast)(const cast *c, const void *x, bool narrow, bool divide, int64_t count, float by,
                  uint8_t *codes);
+    bool (*table)(const void *x, bool narrow, int64_t count, float scale, const float *table,
+                  uint8_t *codes);
 } code;
 
 #ifdef __x86_64__
@@ -248,4 +250,9 @@ bool tw_run_cast(const void *x, tw_dtype dtype, int64_t count, float by, bool di
                                               : (1u << (t->bits - 1)) - 1,
                     .unit = ldexpf(1, bias - 1 + m)};
     return best()->cast(&c, x, dtype == TW_BF16, divide, count, by, codes);
+}
+
+bool tw_run_table(const void *x, tw_dtype dtype, int64_t count, float scale, const float *table,
+                  uint8_t *codes) {
+    return best()->table(x, dtype == TW_BF16, count, scale, table, codes);
 }

@@ -47,6 +47,11 @@ bool tw_run_fit_row(const tw_run_fit *fit, const float *x, int64_t count, float 
 bool tw_run_cast(const void *x, tw_dtype dtype, int64_t count, float by, bool divide, tw_dtype code,
                  uint8_t *codes);
 
+/* For each f32 or bf16 value the place in the table of 16 of what is nearest to x / scale, the
+ * first of those as near, a byte each.  False if a quotient is NaN. */
+bool tw_run_table(const void *x, tw_dtype dtype, int64_t count, float scale, const float *table,
+                  uint8_t *codes);
+
 /* For tests, while nothing else runs: "avx512", "avx2", "plain"; NULL: the best again.  False where
  * this CPU lacks it. */
 bool tw_run_force(const char *isa);

@@ -306,7 +306,38 @@ RUN_TARGET static bool RUN(cast)(const cast *c, const void *x, bool narrow, bool
                   : RUN(cast_loop)(c, x, false, false, count, by, codes);
 }
 
-static const code RUN(code) = {RUN(range_f32), RUN(range_bf16), RUN(codes), RUN(fit), RUN(cast)};
+/* ---- tables ---- */
+
+RUN_TARGET static inline FLOATS RUN(magnitude)(FLOATS v) { return (FLOATS)((WORDS)v & 0x7fffffff); }
+
+RUN_TARGET static bool RUN(table)(const void *x, bool narrow, int64_t count, float scale,
+                                  const float *table, uint8_t *codes) {
+    const WORDS none = {0};
+    INTS nan = {0};
+    for (int64_t i = 0; i < count; i += RUN_WIDTH) {
+        uint8_t last[RUN_WIDTH];
+        bool whole = i + RUN_WIDTH <= count;
+        FLOATS v = whole ? RUN(load)(x, narrow, i) : RUN(load_tail)(x, narrow, i, count);
+        v = v / scale;
+        nan |= ~((v > 0) | (v <= 0));
+        FLOATS nearest = RUN(magnitude)(table[0] - v);
+        WORDS best = none;
+        for (uint32_t j = 1; j < 16; j++) {
+            FLOATS distance = RUN(magnitude)(table[j] - v);
+            WORDS nearer = (WORDS)(distance < nearest);
+            best = (nearer & (j + none)) | (~nearer & best);
+            nearest = RUN_MIN(distance, nearest);
+        }
+        RUN(store)(whole ? codes + i : last, best);
+        if (!whole) memcpy(codes + i, last, (size_t)(count - i));
+    }
+    int32_t any = 0;
+    for (int j = 0; j < RUN_WIDTH; j++) any |= nan[j];
+    return !any;
+}
+
+static const code RUN(code) = {RUN(range_f32), RUN(range_bf16), RUN(codes),
+                               RUN(fit),       RUN(cast),       RUN(table)};
 
 #undef FLOATS
 #undef INTS

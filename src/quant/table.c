@@ -7,6 +7,7 @@
 #include "src/base/status.h"
 #include "src/core/dtype.h"
 #include "src/quant/check.h"
+#include "src/quant/run.h"
 
 const float tw_nf4_values[16] = {
     -1.0f,
@@ -62,6 +63,24 @@ typedef struct kind {
     int (*encode)(const float *table, float v, float scale);
 } kind;
 
+/* Codes of columns [k0, k1) by the vectorized loop, as many of the first ones as it can: gives the
+ * column behind them. */
+static int64_t table_run(const tw_blocks *b, const kind *by, int64_t n, int64_t k0, int64_t k1,
+                         const void *x, float scale, uint8_t *row) {
+    enum { PART = 256 };
+    size_t each = (size_t)tw_dtype_bits(b->x) / 8;
+    if (!by->table || b->x == TW_F16 || scale == 0) return k0;
+    for (int64_t k = k0, count; k < k1; k += count) {
+        uint8_t bytes[PART];
+        count = tw_min(PART, k1 - k);
+        if (!tw_run_table((const char *)x + (size_t)(n * b->K + k) * each, b->x, count, scale,
+                          by->table, bytes))
+            return k;
+        tw_codes_set(row, by->code, k, count, bytes);
+    }
+    return k1;
+}
+
 static tw_status quantize_group(const tw_blocks *b, const kind *by, int64_t n0, int64_t k0,
                                 const void *x, float *scale, void *codes) {
     int64_t n1 = tw_min(b->N, n0 + b->group_n), k1 = tw_min(b->K, k0 + b->group_k);
@@ -78,10 +97,13 @@ static tw_status quantize_group(const tw_blocks *b, const kind *by, int64_t n0, 
             amax = fmaxf(amax, fabsf(v));
         }
     *scale = by->scale(by->largest, sum, amax, (n1 - n0) * (k1 - k0));
-    for (int64_t n = n0; n < n1; n++)
-        for (int64_t k = k0; k < k1; k++)
-            tw_code_set((uint8_t *)codes + (size_t)n * row_bytes, by->code, k,
+    for (int64_t n = n0; n < n1; n++) {
+        uint8_t *row = (uint8_t *)codes + (size_t)n * row_bytes;
+        int64_t k = table_run(b, by, n, k0, k1, x, *scale, row);
+        for (; k < k1; k++)
+            tw_code_set(row, by->code, k,
                         by->encode(by->table, tw_float_get(x, b->x, n * b->K + k), *scale));
+    }
     return TW_OK;
 }
 

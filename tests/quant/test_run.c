@@ -123,6 +123,39 @@ static void test_range(void **state) {
     tw_run_force(NULL);
 }
 
+/* The first of the nearest, by the distances themselves. */
+static void test_table_codes(void **state) {
+    (void)state;
+    static const float table[16] = {-8, -4, -4, -2, -1, -0.5F, 0, 0.25F, 0.5F, 1, 2, 3, 4, 6, 7, 8};
+    float x[MOST];
+    uint16_t half[MOST] = {0};
+    for (int i = 0; i < MOST; i++) {
+        x[i] = (float)(i * 37 % 401 - 200) / 16;
+        tw_float_set(half, TW_BF16, i, x[i]);
+    }
+    for (size_t isa = 0; isa < TW_COUNT(isas); isa++) {
+        if (!tw_run_force(isas[isa])) continue;
+        for (int count = 1; count <= MOST; count += count < 40 ? 1 : 97)
+            for (int bf16 = 0; bf16 < 2; bf16++) {
+                uint8_t codes[MOST + 1];
+                memset(codes, 0xA5, sizeof codes);
+                assert_true(tw_run_table(bf16 ? (void *)half : x, bf16 ? TW_BF16 : TW_F32, count,
+                                         1.25F, table, codes));
+                for (int i = 0; i < count; i++) {
+                    float v = (bf16 ? tw_float_get(half, TW_BF16, i) : x[i]) / 1.25F;
+                    int best = 0;
+                    for (int j = 1; j < 16; j++)
+                        if (fabsf(table[j] - v) < fabsf(table[best] - v)) best = j;
+                    assert_int_equal(codes[i], best);
+                }
+                assert_int_equal(codes[count], 0xA5);
+            }
+        uint8_t code;
+        assert_false(tw_run_table(&(float){0}, TW_F32, 1, 0, table, &code));
+    }
+    tw_run_force(NULL);
+}
+
 /* Every narrow float dtype: what storing one by one gives. */
 static void test_cast(void **state) {
     (void)state;
@@ -191,8 +224,9 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_codes), cmocka_unit_test(test_bounded), cmocka_unit_test(test_range),
-        cmocka_unit_test(test_cast),  cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_codes),       cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_range),       cmocka_unit_test(test_cast),
+        cmocka_unit_test(test_table_codes), cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
