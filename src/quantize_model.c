@@ -31,14 +31,17 @@ typedef struct run {
 
 static tw_status show(const run *r, int32_t index, double share) {
     const tw_quantize_options *o = r->o;
-    double work = (double)r->done + share * (double)tw_quantize_work(r->plan, index);
+    double all = (double)r->plan->work;
+    double work = tw_min((double)r->done + share * (double)tw_quantize_work(r->plan, index), all);
     const char *name = r->plan->tensors[index].name;
-    if (o->progress && o->progress(o->user, work / (double)r->plan->work, name))
+    if (o->progress && o->progress(o->user, work / all, name))
         return tw_fail(TW_CANCELLED, "cancelled at tensor '%s'; nothing was written", name);
     return TW_OK;
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
+
+enum { CONVERTED_BYTES = 4 << 20 };
 
 /* A tensor's rows in the recipe's dtype: the file's own memory, or converted. */
 typedef struct source {
@@ -60,13 +63,10 @@ static tw_status source_open(const run *r, int32_t index, tw_dtype x, int64_t K,
     return TW_OK;
 }
 
-/* Rows [first, first + count) as the recipe takes them; room is for those that are converted. */
-static tw_status source_rows(const source *s, int64_t first, int64_t count, void *room,
-                             const void **out) {
+/* `count` rows of the file, or of what was read whole. */
+static tw_status convert_rows(const source *s, int64_t first, int64_t count, char *room) {
     tw_canonical_tensor part = {0};
     const tw_canonical_tensor *from = &s->whole;
-    *out = s->plain ? (const char *)s->plain + first * (ptrdiff_t)s->row : room;
-    if (s->plain) return TW_OK;
     if (!s->whole.weight) {
         TW_TRY(tw_model_read_rows(s->run->model, s->index, first, count, &part));
         from = &part;
@@ -74,10 +74,25 @@ static tw_status source_rows(const source *s, int64_t first, int64_t count, void
     int64_t n0 = from == &part ? 0 : first;
     if (s->row == (size_t)s->K * sizeof(float))
         for (int64_t i = 0; i < count; i++)
-            tw_canonical_tensor_row(from, n0 + i, (float *)room + i * s->K);
+            tw_canonical_tensor_row(from, n0 + i, (float *)(void *)room + i * s->K);
     else /* f16 or bf16 that is not aligned */
         memcpy(room, from->weight, from->weight_bytes);
     tw_canonical_tensor_free(&part);
+    return TW_OK;
+}
+
+/* Rows [first, first + count) as the recipe takes them; room is for those that are converted, a few
+ * at a time, so that what they come from is not there twice. */
+static tw_status source_rows(const source *s, int64_t first, int64_t count, void *room,
+                             const void **out) {
+    *out = s->plain ? (const char *)s->plain + first * (ptrdiff_t)s->row : room;
+    if (s->plain) return TW_OK;
+    int64_t few = tw_max(CONVERTED_BYTES / (int64_t)s->row, 1);
+    for (int64_t i = 0, n; i < count; i += n) {
+        n = tw_min(few, count - i);
+        TW_TRY(convert_rows(s, first + i, n, (char *)room + (size_t)i * s->row));
+        if (count > few && !s->whole.weight) tw_model_release(s->run->model, s->index);
+    }
     return TW_OK;
 }
 
@@ -214,7 +229,11 @@ static tw_status write_all(run *r, tw_form form, const tw_sink *sink) {
         tw_model_release(r->model, i);
         r->done += tw_quantize_work(r->plan, i);
     }
-    return tw_model_writer_finish(r->writer);
+    /* Whoever asked to stop while the last piece was done gets no file. */
+    tw_status status = show(r, r->plan->count - 1, 0);
+    if (!status) return tw_model_writer_finish(r->writer);
+    tw_model_writer_discard(r->writer);
+    return status;
 }
 
 /* ---- the output ------------------------------------------------------------------------------ */
@@ -308,14 +327,15 @@ static tw_status form_of(const tw_quantize_options *o, const char *out, tw_form 
                    out);
 }
 
-static tw_status check_out(const char *in, const char *out, tw_form form, bool overwrite) {
-    struct stat a, b;
+/* What stands there must be neither what is read nor, but by the caller's wish, anything. */
+static tw_status check_out(const tw_model *model, const char *out, tw_form form, bool overwrite) {
+    struct stat there;
     if (form != TW_FORM_COMPRESSED) TW_TRY(tw_file_check(out, TW_FILE_REGULAR));
-    if (stat(out, &b)) return TW_OK;
-    if (!stat(in, &a) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+    bool folder = form == TW_FORM_COMPRESSED;
+    if ((folder ? lstat : stat)(out, &there)) return TW_OK;
+    if (tw_model_reads(model, there.st_dev, there.st_ino))
         return tw_fail(TW_INVALID, "out: \"%s\", is what is read", out);
-    if (form == TW_FORM_COMPRESSED)
-        return tw_fail(TW_IO, "%s: is there already, and a folder is not replaced", out);
+    if (folder) return tw_fail(TW_IO, "%s: is there already, and a folder is not replaced", out);
     return overwrite ? TW_OK : tw_fail(TW_IO, "%s: is there already", out);
 }
 
@@ -379,11 +399,11 @@ tw_status tw_quantize_model(const char *in, const char *out, const tw_quantize_o
     if (!out) return tw_fail(TW_INVALID, "out: NULL, must be given");
     TW_TRY(tw_struct_read("options", options, sizeof o, &o));
     TW_TRY(form_of(&o, out, &form));
-    if (!o.dry_run) TW_TRY(check_out(in, out, form, o.overwrite));
     TW_TRY(tw_model_open(in, NULL, &model));
     tw_quantize_plan plan = {0};
     run r = {.model = model, .o = &o};
-    tw_status status = open_threads(&o, &r.threads);
+    tw_status status = o.dry_run ? TW_OK : check_out(model, out, form, o.overwrite);
+    if (!status) status = open_threads(&o, &r.threads);
     if (!status) status = quantize(out, form, &r, &plan);
     tw_threads_destroy(r.threads);
     tw_quantize_plan_free(&plan);

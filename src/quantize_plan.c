@@ -240,6 +240,10 @@ static tw_status decide(maker *m, int32_t index) {
     TW_TRY(find_rule(&m->rules, t->name, t->is_linear, &r));
     *p = (tw_planned_tensor){.name = t->name, .ndim = t->ndim, .linear = t->is_linear};
     memcpy(p->shape, t->shape, sizeof p->shape);
+    /* Convolutions have three dimensions, too: only what says that it is experts is missed. */
+    if (!r && t->ndim == 3 && !not_a_matrix(t))
+        return keep(m, t, index, NULL, "a stack of matrices, which only a rule quantizes",
+                    strstr(t->name, "expert") && m->o->recipe && strcmp(m->o->recipe, "none") != 0);
     if (!r) return keep(m, t, index, NULL, "no linear layer", false);
     if (!strcmp(r->recipe, "none")) return keep(m, t, index, r, "the rule says none", false);
     const char *why = not_a_matrix(t);
@@ -257,7 +261,7 @@ static tw_status decide(maker *m, int32_t index) {
     d->carriage = TW_CARRY_QUANTIZED;
     d->rule = r->pattern;
     d->recipe_text = r->recipe;
-    int64_t group = tw_group_k(&p->scheme, K);
+    int64_t group = p->scheme.group_k ? p->scheme.group_k : K;
     d->short_group = K % group != 0;
     if (d->short_group)
         set_reason(d, "the last group has %lld of %lld columns", (long long)(K % group),

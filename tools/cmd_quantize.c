@@ -45,7 +45,8 @@ static char *read_file(const char *path) {
     if (!file) return NULL;
     while (!feof(file) && !ferror(file))
         tw_str_add_bytes(&text, piece, fread(piece, 1, sizeof piece, file));
-    char *copy = ferror(file) ? NULL : strdup(tw_str_text(&text));
+    bool good = !ferror(file) && strlen(tw_str_text(&text)) == text.size; /* no NUL */
+    char *copy = good ? strdup(tw_str_text(&text)) : NULL;
     fclose(file);
     tw_str_free(&text);
     return copy;
@@ -56,7 +57,7 @@ static int read_rules(const char *given, rule_list *out) {
     bool file = *given == '@';
     out->text = file ? read_file(given + 1) : strdup(given);
     if (!out->text) {
-        out_error("--filter: %s: cannot be read", given + file);
+        out_error("--filter: %s: cannot be read as text", given + file);
         return CLI_FAILED;
     }
     out->rules = calloc(strlen(out->text) + 1, sizeof *out->rules);
@@ -70,7 +71,9 @@ static int read_rules(const char *given, rule_list *out) {
             return CLI_USAGE;
         }
     }
-    return CLI_OK;
+    if (out->count) return CLI_OK;
+    out_error("--filter: \"%s\", has no rule: expected PATTERN RECIPE", given);
+    return CLI_USAGE;
 }
 
 /* ---- the report ------------------------------------------------------------------------------ */
@@ -212,10 +215,9 @@ static int quantize(const cli_args *args, const rule_list *rules) {
         print_summary(&j);
     }
     free_groups(&j);
-    if (!status) return CLI_OK;
-    int code = cli_failed();
+    int code = status ? cli_failed() : CLI_OK;
     /* Ends as the signal would have ended it, so that a shell's loop ends with it. */
-    if (status == TW_CANCELLED && number) raise(number);
+    if (number) raise(number);
     return code;
 }
 

@@ -92,7 +92,9 @@ typedef struct tw_quantize_options {
  * quantized once.  What is kept goes through in every bit: in its own element type where the form
  * has that, else by its scheme, else as f32 of the same values.
  *
- * Memory: less than twice the largest tensor.  `out` appears whole or not at all: it is written
+ * Memory: less than twice the largest tensor, which counts as f32 where a recipe that needs all of
+ * it at once (a scale for the whole tensor, HQQ, codebooks, two levels of NVFP4) gets a tensor that
+ * is not plain.  `out` appears whole or not at all: it is written
  * under another name (NAME.PID-N.part) beside it, which an error removes.  Callbacks run on the
  * calling thread.
  *

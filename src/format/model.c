@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/format/model_impl.h"
@@ -120,16 +121,17 @@ void tw_fold_shape(const tw_model_tensor *tensor, int64_t *N, int64_t *K) {
 void tw_model_release(const tw_model *model, int32_t index) {
     const tw_tensor_entry *entry = &model->tensors[index];
     const tw_model_file *file = &model->files[entry->file];
+    const uint8_t *begin = file->bytes, *end = file->bytes + file->size;
     if (!file->mapped) return;
-    /* Every page that a composite's parts touch, as they may lie anywhere, or the tensor's own;
-     * what is needed again is read again. */
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)file->bytes, end;
-    end = begin + file->size;
+    /* Of a composite all of its file, as its parts may lie anywhere.  What is needed again is read
+     * again. */
     if (entry->data) {
-        begin = (uintptr_t)entry->data / page * page;
-        end = (uintptr_t)entry->data + entry->info.bytes;
+        /* A big-endian tensor is a copy, which is no file's. */
+        if (entry->data < begin || entry->data >= end) return;
+        begin = entry->data - (uintptr_t)entry->data % (uintptr_t)sysconf(_SC_PAGESIZE);
+        end = entry->data + entry->info.bytes;
     }
-    madvise((void *)begin, end - begin, MADV_DONTNEED); /* NOLINT(performance-no-int-to-ptr) */
+    madvise((void *)(uintptr_t)begin, (size_t)(end - begin), MADV_DONTNEED);
 }
 
 const char *tw_model_config(const tw_model *model, size_t *size) {
@@ -137,6 +139,15 @@ const char *tw_model_config(const tw_model *model, size_t *size) {
     const tw_model_file *file = &model->files[model->config_file - 1];
     *size = file->size;
     return (const char *)file->bytes;
+}
+
+bool tw_model_reads(const tw_model *model, uint64_t device, uint64_t inode) {
+    for (int32_t i = 0; i < model->file_count; i++) {
+        struct stat st;
+        if (!stat(model->files[i].label, &st) && st.st_dev == device && st.st_ino == inode)
+            return true;
+    }
+    return false;
 }
 
 void tw_model_close(tw_model *model) {

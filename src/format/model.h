@@ -79,6 +79,8 @@ const void *tw_model_data(const tw_model *model, int32_t index);
 
 /* Whoever reads large tensors once may give the file's pages back, after use. */
 void tw_model_release(const tw_model *model, int32_t index);
+/* Whether one of the model's files is this one, as stat() names it. */
+bool tw_model_reads(const tw_model *model, uint64_t device, uint64_t inode);
 /* The config.json beside a safetensors checkpoint, as JSON text of *size bytes; NULL without. */
 const char *tw_model_config(const tw_model *model, size_t *size);
 /* Why weights are listed as they lie in the file, in a quantization that is not known here: a

@@ -8,6 +8,9 @@
 #include "src/format/tilewright.h"
 
 static tw_status check(const tw_planned_tensor *t) {
+    int64_t N, K;
+    if (!t->type && !tw_scheme_plain(&t->scheme) && tw_planned_fold(t, &N, &K) && (!N || !t->ndim))
+        return tw_form_refuse("tilewright", t, "it is empty");
     if (!t->type || tw_safetensors_type_named(t->type)) return TW_OK;
     return tw_fail(TW_UNSUPPORTED, "tensor '%s': safetensors has no element type %s",
                    tw_show(t->name, strlen(t->name)).text, t->type);

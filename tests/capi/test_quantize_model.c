@@ -107,6 +107,7 @@ typedef struct seen {
         uint64_t bytes;
     } rows[MOST];
     int count, calls, stop_at;
+    bool stop_at_end;
     const char *filtered; /* the filter keeps this one */
 } seen;
 
@@ -127,7 +128,7 @@ static int32_t on_progress(void *user, double share, const char *tensor) {
     seen *s = user;
     assert_true(share >= 0 && share <= 1);
     assert_non_null(tensor);
-    return s->stop_at && ++s->calls >= s->stop_at;
+    return (s->stop_at && ++s->calls >= s->stop_at) || (s->stop_at_end && share >= 1);
 }
 
 static int32_t on_filter(void *user, const char *tensor, int64_t N, int64_t K) {
@@ -242,7 +243,38 @@ static void short_groups(void **state) {
         check_ok(tw_quantize_model(source, output, &o));
         expect(&s, "a.weight", TW_OUTCOME_SHORT_GROUP, "default", "has 64 of 128 columns");
         expect(&s, "b.weight", TW_OUTCOME_QUANTIZED, "default", "");
+        /* One group that is short of columns is short as well. */
+        s = (seen){0};
+        static const tw_safetensors_tensor narrow = {"c.weight", "F32", 2, {8, 64}};
+        make(&narrow, 1);
+        check_ok(tw_quantize_model(source, output, &o));
+        expect(&s, "c.weight", TW_OUTCOME_SHORT_GROUP, "default", "has 64 of 128 columns");
+        make(wide, 2);
     }
+}
+
+/* Stacked experts are what a rule says; in strict they must be named. */
+static void experts(void **state) {
+    (void)state;
+    static const tw_safetensors_tensor tensors[] = {{"a.experts.w1.weight", "F32", 3, {2, 4, 64}},
+                                                    {"b.weight", "F32", 2, {8, 64}},
+                                                    {"conv.weight", "F32", 3, {2, 4, 3}}};
+    static const tw_quantize_rule rule = {"a.experts.w1", "int8_weight_only"};
+    static const char words[] = "a stack of matrices, which only a rule quantizes";
+    seen s = {0};
+    make(tensors, 3);
+    tw_quantize_options o = options(&s, "int8_weight_only");
+    o.overwrite = 1;
+    check_ok(tw_quantize_model(source, output, &o));
+    expect(&s, "a.experts.w1.weight", TW_OUTCOME_KEPT, "", words);
+    o.strict = 1;
+    check_fails(tw_quantize_model(source, output, &o), TW_INVALID, "'a.experts.w1.weight'");
+    s = (seen){0};
+    o.rules = &rule;
+    o.rule_count = 1;
+    check_ok(tw_quantize_model(source, output, &o));
+    expect(&s, "a.experts.w1.weight", TW_OUTCOME_QUANTIZED, "a.experts.w1", "");
+    expect(&s, "conv.weight", TW_OUTCOME_KEPT, "", words);
 }
 
 /* What a recipe or a form cannot do is kept with the reason; strict makes an error of it. */
@@ -412,6 +444,7 @@ static void quantized_sources(void **state) {
     static const struct {
         const char *path, *recipe;
     } cases[] = {{TW_TEST_DATA "/gguf/legacy.gguf", "intx_weight_only,w=i4,g=32"},
+                 {TW_TEST_DATA "/gguf/bigendian.gguf", "none"},
                  {TW_TEST_DATA "/gguf/iq.gguf", "intx_weight_only,w=i4,g=32"},
                  {TW_TEST_DATA "/gptq/v1_4bit_g128_sym_desc_act_bias", "int8_weight_only"}};
     for (size_t i = 0; i < TW_COUNT(cases); i++)
@@ -536,6 +569,56 @@ static void cancelled(void **state) {
         }
 }
 
+/* A signal that comes while the last piece is worked on. */
+static void cancelled_at_the_end(void **state) {
+    (void)state;
+    seen s = {.stop_at_end = true};
+    make(small, TW_COUNT(small));
+    tw_quantize_options o = options(&s, "int8_weight_only");
+    check_fails(tw_quantize_model(source, output, &o), TW_CANCELLED, "nothing was written");
+    assert_int_equal(files(), 1);
+}
+
+/* Neither a folder's own file nor a part of a split model is replaced by what is made of it. */
+static void onto_its_source(void **state) {
+    (void)state;
+    char model[128];
+    seen s = {0};
+    make(small, TW_COUNT(small));
+    snprintf(model, sizeof model, "%s/model.safetensors", folder);
+    assert_int_equal(rename(source, model), 0);
+    tw_quantize_options o = options(&s, "int8_weight_only");
+    o.overwrite = 1;
+    check_fails(tw_quantize_model(folder, model, &o), TW_INVALID, "is what is read");
+    assert_int_equal(rename(model, source), 0);
+    o.report = NULL;
+    check_fails(tw_quantize_model(TW_TEST_DATA "/gguf/split-00001-of-00003.gguf",
+                                  TW_TEST_DATA "/gguf/split-00002-of-00003.gguf", &o),
+                TW_INVALID, "is what is read");
+}
+
+/* Quantized, but without an element: what is written reads back. */
+static void empty_tensors(void **state) {
+    (void)state;
+    const tw_planned_tensor plan[] = {
+        {.name = "a.weight", .ndim = 2, .shape = {0, 64}, .type = "Q8_0"},
+        {.name = "b.weight", .ndim = 2, .shape = {1, 32}, .type = "F32"}};
+    const float zeros[32] = {0};
+    FILE *file = fopen(source, "wb");
+    const tw_sink sink = {write_bytes, file};
+    tw_model_writer *w = NULL;
+    seen s = {0};
+    assert_non_null(file);
+    check_ok(tw_model_writer_create(TW_FORM_GGUF, &sink, plan, 2, NULL, &w));
+    check_ok(tw_model_writer_add_data(w, zeros, 0));
+    check_ok(tw_model_writer_add_data(w, zeros, sizeof zeros));
+    check_ok(tw_model_writer_finish(w));
+    fclose(file);
+    tw_quantize_options o = options(&s, "int8_weight_only");
+    check_ok(tw_quantize_model(source, output, &o));
+    tw_model_close(opened(output));
+}
+
 static void full_disk(void **state) {
     (void)state;
     struct rlimit before, limit;
@@ -586,10 +669,12 @@ static void dry_run(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(defaults),          TEST(precedence),        TEST(filters),        TEST(short_groups),
-        TEST(obstacles),         TEST(refusals),          TEST(blocks_of_rows), TEST(whole_tensors),
-        TEST(quantized_sources), TEST(save_load_forward), TEST(cancelled),      TEST(full_disk),
-        TEST(bad_values),        TEST(dry_run),
+        TEST(defaults),          TEST(precedence),    TEST(filters),
+        TEST(short_groups),      TEST(obstacles),     TEST(refusals),
+        TEST(blocks_of_rows),    TEST(whole_tensors), TEST(quantized_sources),
+        TEST(save_load_forward), TEST(cancelled),     TEST(cancelled_at_the_end),
+        TEST(onto_its_source),   TEST(empty_tensors), TEST(experts),
+        TEST(full_disk),         TEST(bad_values),    TEST(dry_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

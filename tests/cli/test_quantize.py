@@ -46,7 +46,7 @@ class Quantize(cli.Cli):
         source, out = self.small(), self.path('out.safetensors')
         text = self.run_cli('quantize', source, out, '--config', 'int4_weight_only').stdout
         self.assertIn('short last group: the last group has 64 of 128 columns', text)
-        self.assertIn('3 of 4 tensors quantized (2 with a short last group)', text)
+        self.assertIn('3 of 4 tensors quantized (3 with a short last group)', text)
         shapes = self.run_cli('shapes', out).stdout
         self.assertIn('w=i4,g=128,s=f32,z=value,a=none', shapes)
         self.fails(1, 'is there already', 'quantize', source, out, '--config', 'int4_weight_only')
@@ -73,6 +73,10 @@ class Quantize(cli.Cli):
         self.fails(2, 'expected PATTERN RECIPE', 'quantize', source, out, '--filter', 'lm_head')
         self.fails(1, 'no tensor and no module', 'quantize', source, out, '--filter', 'x none')
         self.fails(1, 'cannot be read', 'quantize', source, out, '--filter', '@nowhere')
+        self.fails(1, 'cannot be read as text', 'quantize', source, out, '--filter',
+                   '@' + self.write('nul.txt', 'lm_head none\0\nx int8_weight_only\n'))
+        os.unlink(self.path('nul.txt'))
+        self.fails(2, 'has no rule', 'quantize', source, out, '--filter', ' ; ;')
         self.fails(2, '--config or --filter is missing', 'quantize', source, out)
         self.fails(1, 'strict allows no exception', 'quantize', source, out, '--strict',
                    '--config', 'mx_weight_only')
