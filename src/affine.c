@@ -6,6 +6,7 @@
 #include "src/base/status.h"
 #include "src/check.h"
 #include "src/core/dtype.h"
+#include "src/quant/check.h"
 
 static tw_status need(const char *name, const void *p) {
     return p ? TW_OK : tw_fail(TW_INVALID, "%s: NULL, must be given", name);
@@ -26,6 +27,16 @@ static tw_status read_desc(const tw_affine_desc *given, tw_affine_desc *full, tw
     if (!tw_dtype_is_int(d->code))
         return tw_fail(TW_INVALID, "desc: code: %s, expected an integer dtype",
                        tw_dtype_name(d->code));
+    TW_TRY(tw_check_x(d->N, d->K, x));
+    if (d->group_n < 0 || d->group_k < 0)
+        return tw_fail(TW_INVALID, "desc: %s: %lld, must be 0 or more",
+                       d->group_n < 0 ? "group_n" : "group_k",
+                       (long long)(d->group_n < 0 ? d->group_n : d->group_k));
+    if (d->keep_range && (d->zero_mode != TW_ZERO_CODE || d->mapping != TW_MAPPING_ASYMMETRIC))
+        return tw_fail(TW_INVALID,
+                       "desc: keep_range: %d, only CODE zeros of an asymmetric mapping "
+                       "have it",
+                       d->keep_range);
     *out = (tw_affine){.N = d->N,
                        .K = d->K,
                        .group_n = d->group_n ? d->group_n : d->N,

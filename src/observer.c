@@ -38,6 +38,9 @@ static tw_status read_desc(const tw_observer_desc *given, tw_observer *out) {
                          .channels = d.channels,
                          .rate = d.rate > 0 ? d.rate : 0.01,
                          .steps = d.steps ? d.steps : 100};
+    if (d.mapping == TW_MAPPING_SYMMETRIC_NO_CLIP && (!out->qmin || !out->qmax))
+        return tw_fail(TW_INVALID, "desc: qmin, qmax: %d to %d, without clipping neither may be 0",
+                       out->qmin, out->qmax);
     const tw_affine a = {.N = 1,
                          .K = 1,
                          .group_n = 1,

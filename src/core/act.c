@@ -101,13 +101,14 @@ static float float_of(uint32_t bits) {
 /* floor(log2(v)) of a normal number, from its bits as torchao does: -127 for what is smaller. */
 static int exponent_of(uint32_t bits) { return (int)(bits >> MANTISSA & 0xff) - BIAS; }
 
+/* The logarithm is rounded to f32 first, as torch has it: a quotient that is a few units in the
+ * last place above a power of two counts as that. */
 static uint8_t scale_by_quotient(float amax, float largest) {
-    uint32_t bits = bits_of(amax * (1.0f / largest));
-    uint32_t exponent = bits >> MANTISSA & 0xff, mantissa = bits & ((1U << MANTISSA) - 1);
-    if (exponent == 0xff) return NAN_SCALE;
-    /* Up where a bit is left over; a subnormal quotient only above 2^-127. */
-    bool up = exponent ? mantissa != 0 : mantissa > 1U << (MANTISSA - 1);
-    return (uint8_t)(exponent + up);
+    float quotient = amax * (1.0f / largest);
+    if (!isfinite(quotient)) return NAN_SCALE;
+    if (quotient == 0) return 0;
+    float exponent = ceilf((float)log2((double)quotient));
+    return (uint8_t)(tw_min(tw_max((int)exponent, -BIAS), BIAS) + BIAS);
 }
 
 uint8_t tw_mx_scale(tw_mx_rule rule, tw_dtype code, float amax) {
@@ -123,12 +124,12 @@ uint8_t tw_mx_scale(tw_mx_rule rule, tw_dtype code, float amax) {
     return (uint8_t)(tw_min(tw_max(exponent, -BIAS), BIAS + 1) + BIAS);
 }
 
-/* The reciprocal, which is exact, as are products with it but for their own rounding.  Of all rules
- * but RCEIL torchao divides by no subnormal: 2^-127 becomes 2^-126. */
+/* The reciprocal, which is exact, as are products with it but for their own rounding.  torchao
+ * divides by no subnormal: 2^-127 becomes 2^-126, and with RCEIL 1. */
 float tw_mx_factor(tw_mx_rule rule, uint8_t scale) {
     if (scale == NAN_SCALE && rule != TW_MX_RCEIL) return 0; /* its bits are those of infinity */
-    int least = rule == TW_MX_RCEIL ? 0 : 1;
-    return ldexpf(1, BIAS - (scale > least ? scale : least));
+    if (!scale && rule == TW_MX_RCEIL) return 1;
+    return ldexpf(1, BIAS - (scale ? scale : 1));
 }
 
 /* The smallest normal and the largest number of e4m3, and the largest of e2m1. */

@@ -154,19 +154,21 @@ tw_status tw_affine_choose_values(const tw_affine *a, double eps, const void *x,
 
 /* ---- codes ---- */
 
-/* The code before it is clamped: a whole number, or NaN. */
-static float steps_of(const tw_affine *a, float x, float scale, int32_t zero) {
+/* The code before it is clamped: a whole number, or NaN, or infinite where the scale is 0. */
+static float steps_of(const tw_affine *a, float x, float scale, const int32_t *zero) {
     tw_dtype both = promoted(a->x, a->scale);
-    float steps = 0;
-    if (scale != 0) steps = rintf(tw_float_round(both, x * tw_float_round(a->scale, 1.0f / scale)));
-    return tw_float_round(both, steps + (float)zero);
+    float steps = rintf(tw_float_round(both, x * tw_float_round(a->scale, 1.0f / scale)));
+    /* Without a zero nothing is added: -0 stays. */
+    return zero ? tw_float_round(both, steps + (float)*zero) : steps;
 }
 
-/* NaN is 0 times the infinite reciprocal of a tiny f16 scale. */
-static int32_t clamped(const tw_affine *a, float code) {
+/* NaN is 0 times an infinite reciprocal, of a scale that is 0 or, in f16, tiny. */
+static float within(const tw_affine *a, float code) {
     if (isnan(code)) return 0;
-    return (int32_t)fminf(fmaxf(code, (float)a->qmin), (float)a->qmax);
+    return fminf(fmaxf(code, (float)a->qmin), (float)a->qmax);
 }
+
+static int32_t clamped(const tw_affine *a, float code) { return (int32_t)within(a, code); }
 
 static tw_status get_x(const tw_affine *a, const void *x, int64_t n, int64_t k, float *out) {
     *out = tw_float_get(x, a->x, n * a->K + k);
@@ -209,7 +211,7 @@ static tw_status quantize_each(const tw_affine *a, const void *x, const void *sc
     float v, scale = tw_float_get(scales, a->scale, group);
     for (int64_t k = k0; k < k1; k++) {
         TW_TRY(get_x(a, x, n, k, &v));
-        float code = steps_of(a, v, scale, zeros ? zeros[group] : 0);
+        float code = steps_of(a, v, scale, zeros ? &zeros[group] : NULL);
         tw_code_set(row_of(a, codes, n), a->code, k, clamped(a, code));
     }
     return TW_OK;
@@ -254,16 +256,16 @@ tw_status tw_affine_fit(const tw_affine *a, tw_mapping mapping, double eps, cons
     tw_affine fitted = *a;
     TW_TRY(check_mapping(a, mapping));
     if (fit_rows(a, mapping, eps, x, scales, zeros, codes)) return TW_OK;
-    fitted.fitted = true;
+    fitted.fitted = a->qmin <= 0 && a->qmax >= 0;
     TW_TRY(tw_affine_choose(a, mapping, true, eps, x, scales, zeros));
     return tw_affine_quantize(&fitted, x, scales, zeros, codes);
 }
 
 /* (code - zero) * scale, stored as element [n,k] of x. */
-static void put_value(const tw_affine *a, void *x, int64_t n, int64_t k, int32_t code, int32_t zero,
+static void put_value(const tw_affine *a, void *x, int64_t n, int64_t k, float code, int32_t zero,
                       float scale) {
     float steps =
-        tw_float_round(a->x, tw_float_round(a->x, (float)code) - tw_float_round(a->x, (float)zero));
+        tw_float_round(a->x, tw_float_round(a->x, code) - tw_float_round(a->x, (float)zero));
     tw_float_set(x, a->x, n * a->K + k, tw_float_round(promoted(a->x, a->scale), steps * scale));
 }
 
@@ -273,7 +275,7 @@ tw_status tw_affine_dequantize(const tw_affine *a, const void *codes, const void
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
             int64_t group = group_of(a, n, k);
-            put_value(a, x, n, k, tw_code_get(const_row_of(a, codes, n), a->code, k),
+            put_value(a, x, n, k, (float)tw_code_get(const_row_of(a, codes, n), a->code, k),
                       zeros ? zeros[group] : 0, tw_float_get(scales, a->scale, group));
         }
     return TW_OK;
@@ -288,9 +290,9 @@ tw_status tw_affine_fake_quantize(const tw_affine *a, const void *x, const void 
             int32_t zero = zeros ? zeros[group] : 0;
             float v, scale = tw_float_get(scales, a->scale, group);
             TW_TRY(get_x(a, x, n, k, &v));
-            float code = steps_of(a, v, scale, zero);
+            float code = steps_of(a, v, scale, zeros ? &zero : NULL);
             mask[n * a->K + k] = code >= (float)a->qmin && code <= (float)a->qmax;
-            put_value(a, y, n, k, clamped(a, code), zero, scale);
+            put_value(a, y, n, k, within(a, code), zero, scale);
         }
     return TW_OK;
 }

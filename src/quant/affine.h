@@ -39,8 +39,9 @@ tw_status tw_affine_fit(const tw_affine *a, tw_mapping mapping, double eps, cons
 tw_status tw_affine_choose_range(const tw_affine *a, tw_mapping mapping, double eps,
                                  const float *min, const float *max, void *scales, int32_t *zeros);
 /* q = clamp(round(x * (1 / s)) + zero, qmin, qmax), half to even; products in the promoted dtype of
- * x and scale.  zeros NULL: 0.  Where s is 0 the code is the zero; where 1 / s overflows f16, as
- * for s below 2^-16, x of 0 becomes code 0, which is what torch's cast of NaN gives.  Pad bits of
+ * x and scale.  zeros NULL: 0.  Where 1 / s is infinite, of s 0 or,
+ * in f16, below 2^-16, x becomes qmin or qmax, and x of 0 code 0, which is what torch's cast of NaN
+ * gives.  Pad bits of
  * codes become 0.
  * Errors: INVALID (a field of a; NaN in x). */
 tw_status tw_affine_quantize(const tw_affine *a, const void *x, const void *scales,

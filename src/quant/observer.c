@@ -7,6 +7,7 @@
 
 #include "src/base/status.h"
 #include "src/core/dtype.h"
+#include "src/core/problem.h"
 
 static int64_t ranges_of(const tw_observer *o) { return o->channels ? o->channels : 1; }
 
@@ -150,7 +151,10 @@ tw_status tw_observer_see(tw_observer *observer, int64_t N, int64_t K, const voi
     TW_TRY(check(o));
     if (!tw_dtype_is_real(o->x))
         return tw_fail(TW_INVALID, "x: dtype %s, expected f32, f16 or bf16", tw_dtype_name(o->x));
-    if (N < 0 || K < 0 || (o->channels && N != o->channels))
+    if (N < 0 || K < 0 || N > TW_MAX_DIM || K > TW_MAX_DIM)
+        return tw_fail(TW_INVALID, "x: shape [%lld,%lld], both must be from 0 to %d", (long long)N,
+                       (long long)K, TW_MAX_DIM);
+    if (o->channels && N != o->channels)
         return tw_fail(TW_INVALID, "x: shape [%lld,%lld], expected %lld rows", (long long)N,
                        (long long)K, (long long)o->channels);
     if (!N || !K) return TW_OK;

@@ -15,6 +15,7 @@
 #include "src/quant/floatx.h"
 #include "src/quant/hqq.h"
 #include "src/quant/nvfp4.h"
+#include "src/quant/run.h"
 #include "src/quant/table.h"
 
 static const tw_recipe_row rows[] = {
@@ -118,6 +119,12 @@ static tw_status check_code(const tw_recipe *r, const char *name) {
     if (!fits)
         return tw_fail(TW_INVALID, "%s: w=%s, not a dtype of its codes", name,
                        tw_dtype_name(r->code));
+    if (r->method == TW_METHOD_HQQ && r->scheme.group_n != 1)
+        return tw_fail(TW_INVALID, "%s: g, a scale is for a row or a group of one", name);
+    bool chosen = r->method != TW_METHOD_MX && r->method != TW_METHOD_NVFP4;
+    if (chosen && !tw_dtype_is_real(r->scheme.scale))
+        return tw_fail(TW_INVALID, "%s: s=%s, expected f32, f16 or bf16", name,
+                       tw_dtype_name(r->scheme.scale));
     if (r->method == TW_METHOD_AFFINE && r->mapping != TW_MAPPING_ASYMMETRIC &&
         !tw_dtype_is_signed(r->code))
         return tw_fail(TW_INVALID, "%s: w=%s, a symmetric mapping needs signed codes", name,
@@ -306,7 +313,8 @@ static tw_status quantize_float8(const job *j) {
     TW_TRY(tw_float8_quantize(&f8, j->w, scales, j->codes));
     for (int64_t n = 0; n < j->N; n++)
         for (int64_t k = 0; k < j->K; k++)
-            if (scales[n / j->group_n * groups_k + k / j->group_k] == 0)
+            if (scales[n / j->group_n * groups_k + k / j->group_k] == 0 &&
+                tw_float_get(j->w, j->r->x, n * j->K + k) == 0)
                 ((uint8_t *)j->codes)[n * j->K + k] = 0;
     return TW_OK;
 }
@@ -344,6 +352,20 @@ static tw_status quantize_nvfp4(const job *j) {
         ((float *)j->scales)[i] = whole * tw_float_get(scales, TW_E4M3, (int64_t)i);
     free(scales);
     return status;
+}
+
+/* By the caller's name for them. */
+static tw_status check_weights(const job *j) {
+    float least = 0, most = 0;
+    if (j->r->x != TW_F16 && tw_run_range(j->w, j->r->x, j->N * j->K, &least, &most)) return TW_OK;
+    for (int64_t n = 0; n < j->N; n++)
+        for (int64_t k = 0; k < j->K; k++) {
+            float v = tw_float_get(j->w, j->r->x, n * j->K + k);
+            if (!isfinite(v))
+                return tw_fail(TW_INVALID, "weight: %g at [%lld,%lld], must be finite", (double)v,
+                               (long long)n, (long long)k);
+        }
+    return TW_OK;
 }
 
 /* Scales and value zeros that overflowed when they were stored would refuse the layer. */
@@ -407,7 +429,10 @@ tw_status tw_recipe_quantize(const tw_recipe *recipe, int64_t N, int64_t K, cons
              scales,
              s->zero_mode ? zeros : NULL,
              lut};
-    TW_TRY(run_method(&j));
+    tw_status status = run_method(&j);
+    /* MX has codes for what is not finite, a layer has not. */
+    if (status == TW_INVALID || recipe->method == TW_METHOD_MX) TW_TRY(check_weights(&j));
+    if (status) return status;
     if (recipe->lut) memcpy(lut, recipe->lut, TW_LUT4_SIZE * sizeof *lut);
     TW_TRY(check_stored(&j, "scale", scales));
     return s->zero_mode == TW_ZERO_VALUE ? check_stored(&j, "zero", zeros) : TW_OK;

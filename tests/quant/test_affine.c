@@ -97,7 +97,7 @@ static void test_degenerate(void **state) {
     int32_t zeros[4] = {5, 5, 5, 5};
     uint8_t codes[9];
     assert_int_equal(tw_affine_quantize(&a, x, zero_scales, zeros, codes), TW_OK);
-    assert_int_equal(codes[0], 5 | 5 << 4);
+    assert_int_equal(codes[0], 0 | 15 << 4); /* 0 * inf is NaN, 1.5 * inf above all codes */
     float same[15] = {0}, scales[4];
     assert_int_equal(tw_affine_choose(&a, TW_MAPPING_ASYMMETRIC, true, 0, same, scales, zeros),
                      TW_OK);
@@ -200,6 +200,28 @@ static void fit_both(const tw_affine *a, tw_mapping mapping, const float *x) {
     assert_memory_equal(codes, expected, sizeof codes);
 }
 
+/* Zeros that are not there leave a zero its sign. */
+static void test_minus_zero(void **state) {
+    (void)state;
+    const tw_affine a = {.N = 1,
+                         .K = 1,
+                         .group_n = 1,
+                         .group_k = 1,
+                         .x = TW_F32,
+                         .scale = TW_F32,
+                         .code = TW_I8,
+                         .qmin = -128,
+                         .qmax = 127};
+    const float v = -0.1F, scale = 1;
+    float y;
+    uint8_t mask;
+    assert_int_equal(tw_affine_fake_quantize(&a, &v, &scale, NULL, &y, &mask), TW_OK);
+    assert_true(y == 0 && signbit(y) && mask == 1);
+    assert_int_equal(tw_affine_fake_quantize(&a, &v, &scale, (const int32_t[]){0}, &y, &mask),
+                     TW_OK);
+    assert_true(y == 0 && !signbit(y));
+}
+
 static void test_fit(void **state) {
     (void)state;
     static const char *const isas[] = {"plain", "avx2", "avx512"};
@@ -253,10 +275,15 @@ static void test_fit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_short_groups),      cmocka_unit_test(test_symmetric),
-        cmocka_unit_test(test_rounding_by_dtype), cmocka_unit_test(test_degenerate),
-        cmocka_unit_test(test_refuses),           cmocka_unit_test(test_any_range),
-        cmocka_unit_test(test_fake_quantize),     cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_short_groups),
+        cmocka_unit_test(test_symmetric),
+        cmocka_unit_test(test_rounding_by_dtype),
+        cmocka_unit_test(test_degenerate),
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_any_range),
+        cmocka_unit_test(test_fake_quantize),
+        cmocka_unit_test(test_minus_zero),
+        cmocka_unit_test(test_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,6 +119,10 @@ static void test_refuses(void **state) {
     check_fails("intx_weight_only,w=i1,mapping=symmetric_no_clipping_err", TW_INVALID, "w=i1");
     check_fails("int8_dynamic_activation_int8_weight,a=i9", TW_INVALID, "a: \"i9\"");
     check_fails("intx_weight_only,g=0", TW_INVALID, "g: \"0\"");
+    check_fails("hqq,g=tensor", TW_INVALID, "hqq: g, a scale is for a row");
+    check_fails("int4_weight_only_hqq,g=2x32", TW_INVALID, "g, a scale is for a row");
+    check_fails("intx_weight_only,s=e8m0", TW_INVALID, "s=e8m0, expected f32");
+    check_fails("codebook_weight_only,s=e4m3", TW_INVALID, "s=e4m3, expected f32");
     check_fails("mx_dynamic_activation_mx_weight,w=e5m2", TW_INVALID,
                 "w=e5m2, but activations are e4m3 or e2m1");
     check_fails("float8_static_activation_float8_weight,a=e4m3", TW_INVALID, "is always e4m3s");
@@ -129,6 +133,15 @@ static void test_refuses(void **state) {
     w[3] = NAN;
     r = parsed("intx_weight_only", TW_F32);
     assert_int_equal(tw_recipe_quantize(&r, 1, 32, w, codes, scales, NULL, NULL), TW_INVALID);
+    assert_non_null(strstr(tw_error_message(), "weight: nan at [0,3]"));
+    w[3] = INFINITY;
+    static const char *const mx[] = {"mx_weight_only", "mx_weight_only,rule=floor",
+                                     "mx_weight_only,rule=even", "nvfp4_weight_only"};
+    for (size_t i = 0; i < TW_COUNT(mx); i++) {
+        r = parsed(mx[i], TW_F32);
+        assert_int_equal(tw_recipe_quantize(&r, 1, 32, w, codes, scales, NULL, NULL), TW_INVALID);
+        assert_non_null(strstr(tw_error_message(), "weight: inf at [0,3]"));
+    }
     w[3] = 3e38f;
     w[4] = -3e38f;
     r = parsed("intx_weight_only,s=f16", TW_F32);
