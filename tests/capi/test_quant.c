@@ -214,6 +214,12 @@ static void test_observers(void **state) {
     check_fails(tw_observer_create(&d, &o), TW_INVALID, "code: e4m3");
     d.code = TW_I4, d.qmin = -9, d.qmax = 7;
     check_fails(tw_observer_create(&d, &o), TW_INVALID, "qmin, qmax: -9");
+    d.code = TW_U8, d.qmin = d.qmax = 0, d.mapping = TW_MAPPING_SYMMETRIC_NO_CLIP;
+    check_fails(tw_observer_create(&d, &o), TW_INVALID, "without clipping neither may be 0");
+    d.mapping = TW_MAPPING_SYMMETRIC;
+    check_ok(tw_observer_create(&d, &o));
+    check_fails(tw_observer_see(o, 2, INT64_C(1) << 40, values), TW_INVALID, "both must be from 0");
+    tw_observer_destroy(o);
     check_fails(tw_observer_create(NULL, &o), TW_INVALID, "desc: NULL");
     check_fails(tw_observer_range(NULL, min, max), TW_INVALID, "observer: NULL");
 }

@@ -102,10 +102,35 @@ static void test_refuses(void **state) {
     check_fails(tw_nvfp4_tensor_scale(32, TW_F32, x, &scale), "x: inf at element 20");
 }
 
+/* RCEIL as torch computes it: the logarithm is an f32, and under a scale of 2^-127 codes are of x
+ * itself. */
+static void test_rceil_like_torch(void **state) {
+    (void)state;
+    float x[TW_MX_GROUP] = {0};
+    uint8_t scale, codes[TW_MX_GROUP];
+    x[3] = 0x1.c00002p+28F;
+    assert_int_equal(tw_mx_quantize(TW_MX_RCEIL, TW_E4M3, 1, TW_MX_GROUP, TW_F32, x, &scale, codes),
+                     TW_OK);
+    assert_int_equal(scale, 147);
+    x[3] = 0x1.c1p+28F;
+    assert_int_equal(tw_mx_quantize(TW_MX_RCEIL, TW_E4M3, 1, TW_MX_GROUP, TW_F32, x, &scale, codes),
+                     TW_OK);
+    assert_int_equal(scale, 148);
+    x[3] = -0x1p-120F;
+    assert_int_equal(tw_mx_quantize(TW_MX_RCEIL, TW_E4M3, 1, TW_MX_GROUP, TW_F32, x, &scale, codes),
+                     TW_OK);
+    assert_int_equal(scale, 0);
+    assert_int_equal(codes[3], 0x80);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rules), cmocka_unit_test(test_zeros),   cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_nvfp4), cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_rceil_like_torch),
+        cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_zeros),
+        cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_nvfp4),
+        cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
