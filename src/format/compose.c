@@ -96,17 +96,7 @@ tw_status tw_compose_check(const tw_compose *c, const tw_tensor_entry *part, con
 }
 
 tw_dtype tw_compose_dtype(const tw_tensor_entry *part) {
-    static const struct {
-        const char *type;
-        tw_dtype dtype;
-    } rows[] = {{"F32", TW_F32},
-                {"F16", TW_F16},
-                {"BF16", TW_BF16},
-                {"F8_E4M3", TW_E4M3},
-                {"F8_E8M0", TW_E8M0}};
-    for (size_t i = 0; i < TW_COUNT(rows); i++)
-        if (!strcmp(rows[i].type, part->info.type)) return rows[i].dtype;
-    return TW_NONE;
+    return tw_safetensors_dtype(part->info.type);
 }
 
 tw_status tw_compose_group(const tw_compose *c, const json_t *config, int64_t *out) {

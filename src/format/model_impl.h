@@ -137,6 +137,9 @@ typedef tw_status tw_gguf_pair(void *user, const char *key, uint64_t key_size, c
 tw_status tw_gguf_each_pair(const tw_model *model, tw_gguf_pair *each, void *user);
 /* An element type of safetensors; NULL for a name that none has. */
 const tw_source_type *tw_safetensors_type_named(const char *name);
+/* What f32, f16, bf16, e4m3 and e8m0 are called there, and back; NULL, TW_NONE for others. */
+const char *tw_safetensors_type(tw_dtype dtype);
+tw_dtype tw_safetensors_dtype(const char *name);
 /* A safetensors file; an index with its shards; a folder of either, or with a config.json alone. */
 tw_status tw_safetensors_read(tw_model *model, int32_t file);
 tw_status tw_safetensors_read_index(tw_model *model, int32_t file);

@@ -31,6 +31,28 @@ const tw_source_type *tw_safetensors_type_named(const char *name) {
     return NULL;
 }
 
+/* The types that scales have, too. */
+static const struct {
+    const char *name;
+    tw_dtype dtype;
+} floats[] = {{"F32", TW_F32},
+              {"F16", TW_F16},
+              {"BF16", TW_BF16},
+              {"F8_E4M3", TW_E4M3},
+              {"F8_E8M0", TW_E8M0}};
+
+const char *tw_safetensors_type(tw_dtype dtype) {
+    for (size_t i = 0; i < TW_COUNT(floats); i++)
+        if (floats[i].dtype == dtype) return floats[i].name;
+    return NULL;
+}
+
+tw_dtype tw_safetensors_dtype(const char *name) {
+    for (size_t i = 0; i < TW_COUNT(floats); i++)
+        if (!strcmp(floats[i].name, name)) return floats[i].dtype;
+    return TW_NONE;
+}
+
 /* A tensor as the header describes it. */
 typedef struct record {
     const char *name; /* the JSON's */

@@ -15,17 +15,6 @@ struct tw_safetensors_writer {
     uint64_t expected, given; /* bytes of data */
 };
 
-const char *tw_safetensors_type(tw_dtype dtype) {
-    switch (dtype) {
-    case TW_F32: return "F32";
-    case TW_F16: return "F16";
-    case TW_BF16: return "BF16";
-    case TW_E4M3: return "F8_E4M3";
-    case TW_E8M0: return "F8_E8M0";
-    default: return NULL;
-    }
-}
-
 bool tw_safetensors_bytes(const tw_safetensors_tensor *tensor, uint64_t *out) {
     const tw_source_type *type = tw_safetensors_type_named(tensor->type);
     if (!type || tensor->ndim < 0 || tensor->ndim > TW_MODEL_DIMS) return false;

@@ -15,8 +15,6 @@ typedef struct tw_safetensors_tensor {
 
 /* Bytes of a tensor's data; false for a type that the format has not, or a shape out of range. */
 bool tw_safetensors_bytes(const tw_safetensors_tensor *tensor, uint64_t *out);
-/* The element type of a float dtype of whole bytes, e4m3 and e8m0 too; NULL for others. */
-const char *tw_safetensors_type(tw_dtype dtype);
 
 /* The header stands first, so all tensors are named here; their data follows in that order.
  * texts: of __metadata__, where "format": "pt", which torch's loader looks for, stands besides.

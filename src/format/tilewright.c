@@ -5,7 +5,6 @@
 #include "src/core/dtype.h"
 #include "src/format/compose.h"
 #include "src/format/json.h"
-#include "src/format/safetensors_write.h"
 
 enum { CODES, SCALES, ZEROS, LUT, ORDER };
 

@@ -241,13 +241,13 @@ bool tw_run_cast(const void *x, tw_dtype dtype, int64_t count, float by, bool di
                  uint8_t *codes) {
     const tw_dtype_info *t = tw_dtype_get(code);
     int m = t->mantissa_bits, bias = (1 << (t->exponent_bits - 1)) - 1;
+    uint8_t most = 0;
+    tw_float_set(&most, code, 0, tw_float_max(code));
     const cast c = {.shift = 23 - m,
                     .top = t->bits - 1,
                     .offset = (uint32_t)(127 - bias) << m,
                     .least_normal = (uint32_t)(128 - bias) << 23,
-                    .most = code == TW_E4M3   ? 0x7e
-                            : code == TW_E5M2 ? 0x7b
-                                              : (1u << (t->bits - 1)) - 1,
+                    .most = most,
                     .unit = ldexpf(1, bias - 1 + m)};
     return best()->cast(&c, x, dtype == TW_BF16, divide, count, by, codes);
 }
