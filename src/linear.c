@@ -149,11 +149,11 @@ static const void *contiguous(const tw_tensor *t, void *to) {
     return to;
 }
 
-static tw_status check_values(const tw_problem *p, const tw_tensors *shape, const tw_canonical *w) {
+tw_status tw_check_canonical(const tw_problem *p, const tw_canonical *w) {
     const tw_scheme *s = &p->scheme;
     TW_TRY(tw_check_padding("weight", w->weight, s->weight, p->N, p->K));
     if (tw_scheme_plain(s)) return TW_OK;
-    int64_t rows = shape->scales.shape[0], groups = shape->scales.shape[1];
+    int64_t rows = tw_scale_rows(s, p->N), groups = tw_groups(s, p->K);
     TW_TRY(tw_check_finite("scales", w->scales, s->scale, rows, groups));
     if (s->zero_mode == TW_ZERO_VALUE)
         TW_TRY(tw_check_finite("zeros", w->zeros, s->scale, rows, groups));
@@ -213,16 +213,45 @@ static tw_status keep_arrays(tw_linear *l, const tw_layer *from) {
     return status;
 }
 
+typedef struct packing {
+    const tw_linear *linear;
+    const tw_layer *from;
+} packing;
+
+static tw_status pack_rows(void *user, int64_t first, int64_t count) {
+    const packing *p = user;
+    const tw_linear *l = p->linear;
+    const tw_layer *from = p->from;
+    if (!from->read) {
+        l->layout->pack(&l->problem, from->weights, first, first + count, l->packed);
+        return TW_OK;
+    }
+    /* The rows as a matrix of their own, which the layout has where the rows before it end. */
+    tw_problem part = l->problem, before = l->problem;
+    part.N = count;
+    before.N = first;
+    tw_tensors *t = tensors_create(l->context, &part);
+    if (!t) return TW_MEMORY;
+    tw_status status = from->read(from->source, first, count, t);
+    tw_canonical w = tw_linear_view(l, t);
+    char *packed = (char *)l->packed + (first ? l->layout->bytes(&before) : 0);
+    if (status == TW_OK) l->layout->pack(&part, &w, 0, count, packed);
+    tensors_destroy(l->context, t);
+    return status;
+}
+
 static tw_status keep_packed(tw_linear *l, const tw_layer *from) {
     l->packed_bytes = l->layout->bytes(&l->problem);
     l->packed = tw_alloc_untouched(&l->context->allocator, l->packed_bytes);
     if (!l->packed)
         return tw_fail(TW_MEMORY, "out of memory for %zu bytes of packed weights", l->packed_bytes);
-    if (from->packed)
+    if (from->packed) {
         memcpy(l->packed, from->packed, l->packed_bytes);
-    else
-        l->layout->pack(&l->problem, from->weights, 0, l->problem.N, l->packed);
-    return TW_OK;
+        return TW_OK;
+    }
+    packing p = {l, from};
+    return tw_rows_run(l->context->threads, l->problem.N, TW_PACK_ROWS,
+                       tw_dtype_row_bytes(l->problem.scheme.weight, l->problem.K), pack_rows, &p);
 }
 
 static tw_status keep_weights(tw_linear *l, const tw_layer *from) {
@@ -232,10 +261,11 @@ static tw_status keep_weights(tw_linear *l, const tw_layer *from) {
     if (l->layout) return keep_packed(l, from);
     tw_tensors *t = tensors_create(c, &l->problem);
     if (!t) return TW_MEMORY;
+    atomic_store(&l->canonical, t);
+    if (from->read) return from->read(from->source, 0, l->problem.N, t);
     memcpy(t->weight.data, w->weight, tw_tensor_bytes(&t->weight));
     if (w->scales) memcpy(t->scales.data, w->scales, tw_tensor_bytes(&t->scales));
     if (w->zeros) memcpy(t->zeros.data, w->zeros, tw_tensor_bytes(&t->zeros));
-    atomic_store(&l->canonical, t);
     return TW_OK;
 }
 
@@ -283,9 +313,11 @@ void tw_linear_destroy(tw_linear *linear) {
     atomic_fetch_sub(&c->linears, 1);
 }
 
-static tw_status check_handles(const tw_context *context, tw_linear *const *out) {
+tw_status tw_linear_begin(const tw_context *context, const tw_linear_desc *desc,
+                          const tw_tensor *bias, tw_linear *const *out, tw_layer *from) {
     if (!context) return tw_fail(TW_INVALID, "context: NULL, must be given");
-    return out ? TW_OK : tw_fail(TW_INVALID, "out: NULL, must be given");
+    if (!out) return tw_fail(TW_INVALID, "out: NULL, must be given");
+    return read_desc(context, desc, bias, from);
 }
 
 tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, const tw_tensor *weight,
@@ -293,8 +325,7 @@ tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, cons
                            tw_linear **out) {
     tw_layer from;
     tw_tensors shape, *copies = NULL;
-    TW_TRY(check_handles(context, out));
-    TW_TRY(read_desc(context, desc, bias, &from));
+    TW_TRY(tw_linear_begin(context, desc, bias, out, &from));
     const tw_problem *p = &from.problem;
     tw_tensors_describe(p, &shape);
     TW_TRY(check_given("weight", weight, &shape.weight));
@@ -307,7 +338,7 @@ tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, cons
     tw_canonical w = {.weight = contiguous(weight, to->weight.data),
                       .scales = contiguous(scales, to->scales.data),
                       .zeros = contiguous(zeros, to->zeros.data)};
-    tw_status status = check_values(p, &shape, &w);
+    tw_status status = tw_check_canonical(p, &w);
     from.weights = &w;
     if (status == TW_OK) status = tw_linear_build(context, &from, out);
     tensors_destroy(context, copies);
@@ -337,8 +368,7 @@ tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc 
                                       const tw_tensor *weight, const tw_tensor *bias,
                                       tw_linear **out) {
     tw_layer from;
-    TW_TRY(check_handles(context, out));
-    TW_TRY(read_desc(context, desc, bias, &from));
+    TW_TRY(tw_linear_begin(context, desc, bias, out, &from));
     const tw_problem *p = &from.problem;
     if (!weight) return tw_fail(TW_INVALID, "weight: NULL, must be given");
     if (!tw_dtype_is_real(weight->dtype))

@@ -45,6 +45,10 @@ struct tw_linear {
     atomic_bool warned;   /* that it runs the reference */
 };
 
+/* Rows [first, first + count) of canonical tensors, contiguous, into `into`, checked. */
+typedef tw_status tw_read_rows(const void *source, int64_t first, int64_t count,
+                               const tw_tensors *into);
+
 /* What a layer is made of, all of it the caller's. */
 typedef struct tw_layer {
     tw_problem problem;
@@ -53,11 +57,18 @@ typedef struct tw_layer {
     float act_scale;
     const tw_tensor *bias;
     const tw_canonical *weights; /* contiguous and checked; or: */
-    const tw_layout *layout;     /* the layout that packed is in */
+    tw_read_rows *read; /* rows as they are wanted, on any thread, where groups are of one row; */
+    const void *source; /* or: */
+    const tw_layout *layout; /* the layout that packed is in */
     const void *packed;
 } tw_layer;
 
-/* Errors: MEMORY. */
+/* context and out as the caller gave them, and the caller's desc.  Errors: INVALID, MEMORY. */
+tw_status tw_linear_begin(const tw_context *context, const tw_linear_desc *desc,
+                          const tw_tensor *bias, tw_linear *const *out, tw_layer *from);
+/* What canonical tensors must not hold.  Errors: INVALID. */
+tw_status tw_check_canonical(const tw_problem *problem, const tw_canonical *w);
+/* Errors: MEMORY, and read's. */
 tw_status tw_linear_build(tw_context *context, const tw_layer *from, tw_linear **out);
 /* Whether some kernel of the context's target takes the problem over the layout. */
 bool tw_layout_serves(const tw_context *context, const tw_layout *layout, const tw_problem *p);

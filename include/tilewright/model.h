@@ -1,4 +1,5 @@
-/* model.h - quantizing a whole model: a checkpoint in, one file out.
+/* model.h - models in the form that files have them: layers of GGUF's blocks, and quantizing a whole
+ * model, a checkpoint in and one file out.
  *
  * Conventions as in tilewright.h.  Texts that callbacks receive live until the callback returns.
  */
@@ -10,6 +11,33 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ---- layers of GGUF's blocks ----------------------------------------------------------------- */
+
+/* What a GGUF's element type means: its scheme, which quantizes x as ggml does (a=i8g32, or i8g256
+ * of K-quants) where kernels multiply its codes by such.
+ *   type         the number that files have, ggml's enum ggml_type: 2 is Q4_0
+ *   block_bytes  of `block` elements, along a row; each may be NULL
+ * Errors: INVALID (scheme is NULL, no type has the number), UNSUPPORTED (a type that layers cannot
+ * be made of). */
+TW_API tw_status tw_gguf_type(uint32_t type, tw_scheme *scheme, int64_t *block,
+                              int64_t *block_bytes);
+
+/* Creates a layer of a matrix [N,K] as a GGUF file holds it, which is read once, from several
+ * threads, and may lie anywhere: a mapped file needs no copy.  The layer's weights are ggml's own in
+ * every bit of their dequantization.
+ *   desc       scheme all zero: the type's own; or that with other act_quant and act_group.  lut
+ *              is the type's and must be NULL
+ *   blocks     N rows of K / block blocks
+ *   row_bytes  from row to row; 0: one after another
+ *   bias, *out as tw_linear_create
+ * Errors: INVALID names the argument (K no multiple of the type's block; NaN or infinite scales,
+ * with their place), otherwise as tw_gguf_type and tw_linear_create.  MEMORY. */
+TW_API tw_status tw_linear_create_gguf(tw_context *context, const tw_linear_desc *desc,
+                                       uint32_t type, const void *blocks, size_t row_bytes,
+                                       const tw_tensor *bias, tw_linear **out);
+
+/* ---- whole models ---------------------------------------------------------------------------- */
 
 typedef enum tw_form {
     TW_FORM_BY_NAME = 0, /* GGUF for OUT.gguf, TILEWRIGHT for OUT.safetensors */

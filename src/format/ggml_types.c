@@ -3,10 +3,12 @@
  *
  * Types with a stored minimum keep unsigned codes; the others centre theirs at a constant, which
  * two's complement takes in by flipping the top bit: (q - 8) mod 16 == q ^ 8. */
-#include "src/format/ggml_types.h"
+#include <string.h>
 
 #include "src/core/dtype.h"
+#include "src/format/blocks.h"
 #include "src/format/ggml_iq.h"
+#include "src/format/model_impl.h"
 
 enum { BLOCK = 32, SUPER = 256 };
 

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "src/format/ggml_types.h"
+#include "src/format/blocks.h"
 #include "src/format/model_impl.h"
 
 enum { GGUF_DIMS = 4, GGUF_NAME = 63, GGUF_ALIGNMENT = 32 };

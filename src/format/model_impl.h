@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "src/base/status.h"
+#include "src/format/blocks.h"
 #include "src/format/model.h"
 
 /* Files are read as they lie in memory. */
@@ -23,17 +24,6 @@ static inline uint64_t tw_load_u64(const void *p) {
     uint64_t v;
     return memcpy(&v, p, sizeof v), v;
 }
-
-/* An element type of a file format: `block` elements in `bytes` bytes. */
-typedef struct tw_source_type {
-    const char *name;
-    uint32_t block, bytes;
-    tw_scheme scheme; /* weight TW_NONE: tensors are listed, their data is refused */
-    /* One block into its codes (one a byte, low bits) and the scales and zeros of its groups, which
-     * are written in the scheme's dtypes.  NULL for plain floats, which are copied. */
-    void (*decode)(const uint8_t *block, uint8_t *codes, void *scales, void *zeros);
-    const float *lut; /* of w=lut4, else NULL */
-} tw_source_type;
 
 typedef struct tw_model_file {
     const uint8_t *bytes;

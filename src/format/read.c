@@ -3,40 +3,10 @@
 
 #include "src/base/alloc.h"
 #include "src/core/dtype.h"
+#include "src/format/blocks.h"
 #include "src/format/compose.h"
 
 static size_t lut_bytes(void) { return TW_LUT4_SIZE * sizeof(float); }
-
-enum { MOST_ELEMENTS = 256 }; /* of one block of any source type */
-
-/* Codes of one byte each into `bits` each, lowest first; bits * count is whole bytes. */
-static void pack(const uint8_t *codes, uint32_t count, int bits, uint8_t *out) {
-    uint32_t pending = 0;
-    int filled = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        pending |= (uint32_t)(codes[i] & ((1 << bits) - 1)) << filled;
-        for (filled += bits; filled >= 8; filled -= 8, pending >>= 8) *out++ = (uint8_t)pending;
-    }
-}
-
-/* Blocks fill whole bytes and groups, and rows whole blocks: a tensor is one run of blocks. */
-static void decode(const tw_source_type *type, const uint8_t *data, uint64_t blocks,
-                   tw_canonical_tensor *out) {
-    const tw_scheme *s = &type->scheme;
-    int bits = tw_dtype_bits(s->weight);
-    size_t code_bytes = (size_t)type->block * (size_t)bits / 8;
-    size_t scale_bytes = type->block / (size_t)s->group_k * (size_t)tw_dtype_bits(s->scale) / 8;
-    size_t zero_bytes =
-        type->block / (size_t)s->group_k * (size_t)tw_dtype_bits(tw_zero_dtype(s)) / 8;
-    uint8_t codes[MOST_ELEMENTS], *weight = out->weight, *scales = out->scales, *zeros = out->zeros;
-    for (uint64_t i = 0; i < blocks; i++) {
-        type->decode(data + i * type->bytes, codes, scales, zeros);
-        pack(codes, type->block, bits, weight);
-        weight += code_bytes;
-        scales += scale_bytes;
-        if (zeros) zeros += zero_bytes;
-    }
-}
 
 static void *room(int64_t rows, tw_dtype dtype, int64_t columns, size_t *bytes, bool *ok) {
     if (dtype == TW_NONE) return NULL;
@@ -65,7 +35,8 @@ static tw_status fill(const tw_tensor_entry *entry, tw_canonical_tensor *t) {
         memcpy(t->lut, entry->type->lut, lut_bytes());
     }
     if (entry->type->decode)
-        decode(entry->type, entry->data, entry->info.bytes / entry->type->bytes, t);
+        tw_blocks_decode(entry->type, entry->data, entry->info.bytes / entry->type->bytes, t->weight,
+                         t->scales, t->zeros);
     else if (t->weight_bytes)
         memcpy(t->weight, entry->data, t->weight_bytes);
     return TW_OK;

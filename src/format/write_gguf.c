@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "src/core/dtype.h"
-#include "src/format/ggml_types.h"
+#include "src/format/blocks.h"
 #include "src/format/model_write_impl.h"
 
 enum { BLOCK = 32, ALIGNMENT = 32, MOST_BYTES = 34, MOST_NAME = 63, MOST_DIMS = 4 };

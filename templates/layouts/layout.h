@@ -13,6 +13,8 @@ typedef struct tw_layout {
     uint32_t version;
     /* NULL: can hold this problem's weights; else why not, as a sentence. */
     const char *(*reject)(const tw_problem *problem);
+    /* Rows are packed one after another: those from n on, a multiple of TW_PACK_ROWS, begin where a
+     * matrix of the first n would end. */
     size_t (*bytes)(const tw_problem *problem);
     /* Rows n0 to n1 of the matrix, every byte of theirs, so that any number of threads can share
      * the work.  n0 and n1 are multiples of TW_PACK_ROWS, or n1 is N.  packed: the whole matrix's

@@ -1,0 +1,95 @@
+/* hosts/ggml: Tilewright as a ggml backend that an unmodified llama.cpp loads by GGML_BACKEND_PATH.
+ *
+ *   registry.c  what ggml finds: registry, device, buffer type
+ *   buffer.c    buffers: memory as usual, but weights that are set become layers
+ *   weights.c   a weight tensor as Tilewright layers
+ *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
+ *   team.c      Tilewright's parallel-for on ggml's own threads
+ *
+ * A device accepts whole graphs.  In computing one, each product by a weight of ours stands as a
+ * custom operation, which ggml's CPU backend calls from all of its threads; everything else runs as
+ * ever.  So there is one set of threads, ggml's, and nothing moves from backend to backend. */
+#ifndef TILEWRIGHT_HOSTS_GGML_BACKEND_H
+#define TILEWRIGHT_HOSTS_GGML_BACKEND_H
+
+#include <ggml-backend-impl.h>
+#include <ggml-backend.h>
+#include <ggml-impl.h>
+#include <ggml.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <tilewright/model.h>
+#include <tilewright/tilewright.h>
+
+/* ---- registry.c ---- */
+
+/* ggml's CPU device and a function that it offers by name. */
+ggml_backend_dev_t twg_cpu_device(void);
+void *twg_cpu_function(const char *name);
+/* The process's Tilewright context, which lives while somebody holds it, for twg_context_release.
+ * NULL where it cannot be made, which is logged. */
+tw_context *twg_context_hold(void);
+void twg_context_release(void);
+ggml_backend_buffer_type_t twg_buffer_type(void);
+ggml_backend_t twg_backend_create(ggml_backend_dev_t device);
+void twg_backend_set_n_threads(ggml_backend_t backend, int n_threads);
+void twg_backend_set_abort_callback(ggml_backend_t backend, ggml_abort_callback callback,
+                                    void *data);
+
+/* ---- weights.c ---- */
+
+/* A tensor [K, N, ne2, ne3] of a GGUF type as ne2 * ne3 layers of [N, K]. */
+typedef struct twg_weights {
+    struct twg_weights *next; /* of its buffer's */
+    struct ggml_tensor *tensor;
+    size_t written; /* bytes that were set piece by piece */
+    int64_t ne2;
+    int64_t count;        /* of layers; 0: not made yet */
+    tw_linear *linears[]; /* i3 * ne2 + i2 */
+} twg_weights;
+
+/* Whether layers can be made of such a tensor, wherever it lies. */
+bool twg_weights_possible(const struct ggml_tensor *tensor);
+/* Room for a tensor's layers.  NULL: out of memory. */
+twg_weights *twg_weights_create(struct ggml_tensor *tensor);
+/* Makes them of the tensor's blocks, ready for a token and for a batch.  false: failed, which is
+ * logged. */
+bool twg_weights_fill(twg_weights *weights, const void *blocks);
+void twg_weights_destroy(twg_weights *weights);
+
+/* ---- buffer.c ---- */
+
+ggml_backend_buffer_t twg_buffer_create(ggml_backend_buffer_type_t type, size_t size);
+bool twg_buffer_is_ours(ggml_backend_buffer_t buffer);
+/* Of model loading's probes, which are empty, and of buffers that are said to hold weights: only
+ * products can read what is in them. */
+bool twg_buffer_holds_weights(ggml_backend_buffer_t buffer);
+/* The layers of a tensor in a buffer of ours: those made when it was set or, where nobody has said
+ * what the buffer is for, made now.  NULL: none. */
+twg_weights *twg_buffer_weights(struct ggml_tensor *tensor);
+/* A graph writes the tensor. */
+void twg_buffer_changed(struct ggml_tensor *tensor);
+
+/* ---- team.c ---- */
+
+/* One custom operation of a graph, that all threads run together: number 0 leads, the others work
+ * off what its Tilewright calls give them.  Zero `epoch` before each run; the rest is team.c's. */
+typedef struct twg_operation {
+    _Alignas(64) atomic_uint epoch; /* jobs published so far */
+    int nth;
+    void (*task)(void *arg, size_t i); /* NULL: the operation is over */
+    void *arg;
+    size_t count;
+    _Alignas(64) atomic_size_t next; /* task to be taken */
+    atomic_int working;              /* threads that have not finished the job */
+} twg_operation;
+
+/* Called by threads 0..nth-1, each once.  Thread 0 runs lead(arg), in which Tilewright's
+ * parallel-for uses all of them. */
+void twg_team_run(twg_operation *operation, int ith, int nth, void (*lead)(void *arg), void *arg);
+/* Tilewright's hook; outside of operations it makes one, on ggml's threads as well. */
+void twg_parallel_run(void *user, void (*task)(void *arg, size_t i), void *arg, size_t count);
+/* How many threads the hook has outside of operations: $TW_THREADS, else the machine's. */
+int32_t twg_parallel_threads(void);
+
+#endif

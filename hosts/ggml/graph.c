@@ -1,0 +1,311 @@
+/* Computing a graph: ggml's CPU backend runs it, its matrix products are ours.
+ *
+ * For the time of the computation each product by weights of ours stands in the graph as a custom
+ * operation, which ggml calls from all its threads.  Its sources, shape and place stay as they are.
+ *
+ *   MUL_MAT     y[i3][i2][m][n] = sum over k of w[i3/r3][i2/r2][n][k] * x[i3][i2][m][k]
+ *   MUL_MAT_ID  y[t][u][n] = sum over k of w[ids[t][u]][n][k] * x[t][u % ne11][k] */
+#include <stdlib.h>
+
+#include "hosts/ggml/backend.h"
+
+typedef struct product {
+    twg_operation operation;
+    struct ggml_tensor *node;
+    twg_weights *weights;
+    struct backend *backend;
+    enum ggml_op op; /* the node's own, to be put back */
+    int32_t op_params[GGML_MAX_OP_PARAMS / sizeof(int32_t)];
+} product;
+
+typedef struct backend {
+    ggml_backend_t cpu; /* runs the graphs, for us alone */
+    ggml_backend_set_n_threads_t set_n_threads;
+    ggml_backend_set_abort_callback_t set_abort_callback;
+    product *products;
+    size_t capacity, count;
+    char *scratch; /* rows of x as f32, and of y */
+    size_t scratch_size;
+    tw_status status; /* the first that a layer gave */
+} backend;
+
+/* ---- one product, on its leading thread ---- */
+
+/* At least this much; NULL where there is not, which is noted.  Taken anew by each product. */
+static void *scratch(backend *b, size_t size) {
+    if (b->scratch_size < size) {
+        free(b->scratch);
+        b->scratch = malloc(size);
+        b->scratch_size = b->scratch ? size : 0;
+    }
+    if (!b->scratch) {
+        GGML_LOG_ERROR("Tilewright: out of memory for %zu bytes of scratch\n", size);
+        b->status = TW_MEMORY;
+    }
+    return b->scratch;
+}
+
+static void forward(backend *b, tw_linear *linear, tw_tensor x, tw_tensor y) {
+    tw_status status = tw_linear_forward(linear, &x, &y);
+    if (!status || b->status) return;
+    b->status = status;
+    GGML_LOG_ERROR("Tilewright: %s\n", tw_error_message());
+}
+
+static tw_tensor rows_of(void *data, int64_t rows, int64_t columns, size_t stride) {
+    tw_tensor t = TW_TENSOR_2D(data, TW_F32, rows, columns);
+    t.stride[0] = rows > 1 ? (int64_t)(stride / sizeof(float)) : columns;
+    t.stride[1] = 1;
+    return t;
+}
+
+/* Rows that a layer reads where they are. */
+static bool direct(const struct ggml_tensor *x) {
+    return x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) && x->nb[1] % sizeof(float) == 0 &&
+           (x->ne[1] == 1 || x->nb[1] >= (size_t)x->ne[0] * sizeof(float));
+}
+
+/* One row of any type and stride as f32. */
+static void load_row(const struct ggml_tensor *x, const char *from, float *to) {
+    size_t size = ggml_type_size(x->type);
+    const struct ggml_type_traits *traits = ggml_get_type_traits(x->type);
+    if (x->nb[0] == size && x->type != GGML_TYPE_F32) {
+        traits->to_float(from, to, x->ne[0]);
+        return;
+    }
+    for (int64_t k = 0; k < x->ne[0]; k++) {
+        const char *at = from + (size_t)k * x->nb[0];
+        if (x->type == GGML_TYPE_F32)
+            memcpy(to + k, at, sizeof(float));
+        else
+            traits->to_float(at, to + k, 1);
+    }
+}
+
+static const char *plane(const struct ggml_tensor *t, int64_t i2, int64_t i3) {
+    return (const char *)t->data + (size_t)i2 * t->nb[2] + (size_t)i3 * t->nb[3];
+}
+
+/* Matrices one after another, as one of more rows. */
+static bool in_a_row(const struct ggml_tensor *t) {
+    return (t->ne[2] == 1 || t->nb[2] == (size_t)t->ne[1] * t->nb[1]) &&
+           (t->ne[3] == 1 || t->nb[3] == (size_t)t->ne[2] * t->nb[2]);
+}
+
+static void multiply(product *p) {
+    struct ggml_tensor *y = p->node, *w = y->src[0], *x = y->src[1];
+    backend *b = p->backend;
+    int64_t rows = x->ne[1], r2 = x->ne[2] / w->ne[2], r3 = x->ne[3] / w->ne[3];
+    bool one = w->ne[2] * w->ne[3] == 1 && direct(x) && in_a_row(x) && in_a_row(y);
+    if (one) {
+        rows = ggml_nrows(x);
+        forward(b, p->weights->linears[0], rows_of(x->data, rows, x->ne[0], x->nb[1]),
+                rows_of(y->data, rows, y->ne[0], y->nb[1]));
+        return;
+    }
+    for (int64_t i3 = 0; i3 < x->ne[3]; i3++)
+        for (int64_t i2 = 0; i2 < x->ne[2]; i2++) {
+            const char *from = plane(x, i2, i3);
+            tw_tensor in = rows_of((void *)from, rows, x->ne[0], x->nb[1]);
+            if (!direct(x)) {
+                float *f32 = scratch(b, (size_t)(rows * x->ne[0]) * sizeof(float));
+                if (!f32) return;
+                for (int64_t m = 0; m < rows; m++)
+                    load_row(x, from + (size_t)m * x->nb[1], f32 + m * x->ne[0]);
+                in = rows_of(f32, rows, x->ne[0], (size_t)x->ne[0] * sizeof(float));
+            }
+            forward(b, p->weights->linears[i3 / r3 * w->ne[2] + i2 / r2], in,
+                    rows_of((void *)plane(y, i2, i3), rows, y->ne[0], y->nb[1]));
+        }
+}
+
+/* The rows of one expert: gathered, multiplied, put where they belong. */
+static void multiply_expert(product *p, int64_t expert, const int64_t (*routed)[2], int64_t count) {
+    struct ggml_tensor *y = p->node, *x = y->src[1];
+    int64_t K = x->ne[0], N = y->ne[0];
+    float *in = scratch(p->backend, (size_t)(count * (K + N)) * sizeof(float)),
+          *out = in + count * K;
+    if (!in) return;
+    for (int64_t i = 0; i < count; i++)
+        load_row(x, plane(x, routed[i][1], 0) + (size_t)(routed[i][0] % x->ne[1]) * x->nb[1],
+                 in + i * K);
+    forward(p->backend, p->weights->linears[expert],
+            rows_of(in, count, K, (size_t)K * sizeof(float)),
+            rows_of(out, count, N, (size_t)N * sizeof(float)));
+    for (int64_t i = 0; i < count; i++)
+        memcpy((char *)plane(y, routed[i][1], 0) + (size_t)routed[i][0] * y->nb[1], out + i * N,
+               (size_t)N * sizeof(float));
+}
+
+static void multiply_by_id(product *p) {
+    struct ggml_tensor *y = p->node, *ids = y->src[2];
+    int64_t experts = p->weights->count, total = ids->ne[0] * ids->ne[1];
+    int64_t(*routed)[2] = malloc((size_t)total * sizeof *routed);
+    if (!routed) {
+        p->backend->status = TW_MEMORY;
+        return;
+    }
+    for (int64_t expert = 0; expert < experts; expert++) {
+        int64_t count = 0;
+        for (int64_t t = 0; t < ids->ne[1]; t++)
+            for (int64_t u = 0; u < ids->ne[0]; u++) {
+                const char *at =
+                    (const char *)ids->data + (size_t)u * ids->nb[0] + (size_t)t * ids->nb[1];
+                int32_t id;
+                memcpy(&id, at, sizeof id);
+                if (id != expert) continue;
+                routed[count][0] = u;
+                routed[count++][1] = t;
+            }
+        if (count) multiply_expert(p, expert, (const int64_t(*)[2])routed, count);
+    }
+    free(routed);
+}
+
+static void lead(void *arg) {
+    product *p = arg;
+    if (p->op == GGML_OP_MUL_MAT)
+        multiply(p);
+    else
+        multiply_by_id(p);
+}
+
+static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) {
+    product *p = user;
+    (void)node;
+    twg_team_run(&p->operation, ith, nth, lead, p);
+}
+
+/* ---- the graph ---- */
+
+static bool room_for(backend *b, size_t count) {
+    if (b->capacity >= count) return true;
+    free(b->products);
+    b->products = aligned_alloc(64, count * sizeof(product));
+    b->capacity = b->products ? count : 0;
+    return b->products;
+}
+
+static bool is_product(const struct ggml_tensor *node) {
+    return (node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_MUL_MAT_ID) &&
+           node->flags & GGML_TENSOR_FLAG_COMPUTE && !ggml_is_empty(node);
+}
+
+/* Weights of tensors that this graph writes would be stale in the midst of it. */
+static void forget_written(struct ggml_cgraph *graph, bool *any) {
+    *any = false;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        struct ggml_tensor *node = graph->nodes[i], *root = node->view_src;
+        if (!root || ggml_op_is_empty(node->op) || !twg_buffer_is_ours(root->buffer) ||
+            root->op != GGML_OP_NONE)
+            continue;
+        twg_buffer_changed(root);
+        *any = true;
+    }
+}
+
+static bool written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor) {
+    for (int i = 0; i < graph->n_nodes; i++)
+        if (graph->nodes[i]->view_src == tensor && !ggml_op_is_empty(graph->nodes[i]->op))
+            return true;
+    return false;
+}
+
+static void take_over(backend *b, struct ggml_tensor *node, twg_weights *weights) {
+    const struct ggml_custom_op_params custom = {
+        .fun = run_product, .n_tasks = GGML_N_TASKS_MAX, .userdata = &b->products[b->count]};
+    product *p = &b->products[b->count++];
+    atomic_init(&p->operation.epoch, 0);
+    p->node = node;
+    p->weights = weights;
+    p->backend = b;
+    p->op = node->op;
+    memcpy(p->op_params, node->op_params, sizeof p->op_params);
+    memcpy(node->op_params, &custom, sizeof custom);
+    node->op = GGML_OP_CUSTOM;
+}
+
+static void give_back(const backend *b) {
+    for (size_t i = 0; i < b->count; i++) {
+        const product *p = &b->products[i];
+        p->node->op = p->op;
+        memcpy(p->node->op_params, p->op_params, sizeof p->op_params);
+    }
+}
+
+static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgraph *graph) {
+    backend *b = backend_->context;
+    bool writes;
+    b->count = 0;
+    b->status = TW_OK;
+    if (!room_for(b, (size_t)graph->n_nodes)) return GGML_STATUS_ALLOC_FAILED;
+    forget_written(graph, &writes);
+    for (int i = 0; i < graph->n_nodes; i++) {
+        struct ggml_tensor *node = graph->nodes[i];
+        if (!is_product(node) || (writes && written_by(graph, node->src[0]))) continue;
+        twg_weights *weights = twg_buffer_weights(node->src[0]);
+        if (weights) take_over(b, node, weights);
+    }
+    enum ggml_status status = ggml_backend_graph_compute(b->cpu, graph);
+    give_back(b);
+    return status == GGML_STATUS_SUCCESS && b->status ? GGML_STATUS_FAILED : status;
+}
+
+/* ---- the backend ---- */
+
+static const char *get_name(ggml_backend_t backend_) {
+    (void)backend_;
+    return "Tilewright";
+}
+
+static void free_backend(ggml_backend_t backend_) {
+    backend *b = backend_->context;
+    ggml_backend_free(b->cpu);
+    twg_context_release();
+    free(b->products);
+    free(b->scratch);
+    free(b);
+    free(backend_);
+}
+
+static const struct ggml_backend_i backend_interface = {
+    .get_name = get_name,
+    .free = free_backend,
+    .graph_compute = graph_compute,
+};
+
+static ggml_guid *guid(void) {
+    static ggml_guid id = {0x74, 0x69, 0x6c, 0x65, 0x77, 0x72, 0x69, 0x67,
+                           0x68, 0x74, 0x2d, 0x67, 0x67, 0x6d, 0x6c, 0x01};
+    return &id;
+}
+
+ggml_backend_t twg_backend_create(ggml_backend_dev_t device) {
+    backend *b = calloc(1, sizeof *b);
+    ggml_backend_t made = calloc(1, sizeof *made);
+    ggml_backend_t cpu = ggml_backend_dev_init(twg_cpu_device(), NULL);
+    if (!b || !made || !cpu || !twg_context_hold()) {
+        free(b);
+        free(made);
+        if (cpu) ggml_backend_free(cpu);
+        return NULL;
+    }
+    b->cpu = cpu;
+    b->set_n_threads =
+        (ggml_backend_set_n_threads_t)twg_cpu_function("ggml_backend_set_n_threads");
+    b->set_abort_callback =
+        (ggml_backend_set_abort_callback_t)twg_cpu_function("ggml_backend_set_abort_callback");
+    *made = (struct ggml_backend){guid(), backend_interface, device, b};
+    return made;
+}
+
+void twg_backend_set_n_threads(ggml_backend_t backend_, int n_threads) {
+    const backend *b = backend_->context;
+    if (b->set_n_threads) b->set_n_threads(b->cpu, n_threads);
+}
+
+void twg_backend_set_abort_callback(ggml_backend_t backend_, ggml_abort_callback callback,
+                                    void *data) {
+    const backend *b = backend_->context;
+    if (b->set_abort_callback) b->set_abort_callback(b->cpu, callback, data);
+}
