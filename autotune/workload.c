@@ -211,7 +211,7 @@ static void pack_task(void *arg, size_t i) {
     const tw_problem *p = &job->w->problem;
     tw_canonical canonical = tw_data_canonical(&job->w->data);
     int64_t n0 = (int64_t)i * job->rows, n1 = tw_min(n0 + job->rows, p->N);
-    job->packed->layout->pack(p, &canonical, n0, n1, job->packed->copies);
+    job->packed->layout->pack(p, &canonical, false, n0, n1, job->packed->copies);
 }
 
 static bool pack_first(tw_workload *w, tw_parts *parts, tw_packed *p) {

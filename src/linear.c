@@ -28,10 +28,12 @@ void tw_tensors_describe(const tw_problem *p, tw_tensors *out) {
                         .zeros = matrix(tw_zero_dtype(&p->scheme), rows, groups)};
 }
 
-/* One allocation for all three; each starts at a multiple of 64 bytes.  NULL: the error MEMORY. */
-static tw_tensors *tensors_create(tw_context *c, const tw_problem *p) {
+/* One allocation for all three; each starts at a multiple of 64 bytes.  wide: a byte for each code.
+ * NULL: the error MEMORY. */
+static tw_tensors *tensors_create(tw_context *c, const tw_problem *p, bool wide) {
     tw_tensors t;
     tw_tensors_describe(p, &t);
+    if (wide) t.weight.dtype = TW_U8;
     tw_tensor *parts[] = {&t.weight, &t.scales, &t.zeros};
     size_t offsets[TW_COUNT(parts)];
     for (size_t i = 0; i < TW_COUNT(parts); i++) {
@@ -66,7 +68,7 @@ tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out) {
     if (!t) {
         pthread_mutex_lock(&linear->lock);
         t = atomic_load(&linear->canonical);
-        if (!t && (t = tensors_create(linear->context, &linear->problem))) {
+        if (!t && (t = tensors_create(linear->context, &linear->problem, false))) {
             unpack(linear, t);
             atomic_store_explicit(&linear->canonical, t, memory_order_release);
         }
@@ -223,19 +225,20 @@ static tw_status pack_rows(void *user, int64_t first, int64_t count) {
     const tw_linear *l = p->linear;
     const tw_layer *from = p->from;
     if (!from->read) {
-        l->layout->pack(&l->problem, from->weights, first, first + count, l->packed);
+        l->layout->pack(&l->problem, from->weights, false, first, first + count, l->packed);
         return TW_OK;
     }
     /* The rows as a matrix of their own, which the layout has where the rows before it end. */
     tw_problem part = l->problem, before = l->problem;
     part.N = count;
     before.N = first;
-    tw_tensors *t = tensors_create(l->context, &part);
+    bool wide = !tw_scheme_plain(&part.scheme);
+    tw_tensors *t = tensors_create(l->context, &part, wide);
     if (!t) return TW_MEMORY;
-    tw_status status = from->read(from->source, first, count, t);
+    tw_status status = from->read(from->source, first, count, wide, t);
     tw_canonical w = tw_linear_view(l, t);
     char *packed = (char *)l->packed + (first ? l->layout->bytes(&before) : 0);
-    if (status == TW_OK) l->layout->pack(&part, &w, 0, count, packed);
+    if (status == TW_OK) l->layout->pack(&part, &w, wide, 0, count, packed);
     tensors_destroy(l->context, t);
     return status;
 }
@@ -259,10 +262,10 @@ static tw_status keep_weights(tw_linear *l, const tw_layer *from) {
     const tw_canonical *w = from->weights;
     l->layout = from->packed ? from->layout : choose_layout(c, &l->problem);
     if (l->layout) return keep_packed(l, from);
-    tw_tensors *t = tensors_create(c, &l->problem);
+    tw_tensors *t = tensors_create(c, &l->problem, false);
     if (!t) return TW_MEMORY;
     atomic_store(&l->canonical, t);
-    if (from->read) return from->read(from->source, 0, l->problem.N, t);
+    if (from->read) return from->read(from->source, 0, l->problem.N, false, t);
     memcpy(t->weight.data, w->weight, tw_tensor_bytes(&t->weight));
     if (w->scales) memcpy(t->scales.data, w->scales, tw_tensor_bytes(&t->scales));
     if (w->zeros) memcpy(t->zeros.data, w->zeros, tw_tensor_bytes(&t->zeros));
@@ -333,7 +336,7 @@ tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, cons
     TW_TRY(check_given("zeros", zeros, &shape.zeros));
     bool dense = tw_tensor_contiguous(weight) && (!scales || tw_tensor_contiguous(scales)) &&
                  (!zeros || tw_tensor_contiguous(zeros));
-    if (!dense && !(copies = tensors_create(context, p))) return TW_MEMORY;
+    if (!dense && !(copies = tensors_create(context, p, false))) return TW_MEMORY;
     const tw_tensors *to = dense ? &shape : copies;
     tw_canonical w = {.weight = contiguous(weight, to->weight.data),
                       .scales = contiguous(scales, to->scales.data),
@@ -385,7 +388,7 @@ tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc 
     float *f32 = direct ? NULL : tw_alloc(&context->allocator, bytes);
     if (!direct && !f32)
         return tw_fail(TW_MEMORY, "out of memory for %zu bytes of float weights", bytes);
-    tw_tensors *t = tensors_create(context, p);
+    tw_tensors *t = tensors_create(context, p, false);
     tw_status status = t ? quantize(context, p, weight, f32, t) : TW_MEMORY;
     tw_free(&context->allocator, f32, bytes);
     if (t && status == TW_OK) {

@@ -45,8 +45,9 @@ struct tw_linear {
     atomic_bool warned;   /* that it runs the reference */
 };
 
-/* Rows [first, first + count) of canonical tensors, contiguous, into `into`, checked. */
-typedef tw_status tw_read_rows(const void *source, int64_t first, int64_t count,
+/* Rows [first, first + count) of canonical tensors, contiguous, into `into`, checked.  wide: with a
+ * byte for each code. */
+typedef tw_status tw_read_rows(const void *source, int64_t first, int64_t count, bool wide,
                                const tw_tensors *into);
 
 /* What a layer is made of, all of it the caller's. */

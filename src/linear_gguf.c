@@ -35,7 +35,8 @@ static tw_status settle_scheme(const tw_source_type *type, tw_linear_desc *d) {
     if (!given->weight && !given->act_quant) {
         if (given->scale || given->zero_mode || given->group_n || given->group_k ||
             given->act_group)
-            return tw_fail(TW_INVALID, "desc: scheme: other fields without weight, must be all zero");
+            return tw_fail(TW_INVALID,
+                           "desc: scheme: other fields without weight, must be all zero");
         d->scheme = *s;
         return TW_OK;
     }
@@ -59,25 +60,24 @@ typedef struct matrix {
     size_t row_bytes;
 } matrix;
 
-static tw_status read_rows(const void *source, int64_t first, int64_t count,
+static tw_status read_rows(const void *source, int64_t first, int64_t count, bool wide,
                            const tw_tensors *into) {
     const matrix *m = source;
     tw_problem part = *m->problem;
     part.N = count;
-    size_t codes = tw_dtype_row_bytes(part.scheme.weight, part.K);
+    size_t codes = tw_dtype_row_bytes(wide ? TW_U8 : part.scheme.weight, part.K);
     size_t groups = tw_scheme_plain(&part.scheme) ? 0 : (size_t)tw_groups(&part.scheme, part.K);
     size_t scales = groups * (size_t)tw_dtype_bits(part.scheme.scale) / 8;
     size_t zeros = groups * (size_t)tw_dtype_bits(tw_zero_dtype(&part.scheme)) / 8;
     for (size_t n = 0; n < (size_t)count; n++)
         tw_blocks_decode(m->type, m->blocks + ((size_t)first + n) * m->row_bytes,
-                         (uint64_t)(part.K / m->type->block),
+                         (uint64_t)(part.K / m->type->block), wide,
                          (char *)into->weight.data + n * codes,
                          scales ? (char *)into->scales.data + n * scales : NULL,
                          zeros ? (char *)into->zeros.data + n * zeros : NULL);
-    tw_canonical w = {.weight = into->weight.data,
-                      .scales = into->scales.data,
-                      .zeros = into->zeros.data};
-    if (tw_check_canonical(&part, &w) == TW_OK) return TW_OK;
+    tw_canonical w = {
+        .weight = into->weight.data, .scales = into->scales.data, .zeros = into->zeros.data};
+    if (tw_check_canonical(&part, &w) == TW_OK) return TW_OK; /* whole bytes: no pad bits */
     return tw_fail(TW_INVALID, "blocks: from row %lld on: %s", (long long)first,
                    tw_error_message());
 }
@@ -95,8 +95,9 @@ tw_status tw_linear_create_gguf(tw_context *context, const tw_linear_desc *desc,
     TW_TRY(tw_linear_begin(context, &d, bias, out, &from));
     if (!blocks) return tw_fail(TW_INVALID, "blocks: NULL, must be given");
     if (d.K % m.type->block)
-        return tw_fail(TW_INVALID, "desc: K: %lld, must be a multiple of the %u elements of a %s "
-                                   "block",
+        return tw_fail(TW_INVALID,
+                       "desc: K: %lld, must be a multiple of the %u elements of a %s "
+                       "block",
                        (long long)d.K, m.type->block, m.type->name);
     size_t dense = (size_t)(d.K / m.type->block) * m.type->bytes;
     if (row_bytes && row_bytes < dense)

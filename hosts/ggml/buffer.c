@@ -134,8 +134,8 @@ ggml_backend_buffer_t twg_buffer_create(ggml_backend_buffer_type_t type, size_t 
     if (!s) return NULL;
     s->keep = keep && *keep && strcmp(keep, "0") != 0;
     s->size = size;
-    s->base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    s->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     if (s->base == MAP_FAILED) {
         GGML_LOG_ERROR("Tilewright: no %zu bytes of addresses for a buffer\n", size);
         free(s);

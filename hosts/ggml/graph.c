@@ -291,8 +291,7 @@ ggml_backend_t twg_backend_create(ggml_backend_dev_t device) {
         return NULL;
     }
     b->cpu = cpu;
-    b->set_n_threads =
-        (ggml_backend_set_n_threads_t)twg_cpu_function("ggml_backend_set_n_threads");
+    b->set_n_threads = (ggml_backend_set_n_threads_t)twg_cpu_function("ggml_backend_set_n_threads");
     b->set_abort_callback =
         (ggml_backend_set_abort_callback_t)twg_cpu_function("ggml_backend_set_abort_callback");
     *made = (struct ggml_backend){guid(), backend_interface, device, b};

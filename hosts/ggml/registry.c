@@ -24,16 +24,16 @@ static struct {
     int64_t holders;
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+/* What went wrong; the rest is for who sets TW_DEBUG. */
 static void write_log(void *user, tw_log_level level, const char *line) {
+    const char *debug = getenv("TW_DEBUG");
     (void)user;
     if (level == TW_LOG_ERROR)
         GGML_LOG_ERROR("Tilewright: %s\n", line);
     else if (level == TW_LOG_WARN)
         GGML_LOG_WARN("Tilewright: %s\n", line);
-    else if (level == TW_LOG_INFO)
+    else if (debug && (int)level <= atoi(debug))
         GGML_LOG_INFO("Tilewright: %s\n", line);
-    else
-        GGML_LOG_DEBUG("Tilewright: %s\n", line);
 }
 
 tw_context *twg_context_hold(void) {
@@ -223,9 +223,10 @@ static bool same_ggml(void) {
 GGML_BACKEND_API ggml_backend_reg_t ggml_backend_init(void);
 ggml_backend_reg_t ggml_backend_init(void) {
     if (!same_ggml()) {
-        GGML_LOG_ERROR("Tilewright: built for another ggml than this one (%s), whose tensors differ; "
-                       "build hosts/ggml from its sources\n",
-                       ggml_version());
+        GGML_LOG_ERROR(
+            "Tilewright: built for another ggml than this one (%s), whose tensors differ; "
+            "build hosts/ggml from its sources\n",
+            ggml_version());
         return NULL;
     }
     if (!twg_cpu_device()) {

@@ -88,8 +88,8 @@ static struct {
 
 static bool loose_start(void) {
     if (loose.graph) return true;
-    struct ggml_init_params params = {
-        .mem_size = ggml_tensor_overhead() + ggml_graph_overhead(), .no_alloc = true};
+    struct ggml_init_params params = {.mem_size = ggml_tensor_overhead() + ggml_graph_overhead(),
+                                      .no_alloc = true};
     struct ggml_context *context = ggml_init(params);
     loose.backend = ggml_backend_dev_init(twg_cpu_device(), NULL);
     ggml_backend_set_n_threads_t set =
@@ -136,7 +136,7 @@ int32_t twg_parallel_threads(void) {
     if (count < 1) {
         cpu_set_t set;
         count = sched_getaffinity(0, sizeof set, &set) ? sysconf(_SC_NPROCESSORS_ONLN)
-                                                        : CPU_COUNT(&set);
+                                                       : CPU_COUNT(&set);
     }
     return count < 1 ? 1 : count > GGML_MAX_N_THREADS ? GGML_MAX_N_THREADS : (int32_t)count;
 }

@@ -89,31 +89,73 @@ static uint8_t sign_flip(tw_dtype dtype, int bits) {
     return tw_dtype_is_signed(dtype) ? (uint8_t)(1u << (bits - 1)) : 0;
 }
 
-/* `count` codes that begin at a byte, of which eight fill `bits` bytes.  Gives how many were taken:
- * the last ones are left where they do not fill bytes. */
-static int64_t eights_get(const uint8_t *bytes, int bits, int64_t count, uint8_t flip,
-                          uint8_t *out) {
-    uint64_t mask = (1u << bits) - 1;
-    int64_t i = 0;
+/* Eight codes of `bits` each, lowest first, to a byte each and back: halves of what is together move
+ * apart, three times. */
+static inline uint64_t spread(uint64_t eight, int bits) {
+    uint64_t four = (1ull << 4 * bits) - 1, two = ((1ull << 2 * bits) - 1) * 0x0000000100000001u,
+             one = ((1ull << bits) - 1) * 0x0001000100010001u;
+    eight = (eight & four) | (eight >> 4 * bits & four) << 32;
+    eight = (eight & two) | (eight >> 2 * bits & two) << 16;
+    return (eight & one) | (eight >> bits & one) << 8;
+}
+
+static inline uint64_t gather(uint64_t eight, int bits) {
+    const uint64_t one = 0x00ff00ff00ff00ffu, two = 0x0000ffff0000ffffu, four = 0xffffffffu;
+    eight &= ((1ull << bits) - 1) * 0x0101010101010101u;
+    eight = (eight & one) | (eight >> 8 & one) << bits;
+    eight = (eight & two) | (eight >> 16 & two) << 2 * bits;
+    return (eight & four) | eight >> 32 << 4 * bits;
+}
+
+/* `count` codes of fewer than eight bits that begin at a byte, of which eight fill `bits` bytes.
+ * Gives how many were taken: the last ones are left where they do not fill bytes.  Whole words move
+ * as long as they stay within the codes. */
+static inline int64_t get_eights(const uint8_t *bytes, int bits, int64_t count, uint8_t flip,
+                                 uint8_t *out) {
+    int64_t i = 0, whole = count - (63 + bits) / bits;
+    uint64_t flips = flip * 0x0101010101010101u;
     for (; i + 8 <= count; i += 8, bytes += bits) {
         uint64_t eight = 0;
-        memcpy(&eight, bytes, (size_t)bits);
-        for (int j = 0; j < 8; j++) out[i + j] = (uint8_t)((eight >> bits * j & mask) ^ flip);
+        memcpy(&eight, bytes, i <= whole ? sizeof eight : (size_t)bits);
+        eight = spread(eight, bits) ^ flips;
+        memcpy(out + i, &eight, sizeof eight);
     }
     return i;
 }
 
-static int64_t eights_set(uint8_t *bytes, int bits, int64_t count, uint8_t flip,
-                          const uint8_t *codes) {
-    uint64_t mask = (1u << bits) - 1;
-    int64_t i = 0;
+static inline int64_t set_eights(uint8_t *bytes, int bits, int64_t count, uint8_t flip,
+                                 const uint8_t *codes) {
+    int64_t i = 0, whole = count - (63 + bits) / bits;
+    uint64_t flips = flip * 0x0101010101010101u;
     for (; i + 8 <= count; i += 8, bytes += bits) {
-        uint64_t eight = 0;
-        for (int j = 0; j < 8; j++) eight |= ((codes[i + j] ^ flip) & mask) << bits * j;
-        memcpy(bytes, &eight, (size_t)bits);
+        uint64_t eight;
+        memcpy(&eight, codes + i, sizeof eight);
+        eight = gather(eight ^ flips, bits);
+        memcpy(bytes, &eight, i <= whole ? sizeof eight : (size_t)bits);
     }
     return i;
 }
+
+/* The width as a constant, which the loops are made for. */
+#define EACH_WIDTH(call)                                                                           \
+    switch (bits) {                                                                                \
+    case 1: return call(bytes, 1, count, flip, codes);                                             \
+    case 2: return call(bytes, 2, count, flip, codes);                                             \
+    case 3: return call(bytes, 3, count, flip, codes);                                             \
+    case 4: return call(bytes, 4, count, flip, codes);                                             \
+    case 5: return call(bytes, 5, count, flip, codes);                                             \
+    case 6: return call(bytes, 6, count, flip, codes);                                             \
+    default: return call(bytes, 7, count, flip, codes);                                            \
+    }
+static int64_t eights_get(const uint8_t *bytes, int bits, int64_t count, uint8_t flip,
+                          uint8_t *codes) {
+    EACH_WIDTH(get_eights)
+}
+static int64_t eights_set(uint8_t *bytes, int bits, int64_t count, uint8_t flip,
+                          const uint8_t *codes) {
+    EACH_WIDTH(set_eights)
+}
+#undef EACH_WIDTH
 
 void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count, uint8_t *out) {
     int bits = tw_dtype_bits(dtype);
@@ -122,14 +164,23 @@ void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count,
     int64_t i = 0;
     if (bits == 8)
         for (; i < count; i++) out[i] = bytes[i] ^ flip;
-    else if (bits == 4 && first % 2 == 0)
-        for (; i + 2 <= count; i += 2) {
-            out[i] = (bytes[i / 2] & 15) ^ flip;
-            out[i + 1] = (uint8_t)(bytes[i / 2] >> 4 ^ flip);
-        }
     else if (first * bits % 8 == 0)
         i = eights_get(bytes, bits, count, flip, out);
     for (; i < count; i++) out[i] = (uint8_t)(bits_get(row, bits, first + i) ^ flip);
+}
+
+void tw_bits_pack(const uint8_t *codes, int64_t count, int bits, void *out) {
+    uint8_t *bytes = out;
+    if (bits == 8)
+        memcpy(bytes, codes, (size_t)count);
+    else
+        eights_set(bytes, bits, count, 0, codes);
+}
+
+void tw_codes_widened(const uint8_t *codes, tw_dtype dtype, int64_t count, uint8_t *restrict out) {
+    int bits = tw_dtype_bits(dtype);
+    uint8_t flip = sign_flip(dtype, bits), mask = (uint8_t)((1u << bits) - 1);
+    for (int64_t i = 0; i < count; i++) out[i] = (codes[i] & mask) ^ flip;
 }
 
 void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const uint8_t *codes) {
@@ -139,9 +190,6 @@ void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const
     int64_t i = 0;
     if (bits == 8)
         for (; i < count; i++) bytes[i] = codes[i] ^ flip;
-    else if (bits == 4 && first % 2 == 0)
-        for (; i + 2 <= count; i += 2)
-            bytes[i / 2] = (uint8_t)(((codes[i] ^ flip) & 15) | (codes[i + 1] ^ flip) << 4);
     else if (first * bits % 8 == 0)
         i = eights_set(bytes, bits, count, flip, codes);
     for (; i < count; i++) bits_set(row, bits, first + i, (uint32_t)codes[i] ^ flip);

@@ -55,6 +55,10 @@ void tw_code_set(void *row, tw_dtype dtype, int64_t i, int32_t code);
 void tw_codes_get(const void *row, tw_dtype dtype, int64_t first, int64_t count, uint8_t *out);
 /* The way back; the row's bits must be 0 before. */
 void tw_codes_set(void *row, tw_dtype dtype, int64_t first, int64_t count, const uint8_t *codes);
+/* As tw_codes_get() of codes that have a byte each, in their low bits. */
+void tw_codes_widened(const uint8_t *codes, tw_dtype dtype, int64_t count, uint8_t *restrict out);
+/* `count` codes, a multiple of eight, of one byte each into `bits` each: their low ones. */
+void tw_bits_pack(const uint8_t *codes, int64_t count, int bits, void *out);
 
 /* Element i of a canonical row of any float dtype as f32, exactly; NaN with its bits, made quiet.
  * e4m3 is OCP's: no infinities, 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit

@@ -22,9 +22,9 @@ const tw_source_type *tw_ggml_type(uint32_t id);
 const tw_source_type *tw_ggml_type_named(const char *name, uint32_t *id);
 
 /* `count` blocks, one after another, of a type that has a scheme: whole rows of a matrix, or one
- * run of all its rows, since rows are whole blocks and blocks fill whole bytes and groups.  scales
- * and zeros may be NULL where the scheme has none. */
-void tw_blocks_decode(const tw_source_type *type, const void *blocks, uint64_t count, void *weight,
-                      void *scales, void *zeros);
+ * run of all its rows, since rows are whole blocks and blocks fill whole bytes and groups.  wide: a
+ * byte for each code.  scales and zeros may be NULL where the scheme has none. */
+void tw_blocks_decode(const tw_source_type *type, const void *blocks, uint64_t count, bool wide,
+                      void *weight, void *scales, void *zeros);
 
 #endif

@@ -25,10 +25,16 @@ static void halves(const uint8_t *packed, uint8_t *codes) {
     }
 }
 
-/* Bit i of the word is the fifth bit of code i. */
+/* Bit i of the word is the fifth bit of code i.  Eight at a time: each byte of a word keeps its own
+ * bit of eight copies, and any bit carries into the byte's top. */
 static void fifth_bits(const uint8_t *word, uint8_t *codes) {
-    uint32_t high = tw_load_u32(word);
-    for (int i = 0; i < BLOCK; i++) codes[i] |= (uint8_t)((high >> i & 1) << 4);
+    for (int i = 0; i < BLOCK / 8; i++, codes += 8) {
+        uint64_t bits = word[i] * 0x0101010101010101u & 0x8040201008040201u, eight;
+        bits = (bits + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
+        memcpy(&eight, codes, sizeof eight);
+        eight |= bits << 4;
+        memcpy(codes, &eight, sizeof eight);
+    }
 }
 
 static void flip(uint8_t *codes, int count, uint8_t top) {
@@ -91,8 +97,9 @@ static void k_scales(const uint8_t *block, float *scales, float *zeros) {
 
 /* Pairs of bits: of each 32 bytes the lowest ones first, and so on. */
 static void k_pairs(const uint8_t *packed, uint8_t *codes) {
-    for (int i = 0; i < SUPER; i++)
-        codes[i] = packed[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+    for (int half = 0; half < SUPER / 128; half++, packed += 32)
+        for (int shift = 0; shift < 8; shift += 2, codes += 32)
+            for (int i = 0; i < 32; i++) codes[i] = packed[i] >> shift & 3;
 }
 
 static void decode_q2_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
@@ -116,17 +123,18 @@ static void decode_q3_k(const uint8_t *block, uint8_t *codes, void *scales, void
     }
     k_pairs(block + 32, codes);
     /* Byte j has the third bits of column j of all eight groups of 32: 1 takes nothing off. */
-    for (int i = 0; i < SUPER; i++)
-        if (!(high[i % 32] >> i / 32 & 1)) codes[i] ^= 4; /* less 4, in three bits */
+    for (int group = 0; group < SUPER / 32; group++, codes += 32)
+        for (int i = 0; i < 32; i++)
+            codes[i] ^= (uint8_t)((~high[i] >> group & 1) << 2); /* less 4, in three bits */
 }
 
 /* 256 nibbles: of each 32 bytes the low ones first, then the high ones. */
 static void k_nibbles(const uint8_t *packed, uint8_t *codes) {
-    for (int i = 0; i < SUPER; i++) {
-        int chunk = i / 64, in = i % 64;
-        uint8_t byte = packed[chunk * 32 + in % 32];
-        codes[i] = in < 32 ? byte & 15 : byte >> 4;
-    }
+    for (int chunk = 0; chunk < SUPER / 64; chunk++, packed += 32, codes += 64)
+        for (int i = 0; i < 32; i++) {
+            codes[i] = packed[i] & 15;
+            codes[i + 32] = packed[i] >> 4;
+        }
 }
 
 static void decode_q4_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
@@ -139,7 +147,8 @@ static void decode_q5_k(const uint8_t *block, uint8_t *codes, void *scales, void
     k_scales(block, scales, zeros);
     k_nibbles(block + 48, codes);
     /* Byte j holds the fifth bits of column j of all eight groups. */
-    for (int i = 0; i < SUPER; i++) codes[i] |= (uint8_t)((high[i % 32] >> i / 32 & 1) << 4);
+    for (int group = 0; group < SUPER / 32; group++, codes += 32)
+        for (int i = 0; i < 32; i++) codes[i] |= (uint8_t)((high[i] >> group & 1) << 4);
 }
 
 static void decode_q6_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
@@ -148,14 +157,15 @@ static void decode_q6_k(const uint8_t *block, uint8_t *codes, void *scales, void
     const int8_t *sub = (const int8_t *)block + 192;
     float d = load_f16(block + 208), *out = scales;
     for (int i = 0; i < SUPER / 16; i++) out[i] = d * (float)sub[i];
-    for (int i = 0; i < SUPER; i++) {
-        /* Each half of 128: four quarters of 32 share 64 bytes of nibbles and 32 of bit pairs. */
-        int half = i / 128, quarter = i % 128 / 32, in = i % 32;
-        uint8_t nibbles = low[half * 64 + quarter % 2 * 32 + in];
-        int code = quarter < 2 ? nibbles & 15 : nibbles >> 4;
-        code |= (high[half * 32 + in] >> 2 * quarter & 3) << 4;
-        codes[i] = (uint8_t)(code ^ 32);
-    }
+    /* Each half of 128: four quarters of 32 share 64 bytes of nibbles and 32 of bit pairs. */
+    for (int half = 0; half < SUPER / 128; half++, low += 64, high += 32)
+        for (int quarter = 0; quarter < 4; quarter++, codes += 32) {
+            const uint8_t *nibbles = low + quarter % 2 * (ptrdiff_t)32;
+            int down = quarter / 2 * 4;
+            for (int i = 0; i < 32; i++)
+                codes[i] =
+                    (uint8_t)(((nibbles[i] >> down & 15) | (high[i] >> 2 * quarter & 3) << 4) ^ 32);
+        }
 }
 
 /* ---- ternary ---- */

@@ -160,7 +160,8 @@ void tw_canonical_tensor_free(tw_canonical_tensor *tensor);
 
 /* The tensor as tw_dequantize_row() and the oracle take it. */
 static inline tw_canonical tw_canonical_view(const tw_canonical_tensor *t) {
-    return (tw_canonical){t->weight, t->scales, t->zeros, NULL, t->lut, 0};
+    return (tw_canonical){
+        .weight = t->weight, .scales = t->scales, .zeros = t->zeros, .lut = t->lut};
 }
 static inline tw_problem tw_canonical_problem(const tw_canonical_tensor *t) {
     return (tw_problem){.N = t->N, .K = t->K, .x = TW_F32, .y = TW_F32, .scheme = t->scheme};

@@ -35,8 +35,8 @@ static tw_status fill(const tw_tensor_entry *entry, tw_canonical_tensor *t) {
         memcpy(t->lut, entry->type->lut, lut_bytes());
     }
     if (entry->type->decode)
-        tw_blocks_decode(entry->type, entry->data, entry->info.bytes / entry->type->bytes, t->weight,
-                         t->scales, t->zeros);
+        tw_blocks_decode(entry->type, entry->data, entry->info.bytes / entry->type->bytes, false,
+                         t->weight, t->scales, t->zeros);
     else if (t->weight_bytes)
         memcpy(t->weight, entry->data, t->weight_bytes);
     return TW_OK;

@@ -17,10 +17,10 @@ typedef struct tw_layout {
      * matrix of the first n would end. */
     size_t (*bytes)(const tw_problem *problem);
     /* Rows n0 to n1 of the matrix, every byte of theirs, so that any number of threads can share
-     * the work.  n0 and n1 are multiples of TW_PACK_ROWS, or n1 is N.  packed: the whole matrix's
-     * bytes(), 64-byte aligned. */
-    void (*pack)(const tw_problem *problem, const tw_canonical *canonical, int64_t n0, int64_t n1,
-                 void *packed);
+     * the work.  n0 and n1 are multiples of TW_PACK_ROWS, or n1 is N.  wide: canonical codes have a
+     * byte each, in its low bits.  packed: the whole matrix's bytes(), 64-byte aligned. */
+    void (*pack)(const tw_problem *problem, const tw_canonical *canonical, bool wide, int64_t n0,
+                 int64_t n1, void *packed);
     /* Each output may be NULL; each is the contiguous canonical tensor. */
     void (*unpack)(const tw_problem *problem, const void *packed, void *weight, void *scales,
                    void *zeros);

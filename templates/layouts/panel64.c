@@ -84,82 +84,143 @@ static uint8_t *unit_at(const tw_panel *p, uint8_t *packed, int64_t n, int64_t u
     return packed + n / TW_PANEL_ROWS * p->panel_stride + u * p->unit_stride;
 }
 
-/* Code of step t and byte b of a dword of plane i: 4 * t + b. */
-static void pack_dword(const tw_panel *p, int i, const uint8_t *codes, uint8_t *dword) {
-    int bits = p->plane_bits[i];
-    unsigned mask = (1u << bits) - 1;
-    for (int b = 0; b < 4; b++) {
-        unsigned byte = 0;
-        for (int t = 0; t < 8 / bits; t++)
-            byte |= ((unsigned)codes[4 * t + b] >> p->plane_shift[i] & mask) << t * bits;
-        dword[b] = (uint8_t)byte;
+/* ---- codes ---- */
+
+static uint32_t load_word(const uint8_t *from) {
+    uint32_t word;
+    return memcpy(&word, from, sizeof word), word;
+}
+
+/* Between codes, one a byte, and one dword of a plane: code 4 * t + b is at step t of byte b.  Four
+ * codes move as one word, since a plane's bits never leave the byte of their code. */
+static inline void move_dword(int bits, int shift, uint8_t *codes, uint8_t *dword, bool to_packed) {
+    uint32_t mask = ((1u << bits) - 1) * 0x01010101u, word = to_packed ? 0 : load_word(dword);
+    for (int t = 0; t < 8 / bits; t++) {
+        uint8_t *at = codes + 4 * (ptrdiff_t)t;
+        uint32_t four = load_word(at);
+        if (to_packed) {
+            word |= (four >> shift & mask) << t * bits;
+        } else {
+            four |= (word >> t * bits & mask) << shift;
+            memcpy(at, &four, sizeof four);
+        }
+    }
+    if (to_packed) memcpy(dword, &word, sizeof word);
+}
+
+/* A run of chunks of one unit and row; dword is where the plane has its first. */
+typedef struct run {
+    const tw_panel *panel;
+    int shift;
+    int64_t chunks;
+    uint8_t *codes, *dword;
+} run;
+
+static inline void move_run(int bits, const run *r, bool to_packed) {
+    const ptrdiff_t next = (ptrdiff_t)TW_PANEL_ROWS * 4; /* from one dword of a row to its next */
+    uint8_t *codes = r->codes, *chunk = r->dword;
+    for (int64_t i = 0; i < r->chunks; i++, chunk += r->panel->chunk_bytes) {
+        uint8_t *dword = chunk;
+        for (int64_t at = 0; at < r->panel->chunk_k; at += 32 / bits, dword += next)
+            move_dword(bits, r->shift, codes + at, dword, to_packed);
+        codes += r->panel->chunk_k;
     }
 }
 
-static void unpack_dword(const tw_panel *p, int i, uint8_t *codes, const uint8_t *dword) {
-    int bits = p->plane_bits[i];
-    unsigned mask = (1u << bits) - 1;
-    for (int b = 0; b < 4; b++)
-        for (int t = 0; t < 8 / bits; t++) {
-            uint8_t *code = &codes[4 * t + b];
-            *code = (uint8_t)(*code | ((unsigned)dword[b] >> t * bits & mask) << p->plane_shift[i]);
-        }
+/* The width as a constant, which the loops above are made for. */
+static void move_plane(int bits, const run *r, bool to_packed) {
+    if (to_packed) {
+        if (bits == 8) move_run(8, r, true);
+        if (bits == 4) move_run(4, r, true);
+        if (bits == 2) move_run(2, r, true);
+        if (bits == 1) move_run(1, r, true);
+    } else {
+        move_run(bits, r, false);
+    }
 }
 
-/* Moves one row between its canonical codes and its dwords, a chunk at a time.  K beyond the row
- * packs as 0. */
-static void move_row(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n,
-                     uint8_t *row, bool to_packed) {
-    tw_dtype d = problem->scheme.weight;
-    for (int64_t u = 0; u < p->units; u++) {
-        uint8_t *dword = unit_at(p, packed, n, u) + p->header_bytes + n % TW_PANEL_ROWS * 4;
-        int64_t chunks = u + 1 == p->units ? p->last_chunks : p->unit_chunks;
-        const ptrdiff_t dwords =
-            (ptrdiff_t)TW_PANEL_ROWS * 4; /* from one of this row to its next */
-        for (int64_t chunk = 0; chunk < chunks; chunk++) {
-            int64_t k = u * p->unit_k + chunk * p->chunk_k,
-                    count = tw_min(p->chunk_k, problem->K - k);
-            uint8_t codes[32] = {0};
-            if (to_packed && count > 0) tw_codes_get(row, d, k, count, codes);
-            for (int i = 0; i < p->planes; i++)
-                for (int64_t at = 0; at < p->chunk_k;
-                     at += 32 / p->plane_bits[i], dword += dwords) {
-                    if (to_packed)
-                        pack_dword(p, i, codes + at, dword);
-                    else
-                        unpack_dword(p, i, codes + at, dword);
-                }
-            if (!to_packed && count > 0) tw_codes_set(row, d, k, count, codes);
+/* Chunks [first, first + count) of a row, counted through its units, whose codes lie in `codes`. */
+static void move_chunks(const tw_panel *p, uint8_t *packed, int64_t n, int64_t first, int64_t count,
+                        uint8_t *codes, bool to_packed) {
+    for (int64_t some; count; first += some, count -= some, codes += some * p->chunk_k) {
+        int64_t u = tw_min(first / p->unit_chunks, p->units - 1),
+                inside = first - u * p->unit_chunks;
+        some = u + 1 == p->units ? count : tw_min(count, p->unit_chunks - inside);
+        uint8_t *dword = unit_at(p, packed, n, u) + p->header_bytes + n % TW_PANEL_ROWS * 4 +
+                         inside * p->chunk_bytes;
+        for (int i = 0; i < p->planes; i++) {
+            int bits = p->plane_bits[i];
+            run r = {p, p->plane_shift[i], some, codes, dword};
+            move_plane(bits, &r, to_packed);
+            dword += p->chunk_k * bits / 32 * TW_PANEL_ROWS * 4;
         }
+    }
+}
+
+/* Moves one row between its canonical codes and its dwords.  K beyond the row packs as 0. */
+typedef enum direction { UNPACK, PACK, PACK_WIDE } direction;
+static void move_row(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n,
+                     uint8_t *row, direction way) {
+    enum { SOME = 2048 }; /* codes at a time: a multiple of any chunk */
+    tw_dtype d = problem->scheme.weight;
+    uint8_t codes[SOME];
+    int64_t chunks = (p->units - 1) * p->unit_chunks + p->last_chunks, some;
+    for (int64_t chunk = 0; chunk < chunks; chunk += some) {
+        some = tw_min(SOME / p->chunk_k, chunks - chunk);
+        int64_t k = chunk * p->chunk_k, whole = some * p->chunk_k,
+                count = tw_max(tw_min(whole, problem->K - k), 0);
+        if (way == PACK) tw_codes_get(row, d, k, count, codes);
+        if (way == PACK_WIDE) tw_codes_widened(row + k, d, count, codes);
+        /* Codes are unpacked plane by plane into zeros. */
+        int64_t zeros = way == UNPACK ? 0 : count;
+        memset(codes + zeros, 0, (size_t)(whole - zeros));
+        move_chunks(p, packed, n, chunk, some, codes, way != UNPACK);
+        if (way == UNPACK) tw_codes_set(row, d, k, count, codes);
     }
 }
 
 static void move_codes(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
-                       int64_t n1, uint8_t *weight, bool to_packed) {
-    size_t row_bytes = tw_dtype_row_bytes(problem->scheme.weight, problem->K);
+                       int64_t n1, uint8_t *weight, direction way) {
+    size_t row_bytes =
+        tw_dtype_row_bytes(way == PACK_WIDE ? TW_U8 : problem->scheme.weight, problem->K);
     for (int64_t n = n0; n < n1; n++)
-        move_row(problem, p, packed, n, weight + (size_t)n * row_bytes, to_packed);
+        move_row(problem, p, packed, n, weight + (size_t)n * row_bytes, way);
 }
 
-/* Plain floats: f32 and f16 as [K][64], bf16 as [K/2][64][2]. */
-static uint8_t *plain_at(const tw_panel *p, uint8_t *packed, tw_dtype d, int64_t n, int64_t k) {
-    int64_t size = tw_dtype_bits(d) / 8, row = n % TW_PANEL_ROWS;
-    uint8_t *panel = packed + n / TW_PANEL_ROWS * p->panel_stride;
-    return panel + k / p->chunk_k * p->chunk_bytes + row * p->chunk_k * size +
-           k % p->chunk_k * size;
+/* ---- plain floats: f32 and f16 as [K][64], bf16 as [K/2][64][2] ---- */
+
+/* `count` elements of `size` bytes, one after another on one side, a row of the panel apart on the
+ * other. */
+static inline void move_elements(size_t size, int64_t count, uint8_t *panel, uint8_t *row,
+                                 bool to_packed) {
+    for (int64_t i = 0; i < count; i++, panel += TW_PANEL_ROWS * size, row += size)
+        memcpy(to_packed ? panel : row, to_packed ? row : panel, size);
 }
 
 static void copy_plain(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
                        int64_t n1, uint8_t *weight, bool to_packed) {
-    tw_dtype d = problem->scheme.weight;
-    size_t size = (size_t)tw_dtype_bits(d) / 8;
-    for (int64_t n = n0; n < n1; n++)
-        for (int64_t k = 0; k < problem->K; k++) {
-            uint8_t *inside = plain_at(p, packed, d, n, k),
-                    *outside = weight + (size_t)(n * problem->K + k) * size;
-            memcpy(to_packed ? inside : outside, to_packed ? outside : inside, size);
-        }
+    enum { SOME = 64 }; /* of K at a time, so that a row's lines serve all of the panel's rows */
+    int64_t size = tw_dtype_bits(problem->scheme.weight) / 8, unit = size * p->chunk_k,
+            units = problem->K / p->chunk_k, rest = problem->K % p->chunk_k * size;
+    for (int64_t panel = n0; panel < n1; panel += TW_PANEL_ROWS)
+        for (int64_t u = 0; u <= units; u += SOME)
+            for (int64_t n = panel; n < tw_min(panel + TW_PANEL_ROWS, n1); n++) {
+                uint8_t *inside = packed + n / TW_PANEL_ROWS * p->panel_stride +
+                                  u * p->chunk_bytes + n % TW_PANEL_ROWS * unit,
+                        *outside = weight + n * problem->K * size + u * unit;
+                int64_t some = tw_min(SOME, units - u);
+                if (unit == 2)
+                    move_elements(2, some, inside, outside, to_packed);
+                else
+                    move_elements(4, some, inside, outside, to_packed);
+                if (u + SOME <= units) continue;
+                inside += some * p->chunk_bytes;
+                outside += some * unit;
+                memcpy(to_packed ? inside : outside, to_packed ? outside : inside, (size_t)rest);
+            }
 }
+
+/* ---- scales and zeros ---- */
 
 /* Scales that panel64 keeps as f32 (e8m0, e4m3) go back to the code that has that value. */
 static void store_scale(void *scales, tw_dtype d, int64_t i, float value) {
@@ -177,26 +238,43 @@ static void store_scale(void *scales, tw_dtype d, int64_t i, float value) {
     }
 }
 
-/* Calls for every (row, group) of the panels: index into the canonical scales, slot into the
- * header. */
-static void copy_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
-                        int64_t n1, const tw_canonical *from, void *scales, void *zeros) {
+/* Scales or zeros of rows [n0, n1) into their places, `offset` into the headers. */
+static void load_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
+                        int64_t n1, const void *from, tw_dtype is, tw_dtype becomes,
+                        int64_t offset) {
+    int64_t group_n = tw_group_n(&problem->scheme, problem->N);
+    size_t size = (size_t)tw_dtype_bits(becomes) / 8;
+    for (int64_t n = n0; n < n1; n++) {
+        int64_t index = n / group_n * p->groups, row = n % TW_PANEL_ROWS, inside = 0;
+        uint8_t *unit = unit_at(p, packed, n, 0) + offset;
+        for (int64_t j = 0; j < p->groups; j++, index++) {
+            int64_t slot = inside * TW_PANEL_ROWS + row;
+            if (is != becomes)
+                tw_float_set(unit, becomes, slot, tw_float_get(from, is, index));
+            else if (size == 2)
+                memcpy(unit + slot * 2, (const uint8_t *)from + index * 2, 2);
+            else if (size == 4)
+                memcpy(unit + slot * 4, (const uint8_t *)from + index * 4, 4);
+            else
+                unit[slot] = ((const uint8_t *)from)[index];
+            if (++inside < p->unit_groups) continue;
+            inside = 0;
+            unit += p->unit_stride;
+        }
+    }
+}
+
+/* The other way, all rows; each output may be NULL. */
+static void store_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
+                         void *scales, void *zeros) {
     const tw_scheme *s = &problem->scheme;
     int64_t group_n = tw_group_n(s, problem->N);
-    for (int64_t n = n0; n < n1; n++)
+    for (int64_t n = 0; n < problem->N; n++)
         for (int64_t j = 0; j < p->groups; j++) {
             uint8_t *unit = unit_at(p, packed, n, j / p->unit_groups);
             int64_t slot = j % p->unit_groups * TW_PANEL_ROWS + n % TW_PANEL_ROWS;
             int64_t index = n / group_n * p->groups + j;
             uint8_t *zero = unit + p->scale_bytes;
-            if (from) {
-                tw_float_set(unit, p->scale, slot, tw_float_get(from->scales, s->scale, index));
-                if (p->zero == TW_U8)
-                    zero[slot] = ((const uint8_t *)from->zeros)[index];
-                else if (p->zero)
-                    tw_float_set(zero, p->zero, slot, tw_float_get(from->zeros, s->scale, index));
-                continue;
-            }
             if (scales) store_scale(scales, s->scale, index, tw_float_get(unit, p->scale, slot));
             if (!zeros) continue;
             if (p->zero == TW_U8)
@@ -207,8 +285,8 @@ static void copy_header(const tw_problem *problem, const tw_panel *p, uint8_t *p
 }
 
 _Static_assert(TW_PACK_ROWS % TW_PANEL_ROWS == 0, "parts of the packing are whole panels");
-static void pack(const tw_problem *problem, const tw_canonical *canonical, int64_t n0, int64_t n1,
-                 void *packed) {
+static void pack(const tw_problem *problem, const tw_canonical *canonical, bool wide, int64_t n0,
+                 int64_t n1, void *packed) {
     tw_panel p;
     tw_panel_init(problem, &p);
     int64_t first = n0 / TW_PANEL_ROWS, count = tw_ceil_div(n1, TW_PANEL_ROWS) - first;
@@ -218,8 +296,12 @@ static void pack(const tw_problem *problem, const tw_canonical *canonical, int64
         copy_plain(problem, &p, packed, n0, n1, (uint8_t *)canonical->weight, true);
         return;
     }
-    move_codes(problem, &p, packed, n0, n1, (uint8_t *)canonical->weight, true);
-    copy_header(problem, &p, packed, n0, n1, canonical, NULL, NULL);
+    move_codes(problem, &p, packed, n0, n1, (uint8_t *)canonical->weight, wide ? PACK_WIDE : PACK);
+    const tw_scheme *s = &problem->scheme;
+    load_header(problem, &p, packed, n0, n1, canonical->scales, s->scale, p.scale, 0);
+    if (p.zero)
+        load_header(problem, &p, packed, n0, n1, canonical->zeros,
+                    p.zero == TW_U8 ? TW_U8 : s->scale, p.zero, p.scale_bytes);
 }
 
 static void unpack(const tw_problem *problem, const void *packed, void *weight, void *scales,
@@ -233,10 +315,9 @@ static void unpack(const tw_problem *problem, const void *packed, void *weight, 
     if (weight) {
         memset(weight, 0,
                tw_dtype_row_bytes(problem->scheme.weight, problem->K) * (size_t)problem->N);
-        move_codes(problem, &p, (uint8_t *)packed, 0, problem->N, weight, false);
+        move_codes(problem, &p, (uint8_t *)packed, 0, problem->N, weight, UNPACK);
     }
-    if (scales || zeros)
-        copy_header(problem, &p, (uint8_t *)packed, 0, problem->N, NULL, scales, zeros);
+    if (scales || zeros) store_header(problem, &p, (uint8_t *)packed, scales, zeros);
 }
 
 const tw_layout tw_layout_panel64 = {"panel64", 1, reject, bytes, pack, unpack};

@@ -309,8 +309,9 @@ static const char *takes_weights(const tw_problem *problem) {
 }
 static size_t layout_bytes(const tw_problem *p) { return (size_t)tw_problem_weight_bytes(p); }
 /* Weights by the part, scales and zeros with the first one. */
-static void layout_pack(const tw_problem *p, const tw_canonical *c, int64_t n0, int64_t n1,
-                        void *packed) {
+static void layout_pack(const tw_problem *p, const tw_canonical *c, bool wide, int64_t n0,
+                        int64_t n1, void *packed) {
+    assert_false(wide);
     the_fake.now += (int64_t)the_fake.pack_ns;
     tw_canonical at = unpack(p, packed);
     size_t row = tw_dtype_row_bytes(p->scheme.weight, p->K);

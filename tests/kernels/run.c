@@ -127,7 +127,7 @@ static void buffers_init(buffers *b, const compiled *c, const layer *l, const ru
     fill_x(b, c, l, o);
     tw_canonical canonical = layer_canonical(l);
     b->w = guard_new(c->tmpl->layout->bytes(p), 64, o->at_end, CANARY);
-    c->tmpl->layout->pack(p, &canonical, 0, p->N, b->w.data);
+    c->tmpl->layout->pack(p, &canonical, false, 0, p->N, b->w.data);
     guard_read_only(&b->w);
     size_t bias_bytes = (size_t)tw_round_up(p->N, 64) * sizeof(float);
     b->bias = guard_new(bias_bytes, 64, o->at_end, CANARY);

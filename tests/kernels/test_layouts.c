@@ -48,9 +48,9 @@ static void round_trip(const tw_layout *layout, const layer *l, bool at_end) {
     /* In parts, last part first, over whatever was there: the same as at once. */
     for (int64_t n1 = p->N, n0; n1 > 0; n1 = n0) {
         n0 = (n1 - 1) / TW_PACK_ROWS * TW_PACK_ROWS;
-        layout->pack(p, &canonical, n0, n1, packed.data);
+        layout->pack(p, &canonical, false, n0, n1, packed.data);
     }
-    layout->pack(p, &canonical, 0, p->N, whole.data);
+    layout->pack(p, &canonical, false, 0, p->N, whole.data);
     same_bytes(p, "parts", whole.data, packed.data, layout->bytes(p));
     guard_free(&whole);
     guard_read_only(&packed);
