@@ -148,9 +148,11 @@ bool twg_buffer_is_ours(ggml_backend_buffer_t buffer) {
     return buffer && buffer->buft == twg_buffer_type();
 }
 
-bool twg_buffer_holds_weights(ggml_backend_buffer_t buffer) {
-    return twg_buffer_is_ours(buffer) &&
-           (buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS || !buffer->size);
+bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op) {
+    const struct ggml_tensor *root = source->view_src ? source->view_src : source;
+    if (!twg_buffer_is_ours(root->buffer)) return false;
+    if (root->buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) return true;
+    return !root->buffer->size && root == source && op != GGML_OP_SET_ROWS && !ggml_op_is_empty(op);
 }
 
 twg_weights *twg_buffer_weights(struct ggml_tensor *tensor) {

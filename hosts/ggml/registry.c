@@ -61,6 +61,8 @@ void twg_context_release(void) {
 
 /* ---- the device ---- */
 
+static enum ggml_backend_dev_type device_type(ggml_backend_dev_t device);
+
 static const char *device_name(ggml_backend_dev_t device) {
     (void)device;
     return "Tilewright";
@@ -79,15 +81,28 @@ static const char *device_description(ggml_backend_dev_t device) {
     return text;
 }
 
-/* As other ACCEL devices: the CPU's memory is the CPU device's to report. */
+/* The machine's. */
 static void device_memory(ggml_backend_dev_t device, size_t *free, size_t *total) {
     (void)device;
-    *free = *total = 0;
+    ggml_backend_dev_memory(twg_cpu_device(), free, total);
 }
 
+static bool has_gpu(void) {
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        if (device->iface.get_type != device_type &&
+            ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU)
+            return true;
+    }
+    return false;
+}
+
+/* llama.cpp gives whole layers to devices that compute, caches and all, so that a graph stays in one
+ * piece: hence IGPU, a device in the machine's own memory.  It takes those where there is no GPU;
+ * beside one, ACCEL has the weights of the layers that stay with the CPU. */
 static enum ggml_backend_dev_type device_type(ggml_backend_dev_t device) {
     (void)device;
-    return GGML_BACKEND_DEVICE_TYPE_IGPU;
+    return has_gpu() ? GGML_BACKEND_DEVICE_TYPE_ACCEL : GGML_BACKEND_DEVICE_TYPE_IGPU;
 }
 
 static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_props *props) {
@@ -122,8 +137,7 @@ static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tens
     (void)device;
     for (int i = 0; i < GGML_MAX_SRC; i++) {
         const struct ggml_tensor *src = op->src[i];
-        if (!src || !twg_buffer_holds_weights(src->view_src ? src->view_src->buffer : src->buffer))
-            continue;
+        if (!src || !twg_buffer_packs(src, op->op)) continue;
         if (i || src->view_src || !is_product(op) || !twg_weights_possible(src)) return false;
         packed = true;
     }

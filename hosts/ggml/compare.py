@@ -1,0 +1,146 @@
+"""Runs stock llama.cpp with our backend and without it, one after the other in turns, and prints the
+medians beside what is required.  Both are the same binaries; GGML_BACKEND_PATH is the difference.
+
+usage: compare.py [--rounds 3] [--threads 2] [--only NAME,...] [--quick]
+
+Writes build-llama/llama.csv: a row for each model, test and side, with all samples.
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BUILT = os.path.join(ROOT, 'build-llama')
+MODELS = os.path.join(ROOT, 'models', 'llama')
+BACKEND = os.path.join(BUILT, 'libggml-tilewright.so')
+
+# Model, least ratio of pp512 and of tg64; most difference of perplexity (None: not asked).
+REQUIRED = {
+    'smollm2.Q4_1': (4.0, 1.3, 0.01),
+    'smollm2.Q4_K_M': (2.0, 1.3, 0.01),
+    'smollm2.Q6_K': (2.0, 1.3, 0.01),
+    'llama1b.Q4_K': (2.0, 1.3, None),
+    'llama1b.Q6_K': (2.0, 1.3, None),
+    'smollm2.Q8_0': (1.8, 1.3, 0.003),
+    'smollm2.Q4_0': (1.4, 1.3, 0.01),
+    'smollm2.F16': (1.2, 1.1, 0.003),
+}
+
+
+def run(program, arguments, ours):
+    environment = dict(os.environ)
+    environment.pop('GGML_BACKEND_PATH', None)
+    if ours:
+        environment['GGML_BACKEND_PATH'] = BACKEND
+    result = subprocess.run([os.path.join(BUILT, 'bin', program), *arguments], env=environment,
+                            capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f'compare.py: {program} {" ".join(arguments)} failed'
+                 f'{" with our backend" if ours else ""}:\n{result.stderr[-2000:]}')
+    return result.stdout, result.stderr
+
+
+def path_of(model):
+    return os.path.join(MODELS, model + '.gguf')
+
+
+def speeds(model, threads, ours):
+    """Tokens per second of pp512 and tg64."""
+    out, _ = run('llama-bench', ['-m', path_of(model), '-t', str(threads), '-p', '512', '-n', '64',
+                                 '-r', '2', '-o', 'jsonl'], ours)
+    rows = [json.loads(line) for line in out.splitlines() if line.startswith('{')]
+    name = 'Tilewright' if ours else 'CPU'
+    if any((name in row['backends']) != True for row in rows):
+        sys.exit(f'compare.py: {model} ran on {rows[0]["backends"]}, expected {name}')
+    return {f'{"pp" if row["n_prompt"] else "tg"}': row['samples_ts'] for row in rows}
+
+
+def text_run(model, threads, ours, context=256):
+    """Perplexity of text.txt, and milliseconds that loading the model took."""
+    out, err = run('llama-perplexity', ['-m', path_of(model), '-f', os.path.join(HERE, 'text.txt'),
+                                        '-t', str(threads), '-c', str(context), '-b', '512',
+                                        '--device', 'Tilewright' if ours else 'none'], ours)
+    perplexity = re.search(r'Final estimate: PPL = ([0-9.]+)', out + err)
+    load = re.search(r'load time = +([0-9.]+) ms', out + err)
+    return float(perplexity.group(1)), float(load.group(1)) if load else float('nan')
+
+
+def spread(samples):
+    return (max(samples) - min(samples)) / statistics.median(samples) / 2 * 100
+
+
+def verdict(value, required, at_least=True):
+    return 'ok' if (value >= required if at_least else value <= required) else 'BELOW'
+
+
+def compare_speed(model, options, writer):
+    required = REQUIRED[model]
+    samples = {}
+    for _ in range(options.rounds):
+        for ours in (False, True):
+            for test, values in speeds(model, options.threads, ours).items():
+                samples.setdefault((test, ours), []).extend(values)
+    missed = 0
+    for test, least in (('pp', required[0]), ('tg', required[1])):
+        stock, ours = samples[test, False], samples[test, True]
+        ratio = statistics.median(ours) / statistics.median(stock)
+        missed += ratio < least
+        print(f'{model:16} {test + ("512" if test == "pp" else "64"):6}'
+              f' {statistics.median(stock):8.1f} ±{spread(stock):3.0f} %'
+              f' {statistics.median(ours):8.1f} ±{spread(ours):3.0f} %'
+              f' {ratio:6.2f}x  {least:4.1f}x  {verdict(ratio, least)}', flush=True)
+        for side, values in (('stock', stock), ('tilewright', ours)):
+            writer.writerow([model, test, side, options.threads, statistics.median(values),
+                             ' '.join(f'{v:.2f}' for v in values), least])
+    return missed
+
+
+def compare_text(model, options, writer):
+    most = REQUIRED[model][2]
+    if most is None:
+        return 0
+    stock, stock_load = text_run(model, options.threads, False)
+    ours, load = text_run(model, options.threads, True)
+    difference = abs(ours / stock - 1)
+    print(f'{model:16} perplexity {stock:9.4f} {ours:9.4f}  {difference * 100:6.3f} %'
+          f'  at most {most * 100:.1f} %  {verdict(difference, most, False)};'
+          f'  load {stock_load:.0f} and {load:.0f} ms', flush=True)
+    for side, value, ms in (('stock', stock, stock_load), ('tilewright', ours, load)):
+        writer.writerow([model, 'perplexity', side, options.threads, value, f'load {ms:.0f} ms',
+                         most])
+    return difference > most
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument('--only', default=','.join(REQUIRED))
+    parser.add_argument('--quick', action='store_true', help='one round of one model')
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.only = 1, 'smollm2.Q4_1'
+    missed = 0
+    path = os.path.join(BUILT, 'llama.csv')
+    with open(path, 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['model', 'test', 'side', 'threads', 'median', 'samples', 'required'])
+        print(f'{"model":16} {"test":6} {"stock t/s":>15} {"tilewright t/s":>15}'
+              f' {"ratio":>7}  required')
+        for model in options.only.split(','):
+            missed += compare_speed(model, options, writer)
+        for model in options.only.split(','):
+            missed += compare_text(model, options, writer)
+    print(f'{missed} below what is required; all samples are in {os.path.relpath(path, ROOT)}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
