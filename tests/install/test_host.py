@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """examples/host.c, built against the installed library as its readers build it, on real files."""
 
+import json
 import os
 import random
 import struct
@@ -72,6 +73,26 @@ class Host(staged.Staged):
             self.skipTest('no model: run tools/fetch_models.sh')
         self.check(MODEL, '7')
         self.check(MODEL, '7', 'a=none')
+
+    def test_a_trace_tells_what_took_time(self):
+        """Two runs in one file; the second finds its kernels, and the first one's layers twice:
+        there CACHED_ONLY missed."""
+        path, trace = model(self.path('model.gguf')), self.path('trace.json')
+        self.run_program(self.program, path, TW_TRACE=trace)
+        self.run_program(self.program, path, TW_TRACE=trace)
+        with open(trace, encoding='utf-8') as file:
+            events = json.loads(file.read().rstrip(',\n') + ']')
+        self.assertEqual({e['name'] for e in events}, {'pack', 'compile', 'load', 'forward'})
+        cold, warm = ([e for e in events if e['pid'] == pid] for pid in
+                      dict.fromkeys(e['pid'] for e in events))
+        self.assertEqual({e['args']['from'] for e in warm if e['name'] == 'load'}, {'cache'})
+        self.assertNotIn('compile', {e['name'] for e in warm})
+        self.assertEqual(sum(e['name'] == 'forward' for e in cold), 2 * 3 * 20)
+        for event in cold + warm:
+            self.assertIn('N=', event['args']['problem'])
+            if event['name'] != 'pack':
+                self.assertRegex(event['args']['kernel'], r'^cpu\.')
+                self.assertRegex(event['args']['config'], r'^mm\d')
 
     def test_what_is_wrong_is_said(self):
         path = model(self.path('model.gguf'))
