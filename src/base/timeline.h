@@ -4,6 +4,7 @@
  * the same file append whole lines to it, each batch by one write, so that none breaks another's;
  * therefore nobody closes the array, which both viewers allow, and the last line ends with a comma.
  * A file that is there already goes on, unless it is no such array.
+ * Source: Trace Event Format, JSON Array Format (Google, of Chromium's trace viewer).
  *
  * Times are those of the monotonic clock, which all processes of a machine share.  Several threads
  * may use a timeline at once. */
