@@ -33,7 +33,7 @@
 
 /* ---- the host's memory, log and threads ------------------------------------------------------ */
 
-static atomic_llong bytes_alive; /* all that the library holds, but for the compiler's own */
+static atomic_llong bytes_alive; /* weights, plans and scratch: what a budget must know */
 
 static void *host_alloc(void *user, size_t size, size_t align) {
     (void)user;

@@ -4,7 +4,9 @@
 import json
 import os
 import random
+import re
 import struct
+import subprocess
 import sys
 import unittest
 
@@ -58,6 +60,17 @@ class Host(staged.Staged):
         warm = self.run_program(self.program, *arguments)
         self.assertRegex(warm.stdout, r'^cached only: cpu\.')
         self.assertEqual(warm.stderr, '')
+
+    def test_as_the_readme_builds_it(self):
+        """Its very command, in a staged tree, which pkg-config calls a system root."""
+        with open(os.path.join(staged.ROOT, 'README.md'), encoding='utf-8') as file:
+            command = re.search(r'(?m)^    (cc examples/host\.c .*)$', file.read())[1]
+        os.symlink(os.path.join(staged.ROOT, 'examples'), self.path('examples'))
+        subprocess.run(command, shell=True, check=True, cwd=self.folder, env=self.env | {
+            'PKG_CONFIG_SYSROOT_DIR': self.stage, 'PKG_CONFIG_PATH': os.path.dirname(self.pc)})
+        done = self.run_program('./host', model(self.path('model.gguf')),
+                                LD_LIBRARY_PATH=self.libdir)
+        self.assertRegex(done.stdout, r'^default: cpu\.')
 
     def test_each_type_both_ways_of_x(self):
         path = model(self.path('model.gguf'))
