@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <tilewright/tilewright.h>
+#include <tilewright/model.h>
 #include <time.h>
 
 /* Every function here that can fail returns a tw_status and has said why: the library's sentence
@@ -115,9 +115,10 @@ typedef struct gguf {
 } gguf;
 
 typedef struct tensor {
-    uint32_t type; /* enum ggml_type */
-    int64_t N, K;
-    const uint8_t *data; /* N rows of blocks */
+    uint32_t type;        /* enum ggml_type */
+    int64_t N, K;         /* outputs and inputs of the layer */
+    int64_t block, bytes; /* elements and bytes of a block of this type */
+    const uint8_t *data;  /* N rows of K / block blocks, in the file */
 } tensor;
 
 static const uint8_t *take(gguf *g, uint64_t size) {
@@ -152,11 +153,6 @@ static uint64_t take_value(gguf *g, uint64_t type) {
     return 0;
 }
 
-/* Bytes of a block of 32 weights; 0 for types that this host does not know. */
-static int64_t block_bytes(uint32_t type) {
-    return type == 2 /* Q4_0 */ ? 18 : type == 3 /* Q4_1 */ ? 20 : type == 8 /* Q8_0 */ ? 34 : 0;
-}
-
 static tw_status find_tensor(gguf file, const char *name, tensor *out) {
     gguf *g = &file;
     uint64_t offset = 0, align = 32;
@@ -178,16 +174,18 @@ static tw_status find_tensor(gguf file, const char *name, tensor *out) {
         uint64_t begin = take_number(g, 8);
         if (!this_one) continue;
         found = dims == 2, offset = begin;
-        *out = (tensor){type, shape[1], shape[0], NULL};
+        *out = (tensor){type, shape[1], shape[0], 0, 0, NULL};
     }
     if (g->bad || !align || align & (align - 1)) return FAIL(TW_FORMAT, "the header is broken");
     if (!found) return FAIL(TW_FORMAT, "there is no matrix %s", name);
-    uint64_t block = (uint64_t)block_bytes(out->type), N = (uint64_t)out->N, K = (uint64_t)out->K;
-    if (!block) return FAIL(TW_UNSUPPORTED, "%s: ggml type %u", name, out->type);
-    if (N > 1 << 28 || K > 1 << 28 || K % 32) return FAIL(TW_FORMAT, "%s: shape", name);
+    tw_scheme scheme;
+    TRY(tw_gguf_type(out->type, &scheme, &out->block, &out->bytes));
+    uint64_t N = (uint64_t)out->N, K = (uint64_t)out->K, blocks = K / (uint64_t)out->block;
+    if (N > 1 << 28 || K > 1 << 28 || out->K % out->block)
+        return FAIL(TW_FORMAT, "%s: shape", name);
     take(g, -g->at % align); /* the data begins at a multiple of it */
     take(g, offset);
-    out->data = take(g, N * (K / 32) * block);
+    out->data = take(g, N * blocks * (uint64_t)out->bytes);
     return out->data ? TW_OK : FAIL(TW_FORMAT, "%s: cut short", name);
 }
 
@@ -200,42 +198,20 @@ typedef struct mlp {
     tw_linear *layers[3];
 } mlp;
 
-/* ggml's block of 32 is a scale (Q4_1: and a least value), then codes; Tilewright's canonical form
- * has all codes of a row, all scales of a row, and so on.  The layer copies what it is given. */
+/* Of a matrix as the file has it: the library reads ggml's blocks, once, and packs them its own
+ * way, so the file may be unmapped afterwards.  x is quantized as the user asks, not as ggml
+ * would. */
 static tw_status layer_from_tensor(tw_context *context, const tensor *t, const char *x_scheme,
                                    tw_act act, tw_linear **out) {
-    const char *fields = t->type == 2 ? "w=i4" : t->type == 3 ? "w=u4,z=value" : "w=i8";
-    char text[80];
     tw_linear_desc desc = TW_LINEAR_DESC_INIT;
-    snprintf(text, sizeof text, "%s,g=32,s=f16,%s", fields, x_scheme);
-    TRY(tw_scheme_parse(text, &desc.scheme));
+    tw_scheme asked;
+    char text[80];
+    snprintf(text, sizeof text, "w=i8,g=32,s=f16,%s", x_scheme); /* for its last field alone */
+    TRY(tw_scheme_parse(text, &asked));
+    TRY(tw_gguf_type(t->type, &desc.scheme, NULL, NULL));
+    desc.scheme.act_quant = asked.act_quant, desc.scheme.act_group = asked.act_group;
     desc.N = t->N, desc.K = t->K, desc.act = act;
-
-    size_t blocks = (size_t)t->N * (size_t)t->K / 32, bytes = (size_t)block_bytes(t->type);
-    int eight = t->type == 8, has_zeros = t->type == 3;
-    size_t head = has_zeros ? 4 : 2, codes = bytes - head; /* of a block */
-    uint8_t *memory = malloc(blocks * (codes + 4)), *to = memory;
-    if (!memory) return FAIL(TW_MEMORY, "no room for a layer");
-    uint8_t *scales = memory + blocks * codes, *zeros = scales + blocks * 2;
-    for (size_t b = 0; b < blocks; b++, to += codes) {
-        const uint8_t *from = t->data + b * bytes, *q = from + head;
-        memcpy(scales + b * 2, from, 2);
-        memcpy(zeros + b * 2, from + head - 2, 2);
-        if (eight) memcpy(to, q, 32);
-        /* Byte j has weight j in its low half and j + 16 in its high one; neighbours share a byte
-         * in the canonical form.  Q4_0's codes stand 8 too high for two's complement. */
-        for (int i = 0; i < 16 && !eight; i++) {
-            int shift = i < 8 ? 0 : 4, j = 2 * (i % 8);
-            int pair = (q[j] >> shift & 15) | (q[j + 1] >> shift & 15) << 4;
-            to[i] = (uint8_t)(has_zeros ? pair : pair ^ 0x88);
-        }
-    }
-    tw_tensor w = TW_TENSOR_2D(memory, desc.scheme.weight, t->N, t->K);
-    tw_tensor s = TW_TENSOR_2D(scales, TW_F16, t->N, t->K / 32);
-    tw_tensor z = TW_TENSOR_2D(zeros, TW_F16, t->N, t->K / 32);
-    tw_status status = tw_linear_create(context, &desc, &w, &s, has_zeros ? &z : NULL, NULL, out);
-    free(memory);
-    TRY(status);
+    TRY(tw_linear_create_gguf(context, &desc, t->type, t->data, 0, NULL, out));
     return TW_OK;
 }
 
@@ -289,21 +265,23 @@ static float half_to_float(const uint8_t *p) {
     return bits >> 15 ? -f : f;
 }
 
-/* Weight i of a block, as ggml defines it. */
+/* The types that this check knows; the library knows nearly all of ggml's. */
+enum { Q4_0 = 2, Q4_1 = 3, Q8_0 = 8 };
+
+/* Weight i of a block of 32, as ggml defines it. */
 static float block_value(uint32_t type, const uint8_t *block, int64_t i) {
     float d = half_to_float(block);
-    if (type == 8) return d * (float)(int8_t)block[2 + i];
-    int q = block[(type == 3 ? 4 : 2) + i % 16] >> (i < 16 ? 0 : 4) & 15;
-    return type == 3 ? d * (float)q + half_to_float(block + 2) : d * (float)(q - 8);
+    if (type == Q8_0) return d * (float)(int8_t)block[2 + i];
+    int q = block[(type == Q4_1 ? 4 : 2) + i % 16] >> (i < 16 ? 0 : 4) & 15;
+    return type == Q4_1 ? d * (float)q + half_to_float(block + 2) : d * (float)(q - 8);
 }
 
 static void plain_linear(const tensor *t, const float *x, float *y) {
-    int64_t bytes = block_bytes(t->type);
     for (int64_t n = 0; n < t->N; n++) {
-        const uint8_t *row = t->data + n * (t->K / 32) * bytes;
+        const uint8_t *row = t->data + n * (t->K / 32) * t->bytes;
         double sum = 0;
         for (int64_t k = 0; k < t->K; k++)
-            sum += (double)x[k] * block_value(t->type, row + k / 32 * bytes, k % 32);
+            sum += (double)x[k] * block_value(t->type, row + k / 32 * t->bytes, k % 32);
         y[n] = (float)sum;
     }
 }
@@ -354,6 +332,10 @@ static tw_status run(gguf file, const char *layer, const char *x_scheme, pool *t
         char name[64];
         snprintf(name, sizeof name, "blk.%.20s.ffn_%s.weight", layer, words[i]);
         if (find_tensor(file, name, &m.weights[i])) return TW_FORMAT;
+        uint32_t type = m.weights[i].type;
+        if (type != Q4_0 && type != Q4_1 && type != Q8_0)
+            return FAIL(TW_UNSUPPORTED, "%s: type %u, which plain C here does not know", name,
+                        type);
     }
     const tensor *gate = &m.weights[GATE], *up = &m.weights[UP], *down = &m.weights[DOWN];
     if (up->N != gate->N || up->K != gate->K || down->N != gate->K || down->K != gate->N)

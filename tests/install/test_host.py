@@ -37,7 +37,7 @@ def model(path, outer=96, inner=160, kinds=(gguf.Q4_0, gguf.Q8_0, gguf.Q4_1), cu
     tensors = [(b'blk.0.attn_norm.weight', gguf.F32, [outer], struct.pack('<f', 1) * outer)]
     for seed, (word, kind) in enumerate(zip((b'gate', b'up', b'down'), kinds)):
         shape = [outer, inner] if word == b'down' else [inner, outer]
-        data = None if kind == gguf.Q8_1 else blocks(kind, count, seed)
+        data = None if kind in (gguf.Q8_1, gguf.F32) else blocks(kind, count, seed)
         tensors.append((b'blk.0.ffn_' + word + b'.weight', kind, shape, data))
     gguf.write(path, tensors)
     if cut:
@@ -119,8 +119,10 @@ class Host(staged.Staged):
                 ('"nonsense", expected none, i8', path, '0', 'a=nonsense'),
                 ('there is no matrix blk.1.ffn_gate.weight', path, '1'),
                 ('blk.0.ffn_down.weight: cut short', model(self.path('cut.gguf'), cut=64)),
-                ('blk.0.ffn_up.weight: ggml type 9', model(
+                ('type: Q8_1, layers cannot be made of its blocks', model(
                     self.path('unknown.gguf'), kinds=(gguf.Q4_0, gguf.Q8_1, gguf.Q4_0))),
+                ('blk.0.ffn_gate.weight: type 0, which plain C here does not know', model(
+                    self.path('floats.gguf'), kinds=(gguf.F32, gguf.Q4_0, gguf.Q4_0))),
                 ('the header is broken', broken),
                 ('no GGUF', os.path.join(staged.ROOT, 'examples/host.c'))):
             self.assertIn(sentence, self.run_program(self.program, *arguments, code=1).stderr)
