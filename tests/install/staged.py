@@ -21,6 +21,7 @@ class Staged(unittest.TestCase):
         cls.stage = os.path.join(os.path.realpath(folder.name), 'stage')
         subprocess.run([os.environ['TW_MESON'], 'install', '-C', os.environ['TW_BUILD'],
                         '--no-rebuild', '--quiet', '--destdir', cls.stage], check=True)
+        cls.built = {}
         cls.files = sorted(os.path.relpath(os.path.join(where, name), cls.stage)
                            for where, _, names in os.walk(cls.stage) for name in names)
         # Where things went is the builder's choice: the .pc file knows.
@@ -54,11 +55,14 @@ class Staged(unittest.TestCase):
         return done.stdout.split()
 
     def build(self, source, *flags):
-        """Compiles a file of the repository against the staged tree alone."""
-        program = self.path(os.path.splitext(os.path.basename(source))[0])
+        """Compiles a file of the repository against the staged tree alone, once a class."""
+        if (source, flags) in self.built:
+            return self.built[source, flags]
+        program = os.path.join(os.path.dirname(self.stage), f'program{len(self.built)}')
         subprocess.run([os.environ['TW_CC'], '-Wall', '-Wextra', '-Werror', '-O2',
                         os.path.join(ROOT, source), '-o', program,
                         *self.pkg_config('--cflags', '--libs'), *flags], check=True, env=self.env)
+        self.built[source, flags] = program
         return program
 
     def run_program(self, *command, code=0, **env):
