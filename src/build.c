@@ -5,6 +5,7 @@
 #include "src/base/clock.h"
 #include "src/base/status.h"
 #include "src/core/act.h"
+#include "src/event.h"
 
 typedef struct build {
     tw_context *context;
@@ -40,7 +41,15 @@ static tw_status object_compile(build *b, tw_str *out) {
     if (b->mode == TW_MODE_CACHED_ONLY)
         return tw_fail(TW_MISS, "the cache has no binary of %s", tw_str_text(&b->key.text));
     int64_t start = tw_now_ns();
-    TW_TRY(tw_template_compile(b->tmpl, &b->problem, b->config, &c->target, TW_CODE_OBJECT, out));
+    tw_status status =
+        tw_template_compile(b->tmpl, &b->problem, b->config, &c->target, TW_CODE_OBJECT, out);
+    tw_event_end(c, &(tw_event){.name = "compile",
+                                .start_ns = start,
+                                .problem = &b->problem,
+                                .kernel = b->tmpl->name,
+                                .config = b->config,
+                                .status = status});
+    if (status != TW_OK) return status;
     tw_count(&c->counters.compiles);
     tw_log_line(&c->log, TW_LOG_DEBUG, "compiled in %.2f ms: %zu bytes, %s",
                 (double)(tw_now_ns() - start) / 1e6, out->size, tw_str_text(&b->key.text));
@@ -71,7 +80,7 @@ bool tw_object_cached(tw_context *context, const tw_template *tmpl, const tw_pro
 
 /* ---- loading ---- */
 
-static tw_status load_object(build *b, const tw_str *object, tw_code *out) {
+static tw_status map_object(build *b, const tw_str *object, tw_code *out) {
     int64_t start = tw_now_ns();
     TW_TRY(tw_image_load(object->text, object->size, &out->image));
     *(void **)&out->pack_x = tw_image_symbol(out->image, "tw_pack_x");
@@ -87,18 +96,36 @@ static tw_status load_object(build *b, const tw_str *object, tw_code *out) {
     return TW_OK;
 }
 
+static tw_status load_object(build *b, const tw_str *object, int64_t start_ns, const char *from,
+                             tw_code *out) {
+    tw_status status = map_object(b, object, out);
+    tw_event_end(b->context, &(tw_event){.name = "load",
+                                         .start_ns = start_ns,
+                                         .problem = &b->problem,
+                                         .kernel = b->tmpl->name,
+                                         .config = b->config,
+                                         .detail = {"from", from},
+                                         .status = status});
+    return status;
+}
+
+static tw_status load_compiled(build *b, tw_str *object, tw_code *out) {
+    TW_TRY(object_compile(b, object));
+    return load_object(b, object, tw_event_begin(b->context), "compiler", out);
+}
+
 /* A binary that the cache has but that cannot be loaded is built afresh, once. */
 static tw_status load(build *b, tw_code *out) {
     tw_str object = {0};
+    int64_t start = tw_event_begin(b->context);
     bool cached = object_from_cache(b, &object);
-    tw_status status = cached ? tw_str_ok(&object) : object_compile(b, &object);
-    if (status == TW_OK) status = load_object(b, &object, out);
+    tw_status status = cached ? tw_str_ok(&object) : load_compiled(b, &object, out);
+    if (cached && status == TW_OK) status = load_object(b, &object, start, "cache", out);
     if (status != TW_OK && status != TW_MEMORY && cached && b->mode != TW_MODE_CACHED_ONLY) {
         tw_log_line(&b->context->log, TW_LOG_WARN, "cached binary is not usable, building anew: %s",
                     tw_error_message());
         tw_str_free(&object);
-        status = object_compile(b, &object);
-        if (status == TW_OK) status = load_object(b, &object, out);
+        status = load_compiled(b, &object, out);
     }
     tw_str_free(&object);
     return status;

@@ -38,6 +38,7 @@ static void destroy_code(void *user, void *value) { tw_code_destroy(user, value)
 
 /* The parts that can fail, in an order in which tw_context_destroy can take back any beginning. */
 static tw_status open_parts(tw_context *c, const tw_options *o, const tw_context_setup *setup) {
+    TW_TRY(tw_timeline_open(&c->allocator, &c->log, &c->timeline));
     int32_t threads = o->parallel.run ? o->parallel.threads : o->threads;
     if (!threads) threads = tw_option_int(TW_OPT_TW_THREADS);
     const char *device = o->device ? o->device : "cpu";
@@ -57,6 +58,7 @@ static void context_free(tw_context *c) {
     tw_flights_free(&c->contests);
     tw_registry_free(&c->registry);
     tw_scratch_free(&c->scratch);
+    tw_timeline_close(c->timeline);
     tw_allocator allocator = c->allocator;
     tw_free(&allocator, c, sizeof *c);
 }
@@ -116,6 +118,7 @@ void tw_context_destroy(tw_context *context) {
     int linears = atomic_load(&context->linears);
     if (linears) {
         /* They point into it: a leak is the lesser evil. */
+        tw_timeline_flush(context->timeline);
         tw_log_line(&context->log, TW_LOG_ERROR,
                     "tw_context_destroy: %d linears are alive, so the context is kept", linears);
         return;

@@ -11,6 +11,7 @@
 #include "src/backend/backend.h"
 #include "src/base/alloc.h"
 #include "src/base/log.h"
+#include "src/base/timeline.h"
 #include "src/flight.h"
 #include "src/register.h"
 #include "src/scratch.h"
@@ -37,6 +38,7 @@ enum { TW_MAX_BUDGET_S = 3600000 };
 struct tw_context {
     tw_allocator allocator;
     tw_logger log;
+    tw_timeline *timeline; /* NULL: nothing is traced */
     tw_target target;
     bool foreign; /* the target may not run here: plans are built, never loaded */
     tw_mode mode;

@@ -3,6 +3,7 @@
 
 #include "src/base/status.h"
 #include "src/check.h"
+#include "src/event.h"
 #include "src/linear.h"
 
 typedef struct rows {
@@ -168,12 +169,42 @@ static tw_status forward_ordered(tw_linear *l, int bucket, const tw_tensor *x, c
     return status;
 }
 
+static tw_status run(tw_linear *l, int bucket, const tw_tensor *x, const tw_tensor *y,
+                     const rows *x_rows, const rows *y_rows) {
+    if (l->order) return forward_ordered(l, bucket, x, y, x_rows, y_rows);
+    return forward(l, bucket, x, y, *x_rows, *y_rows);
+}
+
+/* What ran is looked up afterwards: only then is it known where nothing was prepared.  Kept apart,
+ * so that an untraced forward pays for one branch. */
+__attribute__((noinline, cold)) static tw_status run_traced(tw_linear *l, int bucket,
+                                                            const tw_tensor *x, const tw_tensor *y,
+                                                            const rows *x_rows,
+                                                            const rows *y_rows) {
+    int64_t start = tw_event_begin(l->context);
+    tw_problem problem = l->problem;
+    problem.M = x->shape[0];
+    tw_event event = {.name = "forward", .start_ns = start, .problem = &problem};
+    event.status = run(l, bucket, x, y, x_rows, y_rows);
+    event.end_ns = tw_event_begin(l->context);
+    const tw_binding *b = tw_linear_bound(l, bucket);
+    if (b) {
+        const tw_decision *d = b->impl ? NULL : &b->plan->decision;
+        event.kernel = b->impl ? b->impl->row.name : d->tmpl ? d->tmpl->name : "reference";
+        event.config = d && d->tmpl ? &d->config : NULL;
+        event.detail.name = "origin";
+        event.detail.value = tw_origin_text(d ? d->origin : TW_ORIGIN_REGISTERED);
+    }
+    tw_event_end(l->context, &event);
+    return event.status;
+}
+
 tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y) {
     rows x_rows, y_rows;
     if (!linear) return tw_fail(TW_INVALID, "linear: NULL, must be given");
     TW_TRY(check_io(linear, x, y, &x_rows, &y_rows));
     if (!x->shape[0]) return TW_OK;
     int bucket = tw_bucket_index(x->shape[0]);
-    if (linear->order) return forward_ordered(linear, bucket, x, y, &x_rows, &y_rows);
-    return forward(linear, bucket, x, y, x_rows, y_rows);
+    if (linear->context->timeline) return run_traced(linear, bucket, x, y, &x_rows, &y_rows);
+    return run(linear, bucket, x, y, &x_rows, &y_rows);
 }

@@ -7,6 +7,7 @@
 #include "src/check.h"
 #include "src/core/act.h"
 #include "src/core/dtype.h"
+#include "src/event.h"
 #include "src/rows.h"
 
 /* ---- canonical tensors ---- */
@@ -248,13 +249,21 @@ static tw_status keep_packed(tw_linear *l, const tw_layer *from) {
     l->packed = tw_alloc_untouched(&l->context->allocator, l->packed_bytes);
     if (!l->packed)
         return tw_fail(TW_MEMORY, "out of memory for %zu bytes of packed weights", l->packed_bytes);
-    if (from->packed) {
-        memcpy(l->packed, from->packed, l->packed_bytes);
-        return TW_OK;
-    }
+    int64_t start = tw_event_begin(l->context);
+    tw_status status = TW_OK;
     packing p = {l, from};
-    return tw_rows_run(l->context->threads, l->problem.N, TW_PACK_ROWS,
-                       tw_dtype_row_bytes(l->problem.scheme.weight, l->problem.K), pack_rows, &p);
+    if (from->packed)
+        memcpy(l->packed, from->packed, l->packed_bytes);
+    else
+        status =
+            tw_rows_run(l->context->threads, l->problem.N, TW_PACK_ROWS,
+                        tw_dtype_row_bytes(l->problem.scheme.weight, l->problem.K), pack_rows, &p);
+    tw_event_end(l->context, &(tw_event){.name = "pack",
+                                         .start_ns = start,
+                                         .problem = &l->problem,
+                                         .detail = {"layout", l->layout->name},
+                                         .status = status});
+    return status;
 }
 
 static tw_status keep_weights(tw_linear *l, const tw_layer *from) {

@@ -9,6 +9,7 @@
 #include "src/base/status.h"
 #include "src/build.h"
 #include "src/core/act.h"
+#include "src/event.h"
 
 const char *tw_origin_text(tw_origin origin) {
     static const char *const texts[] = {
@@ -220,7 +221,15 @@ static tw_status decide_by_tuning(decide_call *d, tw_decision *out) {
                            .build = build_candidate,
                            .progress = r->progress ? report_progress : NULL};
     tw_tune_result result = {0};
-    TW_TRY(tw_tune(&request, &hooks, &result));
+    int64_t start = tw_event_begin(c);
+    tw_status status = tw_tune(&request, &hooks, &result);
+    tw_event_end(c, &(tw_event){.name = "tune",
+                                .start_ns = start,
+                                .problem = &d->problem,
+                                .kernel = status == TW_OK ? result.tmpl->name : NULL,
+                                .config = status == TW_OK ? &result.config : NULL,
+                                .status = status});
+    if (status != TW_OK) return status;
     tw_count(&c->counters.tunings);
     if (r->result) *r->result = result;
     *out = (tw_decision){.tmpl = result.tmpl,

@@ -3,10 +3,11 @@
 #include "codegen/cpu/compile.h"
 
 #include <dlfcn.h>
+#include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "codegen/cpu/module.h"
 #include "codegen/cpu/trace.h"
@@ -39,27 +40,39 @@ static tw_status module_at(const char *path, const tw_module **out) {
     return TW_OK;
 }
 
-/* $TW_MODULE alone when set; else beside this library, where it was installed, on the loader's
+/* The file that this code was loaded from, behind symbolic links, or "" where nobody knows. */
+static void own_path(char path[PATH_MAX]) {
+    static const char anchor; /* any address inside this library or program */
+    Dl_info here;
+    void *map = NULL;
+    path[0] = '\0';
+    if (!dladdr1(&anchor, &here, &map, RTLD_DL_LINKMAP)) return;
+    /* Of a program the loader knows only argv[0], which may be a bare name or anything else. */
+    bool program = !map || !*((const struct link_map *)map)->l_name;
+    if (!realpath(program ? "/proc/self/exe" : here.dli_fname, path)) path[0] = '\0';
+}
+
+/* $TW_MODULE alone when set; else beside this library; from a program's folder to the library's, as
+ * they were installed, wherever that is now; where they were to be installed; on the loader's
  * path. */
 static tw_status module_find(const tw_module **out) {
     const char *forced = tw_option_text(TW_OPT_TW_MODULE);
     if (*forced) return module_at(forced, out);
-    tw_str beside = {0};
-    Dl_info here;
-    static const char anchor; /* any address inside this library or program */
-    char program[4096] = "";
-    const char *self = "";
-    if (dladdr(&anchor, &here)) self = here.dli_fname;
-    /* Linked into a program that was found on $PATH, the loader only knows its bare name. */
-    if (!strchr(self, '/') && readlink("/proc/self/exe", program, sizeof program - 1) > 0)
-        self = program;
-    if (strrchr(self, '/'))
-        tw_str_add(&beside, "%.*s/" MODULE_FILE, (int)(strrchr(self, '/') - self), self);
-    const char *places[] = {tw_str_text(&beside), TW_LIBDIR "/" MODULE_FILE, MODULE_FILE};
+    char self[PATH_MAX];
+    tw_str beside = {0}, across = {0};
+    own_path(self);
+    if (*self) {
+        int folder = (int)(strrchr(self, '/') - self);
+        tw_str_add(&beside, "%.*s/" MODULE_FILE, folder, self);
+        tw_str_add(&across, "%.*s/" TW_BIN_TO_LIB "/" MODULE_FILE, folder, self);
+    }
+    const char *places[] = {tw_str_text(&beside), tw_str_text(&across), TW_LIBDIR "/" MODULE_FILE,
+                            MODULE_FILE};
     tw_status status = TW_UNSUPPORTED;
     for (size_t i = 0; i < TW_COUNT(places) && status != TW_OK; i++)
         if (*places[i]) status = module_at(places[i], out);
     tw_str_free(&beside);
+    tw_str_free(&across);
     return status;
 }
 

@@ -2,7 +2,8 @@
  *
  *     y[M,N] = act( x[M,K] * dequant(w[N,K])^T + bias[N] )
  *
- * This header and quant.h are the whole public interface: what is not there is not API.
+ * This header, quant.h and model.h are the whole public interface, and dlpack.h an adapter to it:
+ * what is not there is not API.
  *
  * Conventions
  *   Errors    Every fallible function returns a tw_status; tw_error_message() then gives one

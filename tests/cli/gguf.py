@@ -2,9 +2,9 @@
 
 import struct
 
-F32, Q4_0, Q8_1 = 0, 2, 9
+F32, Q4_0, Q4_1, Q8_0, Q8_1 = 0, 2, 3, 8, 9
 # Type -> elements and bytes of a block.
-BLOCKS = {F32: (1, 4), Q4_0: (32, 18), Q8_1: (32, 36)}
+BLOCKS = {F32: (1, 4), Q4_0: (32, 18), Q4_1: (32, 20), Q8_0: (32, 34), Q8_1: (32, 36)}
 
 
 def _text(value):
