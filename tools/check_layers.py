@@ -34,6 +34,7 @@ LAYERS = {
     # What a user of the library would write may see only what a user sees.
     'benchmarks/': [PUBLIC],
     'examples/': [PUBLIC],
+    'hosts/': [PUBLIC],
 }
 
 # Headers that meson.build generates.

@@ -8,7 +8,7 @@ import re
 
 # Folders of the tree, in the order of the layers; whatever else lies at the root is not linted.
 FOLDERS = ('include', 'src', 'cache', 'codegen', 'templates', 'autotune', 'tools', 'tests',
-           'benchmarks', 'examples', 'docs', '.ci')
+           'benchmarks', 'examples', 'hosts', 'python', 'docs', '.ci')
 # Folders whose code ends up in the library.
 LIBRARY = ('include', 'src', 'cache', 'codegen', 'templates', 'autotune')
 C_LIKE = ('.c', '.h', '.def', '.cu', '.cuh', '.metal', '.cc', '.cpp')

@@ -61,10 +61,10 @@ void twg_weights_destroy(twg_weights *weights);
 
 ggml_backend_buffer_t twg_buffer_create(ggml_backend_buffer_type_t type, size_t size);
 bool twg_buffer_is_ours(ggml_backend_buffer_t buffer);
-/* Whether the source of an operation is weights that are packed, which only products can read: those
- * of buffers that are said to hold weights, and what llama.cpp asks about in empty buffers before it
- * loads a model.  (It has empty caches, too, when it measures only: they are written by SET_ROWS and
- * read through views.) */
+/* Whether the source of an operation is weights that are packed, which only products can read:
+ * those of buffers that are said to hold weights, and what llama.cpp asks about in empty buffers
+ * before it loads a model.  (It has empty caches, too, when it measures only: they are written by
+ * SET_ROWS and read through views.) */
 bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op);
 /* The layers of a tensor in a buffer of ours: those made when it was set or, where nobody has said
  * what the buffer is for, made now.  NULL: none. */

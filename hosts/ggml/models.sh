@@ -12,8 +12,8 @@ mkdir -p $to
 # quantize FROM TYPE: into $to/smollm2.TYPE.gguf
 quantize() {
     [ -f "$to/smollm2.$2.gguf" ] && return 0
-    build-llama/bin/llama-quantize --allow-requantize "$1" "$to/part.gguf" "$2" 2 >$to/quantize.log 2>&1 ||
-        { tail -5 $to/quantize.log >&2; exit 1; }
+    build-llama/bin/llama-quantize --allow-requantize "$1" $to/part.gguf "$2" 2 >$to/log 2>&1 ||
+        { tail -5 $to/log >&2; exit 1; }
     mv $to/part.gguf "$to/smollm2.$2.gguf"
     echo "hosts/ggml/models.sh: $to/smollm2.$2.gguf made"
 }

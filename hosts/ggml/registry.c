@@ -97,9 +97,9 @@ static bool has_gpu(void) {
     return false;
 }
 
-/* llama.cpp gives whole layers to devices that compute, caches and all, so that a graph stays in one
- * piece: hence IGPU, a device in the machine's own memory.  It takes those where there is no GPU;
- * beside one, ACCEL has the weights of the layers that stay with the CPU. */
+/* llama.cpp gives whole layers to devices that compute, caches and all, so that a graph stays in
+ * one piece: hence IGPU, a device in the machine's own memory.  It takes those where there is no
+ * GPU; beside one, ACCEL has the weights of the layers that stay with the CPU. */
 static enum ggml_backend_dev_type device_type(ggml_backend_dev_t device) {
     (void)device;
     return has_gpu() ? GGML_BACKEND_DEVICE_TYPE_ACCEL : GGML_BACKEND_DEVICE_TYPE_IGPU;

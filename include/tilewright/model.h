@@ -1,5 +1,5 @@
-/* model.h - models in the form that files have them: layers of GGUF's blocks, and quantizing a whole
- * model, a checkpoint in and one file out.
+/* model.h - models in the form that files have them: layers of GGUF's blocks, and quantizing a
+ * whole model, a checkpoint in and one file out.
  *
  * Conventions as in tilewright.h.  Texts that callbacks receive live until the callback returns.
  */
@@ -24,8 +24,8 @@ TW_API tw_status tw_gguf_type(uint32_t type, tw_scheme *scheme, int64_t *block,
                               int64_t *block_bytes);
 
 /* Creates a layer of a matrix [N,K] as a GGUF file holds it, which is read once, from several
- * threads, and may lie anywhere: a mapped file needs no copy.  The layer's weights are ggml's own in
- * every bit of their dequantization.
+ * threads, and may lie anywhere: a mapped file needs no copy.  The layer's weights are ggml's own
+ * in every bit of their dequantization.
  *   desc       scheme all zero: the type's own; or that with other act_quant and act_group.  lut
  *              is the type's and must be NULL
  *   blocks     N rows of K / block blocks

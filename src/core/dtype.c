@@ -89,8 +89,8 @@ static uint8_t sign_flip(tw_dtype dtype, int bits) {
     return tw_dtype_is_signed(dtype) ? (uint8_t)(1u << (bits - 1)) : 0;
 }
 
-/* Eight codes of `bits` each, lowest first, to a byte each and back: halves of what is together move
- * apart, three times. */
+/* Eight codes of `bits` each, lowest first, to a byte each and back: halves of what is together
+ * move apart, three times. */
 static inline uint64_t spread(uint64_t eight, int bits) {
     uint64_t four = (1ull << 4 * bits) - 1, two = ((1ull << 2 * bits) - 1) * 0x0000000100000001u,
              one = ((1ull << bits) - 1) * 0x0001000100010001u;
