@@ -36,6 +36,12 @@ static void destroy_plan(void *user, void *value) { tw_plan_destroy(user, value)
 static void destroy_contest(void *user, void *value) { tw_contest_destroy(user, value); }
 static void destroy_code(void *user, void *value) { tw_code_destroy(user, value); }
 
+/* Hosts that ask for nothing can be told to tune. */
+static tw_mode mode_of(const tw_options *o) {
+    static const tw_mode by_environment[] = {TW_MODE_DEFAULT, TW_MODE_TUNE, TW_MODE_MAX_AUTOTUNE};
+    return o->mode ? o->mode : by_environment[tw_option_int(TW_OPT_TW_TUNE)];
+}
+
 /* The parts that can fail, in an order in which tw_context_destroy can take back any beginning. */
 static tw_status open_parts(tw_context *c, const tw_options *o, const tw_context_setup *setup) {
     TW_TRY(tw_timeline_open(&c->allocator, &c->log, &c->timeline));
@@ -89,7 +95,7 @@ tw_status tw_context_open(const tw_options *options, const tw_context_setup *set
     tw_context *c = tw_alloc(&allocator, sizeof *c);
     if (!c) return tw_fail(TW_MEMORY, "out of memory for a context");
     c->allocator = allocator;
-    c->mode = o.mode;
+    c->mode = mode_of(&o);
     c->budget_s = o.tune_budget_s > 0 ? o.tune_budget_s : 10;
     c->foreign = setup->foreign;
     tw_logger_init(&c->log, &o.log);

@@ -1,4 +1,4 @@
-"""Runs stock llama.cpp with our backend and without it, in turns, and prints the medians beside what
+"""Runs stock llama.cpp with our backend and without it, in turns, and prints medians beside what
 is required.  Both are the same binaries; GGML_BACKEND_PATH is the difference.
 
 usage: compare.py [--rounds 3] [--threads 2] [--only NAME,...] [--quick]

@@ -14,7 +14,10 @@
 /* What this thread leads at the moment. */
 static _Thread_local twg_operation *leading;
 
-static void relax(void) {
+/* `spins` counts the waiter's turns: who has waited for long is keeping others from the CPU. */
+static void relax(unsigned *spins) {
+    enum { SOME = 1 << 12 };
+    if (++*spins % SOME == 0) sched_yield();
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -41,7 +44,9 @@ static void publish(twg_operation *o, void (*task)(void *arg, size_t i), void *a
 static void follow(twg_operation *o) {
     unsigned seen = 0, epoch;
     for (;;) {
-        while ((epoch = atomic_load_explicit(&o->epoch, memory_order_acquire)) == seen) relax();
+        unsigned spins = 0;
+        while ((epoch = atomic_load_explicit(&o->epoch, memory_order_acquire)) == seen)
+            relax(&spins);
         seen = epoch;
         if (!o->task) return;
         work_off(o);
@@ -127,7 +132,8 @@ void twg_parallel_run(void *user, void (*task)(void *arg, size_t i), void *arg, 
     }
     publish(o, task, arg, count);
     work_off(o);
-    while (atomic_load_explicit(&o->working, memory_order_acquire)) relax();
+    unsigned spins = 0;
+    while (atomic_load_explicit(&o->working, memory_order_acquire)) relax(&spins);
 }
 
 int32_t twg_parallel_threads(void) {

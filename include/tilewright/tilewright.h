@@ -227,7 +227,8 @@ typedef struct tw_tensor {
 typedef struct tw_context tw_context;
 
 typedef enum tw_mode {
-    TW_MODE_DEFAULT = 0,  /* the cache's choice, else an untuned guess; never measures */
+    TW_MODE_DEFAULT = 0,  /* the cache's choice, else an untuned guess; never measures, unless
+                           * $TW_TUNE says to tune: 1 as TUNE, 2 as MAX_AUTOTUNE */
     TW_MODE_REFERENCE,    /* plain C, straight loops: the oracle */
     TW_MODE_TUNE,         /* tune on a miss, inside prepare() */
     TW_MODE_MAX_AUTOTUNE, /* as TUNE, over the whole space within the budget */

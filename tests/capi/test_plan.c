@@ -126,6 +126,22 @@ static void cached_only_without_kernel(void **state) {
 
 /* ---- tuning ---- */
 
+/* A host that asks for nothing is told to tune by the environment; one that asks gets what it asks
+ * for. */
+static void tunes_by_environment(void **state) {
+    setenv("TW_TUNE", "1", 1);
+    world w = open_world(state, TW_MODE_DEFAULT);
+    unsetenv("TW_TUNE");
+    check_ok(prepare(&w, 12));
+    check_plan(w.linear, 12, "cpu.int_gemm", "tuned");
+    close_world(&w);
+    setenv("TW_TUNE", "1", 1);
+    w = open_world(state, TW_MODE_CACHED_ONLY);
+    unsetenv("TW_TUNE");
+    check_fails(prepare(&w, 24), TW_MISS, "M<=32");
+    close_world(&w);
+}
+
 static void tunes_once(void **state) {
     world w = open_world(state, TW_MODE_TUNE);
     /* forward() never tunes; prepare() then does, and the guess gives way. */
@@ -457,6 +473,7 @@ int main(void) {
         TEST(cached_only_miss),
         TEST(cached_only_after_prepare),
         TEST(cached_only_without_kernel),
+        TEST(tunes_by_environment),
         TEST(tunes_once),
         TEST(too_little_time_is_no_choice),
         TEST(what_fell_short_is_tuned_later),

@@ -16,7 +16,7 @@ SMALL = 'N=96,K=96,' + SCHEME
 WRONG = 'this bench is wrong'
 # What decides about generated code or where it is kept must not leak in from outside.
 CLEARED = ('TW_DEBUG', 'TW_DUMP', 'TW_TRACE', 'TW_CACHE', 'TW_CACHE_SYSTEM', 'TW_THREADS',
-           'XDG_CACHE_HOME')
+           'TW_TUNE', 'XDG_CACHE_HOME')
 
 
 class Cli(unittest.TestCase):
