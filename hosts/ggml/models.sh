@@ -22,5 +22,6 @@ quantize() {
 quantize $given F16
 for type in Q4_0 Q8_0 Q4_K_M Q6_K; do quantize $to/smollm2.F16.gguf $type; done
 for type in Q4_K Q6_K; do
-    [ -f $to/llama1b.$type.gguf ] || python3 hosts/ggml/shapes_gguf.py $type $to/llama1b.$type.gguf
+    file=$to/llama1b.$type.gguf
+    [ -f "$file" ] || python3 hosts/ggml/shapes_gguf.py llama1b $type "$file"
 done
