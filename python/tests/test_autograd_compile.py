@@ -42,6 +42,7 @@ def test_operators_pass_torchs_own_check(layer, config):
     handle = ours._handle
     for x in (torch.randn(3, 64), torch.randn(2, 3, 64, requires_grad=True)):
         torch.library.opcheck(ops.linear, (x, handle, 48))
+    torch.library.opcheck(ops.linear_forward, (torch.randn(3, 64), handle, 48))
     torch.library.opcheck(ops.linear_input_gradient, (torch.randn(3, 48), handle, 64))
 
 
@@ -106,5 +107,18 @@ def test_tracing_records_the_operator(layer):
     x = torch.randn(3, 64)
     with torch.no_grad():
         graph = make_fx(ours)(x)
-        assert any(node.target is ops.linear for node in graph.graph.nodes)
+        assert any(node.target is ops.linear_forward for node in graph.graph.nodes)
         close(graph(2 * x), torchs(2 * x))
+
+
+def test_vmap(layer):
+    ours, torchs = layer()
+    x = torch.randn(64, 3, 5)
+    with torch.no_grad():
+        close(torch.vmap(ours, in_dims=2)(x.movedim(0, 1)), torchs(x.movedim(0, 2).movedim(1, 0)))
+
+
+def test_a_copy_of_a_handle_still_finds_its_layer(layer):
+    ours, torchs = layer()
+    x = torch.randn(3, 64)
+    close(ops.linear_forward(x, ours._handle.clone(), 48), torchs(x).detach())

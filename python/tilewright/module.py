@@ -28,9 +28,11 @@ class QuantizedLinear(torch.nn.Module):
         if _is_autocast('cpu'):
             x = x.to(_autocast_dtype('cpu'))
         # What a compiler or a transform sees is an operator; everything else is a plain call.
-        if not _is_compiling() and _plain(x) and not (x.requires_grad and _grad_enabled()):
-            return self._layer.forward(x)
-        return ops.linear(x, self._handle, self.out_features)
+        if x.requires_grad and _grad_enabled():
+            return ops.linear(x, self._handle, self.out_features)
+        if _is_compiling() or not _plain(x):
+            return ops.linear_forward(x, self._handle, self.out_features)
+        return self._layer.forward(x)
 
     @property
     def scheme(self):

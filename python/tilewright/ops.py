@@ -1,4 +1,4 @@
-"""The operators tilewright::linear and tilewright::linear_input_gradient, and the layers behind.
+"""The operators tilewright::linear, linear_forward and linear_input_gradient, and their layers.
 
 An operator names its layer by a tensor of one number, a place in a table of this process.  It is a
 tensor for the compiler's sake, which takes an integer for a constant: blocks that differ by their
@@ -6,8 +6,9 @@ layers alone share one compiled graph, and a layer may get new weights, be moved
 count or serve another dtype of x without a recompilation.  Numbers begin at random in each process,
 so that a graph that outlives its layer, or is loaded elsewhere, gets a sentence and no other layer.
 
-The kernels are registered on dispatch keys directly, CPU and AutogradCPU: of torch's ways this has
-the least to do for a call.
+The kernels are registered on dispatch keys directly: of torch's ways this has the least to do for a
+call.  linear has a gradient; linear_forward is for where none is wanted, as a kernel in Python on
+AutogradCPU takes some microseconds even then.
 """
 
 import os
@@ -23,7 +24,8 @@ _get_num_threads, _empty, _Tensor = torch.get_num_threads, torch.empty, torch.Te
 _grad_enabled = torch.is_grad_enabled
 _modes = torch._C._len_torch_dispatch_stack
 
-_layers = {}
+_layers = {}  # number -> layer
+_at = {}  # address of a handle -> layer: reading the number out of a tensor takes a microsecond
 _next = secrets.randbelow(1 << 61)
 _openmp = None
 
@@ -89,11 +91,13 @@ class Slot:
         global _next
         _next += 1
         self.handle = torch.tensor(_next, device='cpu')
-        self._index, self._table = _next, _layers
-        _layers[_next] = layer
+        self._keys = (_layers, _next), (_at, self.handle.data_ptr())
+        for table, key in self._keys:
+            table[key] = layer
 
     def __del__(self):
-        self._table.pop(self._index, None)
+        for table, key in self._keys:
+            table.pop(key, None)
 
 
 def layer_at(handle):
@@ -112,11 +116,8 @@ def is_plain(x):
 
 
 def _linear_cpu(x, layer, out_features):
-    try:
-        found = _layers[layer.item()]
-    except KeyError:
-        found = layer_at(layer)
-    return found.forward(x)
+    found = _at.get(layer.data_ptr())  # None for a copy of a handle
+    return (found or layer_at(layer)).forward(x)
 
 
 def _linear_fake(x, layer, out_features):
@@ -146,7 +147,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x, layer, out_features):
         ctx.layer, ctx.in_features = layer, x.shape[-1]
         with torch._C._AutoDispatchBelowAutograd():
-            return linear(x, layer, out_features)
+            return linear_forward(x, layer, out_features)
 
     @staticmethod
     def backward(ctx, dy):
@@ -156,22 +157,36 @@ class _Linear(torch.autograd.Function):
 def _linear_autograd(x, layer, out_features):
     if x.requires_grad and _grad_enabled():
         return _Linear.apply(x, layer, out_features)
-    if type(x) is _Tensor and not _modes():
-        return _linear_cpu(x, layer, out_features)
     with torch._C._AutoDispatchBelowAutograd():
-        return linear(x, layer, out_features)
+        return linear_forward(x, layer, out_features)
 
 
 _library = torch.library.Library('tilewright', 'DEF')
 _library.define('linear(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
+_library.define('linear_forward(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
 _library.define('linear_input_gradient(Tensor dy, Tensor layer, SymInt in_features) -> Tensor')
 _library.impl('linear', _linear_cpu, 'CPU')
 _library.impl('linear', _linear_autograd, 'AutogradCPU')
+_library.impl('linear_forward', _linear_cpu, 'CPU')
 _library.impl('linear_input_gradient', _gradient_cpu, 'CPU')
 torch.library.register_fake('tilewright::linear', _linear_fake, lib=_library)
+torch.library.register_fake('tilewright::linear_forward', _linear_fake, lib=_library)
 torch.library.register_fake('tilewright::linear_input_gradient', _gradient_fake, lib=_library)
 linear = torch.ops.tilewright.linear.default
+linear_forward = torch.ops.tilewright.linear_forward.default
 linear_input_gradient = torch.ops.tilewright.linear_input_gradient.default
+
+
+def _vmapped(operator):
+    """One call for all of a batch: rows are rows."""
+    def rule(info, in_dims, x, layer, features):
+        x = x.movedim(in_dims[0], 0)
+        return operator(x, layer, features), 0
+    return rule
+
+
+for _operator in (linear, linear_forward, linear_input_gradient):
+    torch.library.register_vmap(_operator.name(), _vmapped(_operator), lib=_library)
 
 
 def _forget_threads():
