@@ -81,7 +81,7 @@ def test_row_strided_x_is_not_copied(layer, monkeypatch):
     x = torch.randn(6, 80)[:, 8:72]
     ours(x.contiguous())
     seen = []
-    native = ours._layer._native
+    native = ours._layer.natives['f32']
     run = type(native).run
     monkeypatch.setattr(type(native), 'run', lambda self, *a: (seen.append(a), run(self, *a)))
     ours(x)

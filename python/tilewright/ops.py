@@ -44,23 +44,24 @@ class TorchLinear(Linear):
 
     def __init__(self, *args, **options):
         super().__init__(*args, context=torch_context(), **options)
-        self._dtype = self._native = None  # of the latest call
-        self._threads = 0
+        self.forget()
+
+    def forget(self):
+        """Lets the next call look up its native again."""
+        self._latest = None, None, 0  # native, dtype of x, threads: set and read as one
 
     def _switch(self, x):
         if x.dtype not in TORCH_DTYPES:
             raise _lib.InvalidError(f'x: {x.dtype}, expected float32, float16 or bfloat16')
         self.context = torch_context()
         native = self.native(TORCH_DTYPES[x.dtype])
-        # In this order: a thread that sees the new dtype sees the new native, too.
-        self._native, self._threads, self._dtype = native, _get_num_threads(), x.dtype
+        self._latest = native, x.dtype, _get_num_threads()
         return native
 
     def forward(self, x):
         """y of a plain tensor on the CPU; nothing is recorded for a gradient."""
-        native = self._native
-        if x.dtype is not self._dtype or _get_num_threads() != self._threads or \
-                native.dtype != TORCH_DTYPES[x.dtype]:
+        native, dtype, threads = self._latest
+        if x.dtype is not dtype or _get_num_threads() != threads:
             native = self._switch(x)
         shape, K = x.shape, native.K
         if not shape or shape[-1] != K:
@@ -192,7 +193,7 @@ for _operator in (linear, linear_forward, linear_input_gradient):
 def _forget_threads():
     """After a fork: the contexts are new, so every layer is made again on its first use."""
     for layer in list(_layers.values()):
-        layer._threads = -1
+        layer.forget()
 
 
 os.register_at_fork(after_in_child=_forget_threads)

@@ -86,8 +86,8 @@ def load(layer, given):
              for name in ('weight', 'scales', 'zeros')]
     loaded.set_weights(*parts, lut=lut)
     # Only now: a state that is refused leaves the layer as it was.
-    layer.natives, layer.bias, layer._dtype = loaded.natives, loaded.bias, None
-    layer.context = loaded.context
+    layer.natives, layer.bias, layer.context = loaded.natives, loaded.bias, loaded.context
+    layer.forget()
 
 
 def empty_layer(text):
