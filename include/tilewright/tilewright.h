@@ -268,6 +268,22 @@ typedef struct tw_parallel {
     int32_t threads; /* how many run() uses; tile decisions and keys depend on it */
 } tw_parallel;
 
+/* The entry of an OpenMP runtime that starts a team: GNU's libgomp has it, and LLVM's and Intel's
+ * for its sake.  Each thread of a team calls function(data); 0 threads: as many as the caller set.
+ */
+typedef void (*tw_gomp_parallel)(void (*function)(void *data), void *data, unsigned threads,
+                                 unsigned flags);
+
+/* Fills *out for tw_options.parallel with a parallel-for over the host's own OpenMP, which is given
+ * by its GOMP_parallel: kernels then share the threads of the host's loops, where two pools would
+ * spin for each other's cores.  threads is tw_parallel's; a team is as large as the calling
+ * thread's omp_set_num_threads() says.
+ * Errors: INVALID (gomp_parallel or out is NULL, threads below 1).
+ * Source: the interface that GCC's code calls, libgomp's manual, "Implementing PARALLEL
+ * construct". */
+TW_API tw_status tw_parallel_openmp(tw_gomp_parallel gomp_parallel, int32_t threads,
+                                    tw_parallel *out);
+
 typedef struct tw_options {
     size_t struct_size;
     /* NULL: $TW_CACHE, else $XDG_CACHE_HOME/tilewright/cache.db; "": no file */

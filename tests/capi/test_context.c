@@ -1,4 +1,5 @@
 /* Contexts: options, hooks, what they tell, and what they survive. */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +181,51 @@ static void parallel_hook(void **state) {
     layer_free(&l);
 }
 
+static atomic_int teams;
+
+/* A team of two by real threads, as libgomp starts it. */
+static void *team_mate(void *arg) {
+    void **both = arg;
+    void (*function)(void *data);
+    memcpy(&function, both, sizeof function);
+    function(both[1]);
+    return NULL;
+}
+
+static void fake_gomp(void (*function)(void *data), void *data, unsigned threads, unsigned flags) {
+    void *both[2] = {NULL, data};
+    pthread_t mate;
+    assert_true(threads == 0 && flags == 0);
+    memcpy(both, &function, sizeof function);
+    assert_int_equal(pthread_create(&mate, NULL, team_mate, both), 0);
+    function(data);
+    pthread_join(mate, NULL);
+    teams++;
+}
+
+static void openmp_hook(void **state) {
+    fixture *f = *state;
+    tw_parallel untouched = {0};
+    check_fails(tw_parallel_openmp(NULL, 2, &untouched), TW_INVALID, "gomp_parallel: NULL");
+    check_fails(tw_parallel_openmp(fake_gomp, 0, &untouched), TW_INVALID, "threads: 0");
+    check_fails(tw_parallel_openmp(fake_gomp, 2, NULL), TW_INVALID, "out: NULL");
+    assert_true(!untouched.run && !untouched.user && !untouched.threads);
+    teams = 0;
+    check_ok(tw_parallel_openmp(fake_gomp, 3, &f->options.parallel));
+    tw_context *context = open_context(f);
+    tw_device_info info = TW_DEVICE_INFO_INIT;
+    check_ok(tw_context_device(context, &info));
+    assert_int_equal(info.threads, 3);
+    layer l;
+    layer_init(&l, "N=300,K=256,w=i8,s=f32,a=i8", 2);
+    tw_linear *linear = make_linear(&l, context);
+    check_forward(&l, linear, 100);
+    assert_true(teams >= 1);
+    tw_linear_destroy(linear);
+    tw_context_destroy(context);
+    layer_free(&l);
+}
+
 static void log_hook(void **state) {
     fixture *f = *state;
     tw_context *context = open_context(f);
@@ -269,6 +315,7 @@ int main(void) {
         TEST(bad_options),
         TEST(struct_sizes),
         TEST(parallel_hook),
+        TEST(openmp_hook),
         TEST(log_hook),
         TEST(destroyed_early),
         TEST(cache_is_a_folder),

@@ -1,0 +1,199 @@
+"""The operators tilewright::linear, linear_forward and linear_input_gradient, and their layers.
+
+An operator names its layer by a tensor of one number, a place in a table of this process.  It is a
+tensor for the compiler's sake, which takes an integer for a constant: blocks that differ by their
+layers alone share one compiled graph, and a layer may get new weights, be moved to another thread
+count or serve another dtype of x without a recompilation.  Numbers begin at random in each process,
+so that a graph that outlives its layer, or is loaded elsewhere, gets a sentence and no other layer.
+
+The kernels are registered on dispatch keys directly: of torch's ways this has the least to do for a
+call.  linear has a gradient; linear_forward is for where none is wanted, as a kernel in Python on
+AutogradCPU takes some microseconds even then.
+"""
+
+import os
+import secrets
+
+import torch
+
+from . import _lib, context as contexts
+from .linear import Linear
+
+TORCH_DTYPES = {torch.float32: 'f32', torch.float16: 'f16', torch.bfloat16: 'bf16'}
+_get_num_threads, _empty, _Tensor = torch.get_num_threads, torch.empty, torch.Tensor
+_grad_enabled = torch.is_grad_enabled
+_modes = torch._C._len_torch_dispatch_stack
+
+_layers = {}  # number -> layer
+_at = {}  # address of a handle -> layer: reading the number out of a tensor takes a microsecond
+_next = secrets.randbelow(1 << 61)
+_openmp = None
+
+
+def torch_context():
+    """The context for torch's current thread count, on torch's own OpenMP threads."""
+    global _openmp
+    if _openmp is None:
+        path = os.path.join(os.path.dirname(torch.__file__), 'lib', 'libtorch_cpu.so')
+        _openmp = contexts.gomp_parallel(path) or contexts.gomp_parallel() or 0
+    return contexts.shared(_get_num_threads(), _openmp or None)
+
+
+class TorchLinear(Linear):
+    """A Linear on torch tensors, which follows torch.set_num_threads and the dtype of x."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, context=torch_context(), **options)
+        self.forget()
+
+    def forget(self):
+        """Lets the next call look up its native again."""
+        self._latest = None, None, 0  # native, dtype of x, threads: set and read as one
+
+    def _switch(self, x):
+        if x.dtype not in TORCH_DTYPES:
+            raise _lib.InvalidError(f'x: {x.dtype}, expected float32, float16 or bfloat16')
+        self.context = torch_context()
+        native = self.native(TORCH_DTYPES[x.dtype])
+        self._latest = native, x.dtype, _get_num_threads()
+        return native
+
+    def forward(self, x):
+        """y of a plain tensor on the CPU; nothing is recorded for a gradient."""
+        native, dtype, threads = self._latest
+        if x.dtype is not dtype or _get_num_threads() != threads:
+            native = self._switch(x)
+        shape, K = x.shape, native.K
+        if not shape or shape[-1] != K:
+            raise _lib.InvalidError(f'x: shape {list(shape)}, expected [...,{K}]')
+        if not x.is_cpu:
+            raise _lib.InvalidError(f'x: on {x.device}, expected a tensor on the CPU')
+        stride = K
+        if not x.is_contiguous():
+            if len(shape) == 2 and x.stride(1) == 1 and x.stride(0) >= K:
+                stride = x.stride(0)
+            else:
+                x = x.contiguous()
+        y = _empty(shape[:-1] + (native.N,), dtype=x.dtype)
+        M = shape[0] if len(shape) == 2 else x.numel() // K
+        if M:
+            native.run(x.data_ptr(), M, stride, y.data_ptr())
+        return y
+
+    def dequantized(self):
+        """The weights [N,K] as a tensor of f32."""
+        return torch.from_dlpack(self.dequantize())
+
+
+class Slot:
+    """A layer's place in the table, for as long as this lives."""
+
+    def __init__(self, layer):
+        global _next
+        _next += 1
+        self.handle = torch.tensor(_next, device='cpu')
+        self._keys = (_layers, _next), (_at, self.handle.data_ptr())
+        for table, key in self._keys:
+            table[key] = layer
+
+    def __del__(self):
+        for table, key in self._keys:
+            table.pop(key, None)
+
+
+def layer_at(handle):
+    """The layer in a place; raises where there is none any more."""
+    index = handle.item()
+    layer = _layers.get(index)
+    if layer is None:
+        raise _lib.InvalidError(f'layer: {index}, no such layer in this process: its module is '
+                                'gone, or the graph was made by another process')
+    return layer
+
+
+def is_plain(x):
+    """Whether x is data of this process that no tracer, mode or transform looks at."""
+    return type(x) is _Tensor and not _modes() and not torch._C._functorch.maybe_get_level(x) > 0
+
+
+def _linear_cpu(x, layer, out_features):
+    found = _at.get(layer.data_ptr())  # None for a copy of a handle
+    return (found or layer_at(layer)).forward(x)
+
+
+def _linear_fake(x, layer, out_features):
+    if x.dtype not in TORCH_DTYPES:
+        raise _lib.InvalidError(f'x: {x.dtype}, expected float32, float16 or bfloat16')
+    return x.new_empty((*x.shape[:-1], out_features))
+
+
+def _gradient_cpu(dy, layer, in_features):
+    """dx = dy w, as if x had not been rounded (a straight-through estimator)."""
+    found = layer_at(layer)
+    if found.act != 'none':
+        raise _lib.UnsupportedError(f'act={found.act}: no gradient goes through a fused '
+                                    'activation; make the layer with act=none and apply it after')
+    weight = found.dequantized()
+    return (dy.float() @ weight).to(dy.dtype)
+
+
+def _gradient_fake(dy, layer, in_features):
+    return dy.new_empty((*dy.shape[:-1], in_features))
+
+
+class _Linear(torch.autograd.Function):
+    """The gradient with respect to x; the quantized weights have none."""
+
+    @staticmethod
+    def forward(ctx, x, layer, out_features):
+        ctx.layer, ctx.in_features = layer, x.shape[-1]
+        with torch._C._AutoDispatchBelowAutograd():
+            return linear_forward(x, layer, out_features)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return linear_input_gradient(dy, ctx.layer, ctx.in_features), None, None
+
+
+def _linear_autograd(x, layer, out_features):
+    if x.requires_grad and _grad_enabled():
+        return _Linear.apply(x, layer, out_features)
+    with torch._C._AutoDispatchBelowAutograd():
+        return linear_forward(x, layer, out_features)
+
+
+_library = torch.library.Library('tilewright', 'DEF')
+_library.define('linear(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
+_library.define('linear_forward(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
+_library.define('linear_input_gradient(Tensor dy, Tensor layer, SymInt in_features) -> Tensor')
+_library.impl('linear', _linear_cpu, 'CPU')
+_library.impl('linear', _linear_autograd, 'AutogradCPU')
+_library.impl('linear_forward', _linear_cpu, 'CPU')
+_library.impl('linear_input_gradient', _gradient_cpu, 'CPU')
+torch.library.register_fake('tilewright::linear', _linear_fake, lib=_library)
+torch.library.register_fake('tilewright::linear_forward', _linear_fake, lib=_library)
+torch.library.register_fake('tilewright::linear_input_gradient', _gradient_fake, lib=_library)
+linear = torch.ops.tilewright.linear.default
+linear_forward = torch.ops.tilewright.linear_forward.default
+linear_input_gradient = torch.ops.tilewright.linear_input_gradient.default
+
+
+def _vmapped(operator):
+    """One call for all of a batch: rows are rows."""
+    def rule(info, in_dims, x, layer, features):
+        x = x.movedim(in_dims[0], 0)
+        return operator(x, layer, features), 0
+    return rule
+
+
+for _operator in (linear, linear_forward, linear_input_gradient):
+    torch.library.register_vmap(_operator.name(), _vmapped(_operator), lib=_library)
+
+
+def _forget_threads():
+    """After a fork: the contexts are new, so every layer is made again on its first use."""
+    for layer in list(_layers.values()):
+        layer.forget()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
