@@ -25,19 +25,22 @@ const tw_axis tw_gemm_space[TW_INT_AXES] = {
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
-/* Vector instructions a cycle: wide units come in pairs, narrower ones in threes. */
-static double vector_width(const tw_target *target) {
-    return tw_target_isa(target)->vector_bytes == 64 ? 2 : 3;
+static bool wide_vectors(const tw_target *target) {
+    return tw_target_isa(target)->vector_bytes == 64;
 }
+
+/* Vector instructions a cycle: wide units come in pairs, narrower ones in threes. */
+static double vector_width(const tw_target *target) { return wide_vectors(target) ? 2 : 3; }
 
 static double tile_cycles(const tw_target *target, const tw_problem *problem, const tw_config *c,
                           const tw_inner_loop *loop) {
     int nv = c->micro_n / tw_target_lanes(target),
         registers = tw_target_isa(target)->vector_registers;
     double accumulators = c->micro_m * nv, width = vector_width(target);
-    /* A broadcast is a load, and on some cores half a vector instruction. */
-    double broadcasts = c->micro_m * loop->x_loads;
-    double extra = loop->embeds && nv == 1 ? 0 : 0.5 * broadcasts;
+    /* A broadcast is a load, and on some cores half a vector instruction; a whole one where no
+     * instruction takes it as an operand. */
+    double broadcasts = c->micro_m * loop->x_loads, weight = wide_vectors(target) ? 0.5 : 1;
+    double extra = loop->embeds && nv == 1 ? 0 : weight * broadcasts;
     double vectors = accumulators * loop->product + nv * loop->unpack + extra;
     double step = larger(accumulators * loop->multiply / 2, vectors / width);
     step = larger(step, (broadcasts + nv) / 2); /* two loads a cycle */
@@ -98,17 +101,18 @@ static void set_blocks(const tw_target *target, const tw_problem *problem, tw_co
 
 /* Where weights come from memory: two streams, each a half of a thread's share (four gain more on
  * some processors, but take twice as long to compile); where registers are too few, prefetching,
- * which costs only those a third that have more. */
+ * which costs only those a third that have more.  It gains a quarter of small layers, too, whose
+ * model is large, and costs nothing where they are in the cache. */
 static void set_reading(const tw_target *target, const tw_problem *problem, tw_config *c) {
-    if (problem->M > COLD_ROWS || tw_problem_weight_bytes(problem) < COLD_BYTES) return;
+    if (problem->M > COLD_ROWS) return;
+    if (!wide_vectors(target)) c->prefetch = 16;
+    if (tw_problem_weight_bytes(problem) < COLD_BYTES) return;
     int64_t share = tw_ceil_div(problem->N, tw_max(1, target->threads));
     tw_config wide = *c;
     wide.streams = 2;
     wide.block_n = (int32_t)tw_min(tw_round_up(share, (int64_t)2 * TW_PANEL_ROWS), FAR_BLOCK);
-    if (!tw_gemm_reject(target, problem, &wide))
-        *c = wide;
-    else if (tw_target_isa(target)->vector_bytes < 64)
-        c->prefetch = 64;
+    wide.prefetch = 0;
+    if (!tw_gemm_reject(target, problem, &wide)) *c = wide;
 }
 
 void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_inner_loop *loop,

@@ -441,15 +441,6 @@ static double cost(const tw_target *target, const tw_problem *problem, const tw_
     return tw_gemm_cost(target, problem, config, &loop);
 }
 
-static void guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
-    tw_inner_loop loop;
-    inner_loop(target, problem, &loop);
-    tw_gemm_guess(target, problem, &loop, config);
-    /* One row is bound by memory, not by the units: then the shorter code, sooner compiled. */
-    config->bit_matrix = config->micro_m == 1 && tw_dtype_bits(problem->scheme.weight) < 8 &&
-                         tw_target_has(target, TW_EXTRA_GFNI);
-}
-
 _Static_assert(TW_AHEAD_BYTES == 32768, "as the sentences below say");
 
 static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
@@ -481,6 +472,32 @@ static const char *reject(const tw_target *target, const tw_problem *problem, co
     if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)
         return "bit_matrix unpacks codes, and those of 8 bits are not packed.";
     return tw_gemm_reject(target, problem, &rest);
+}
+
+/* Codes of several planes take as many instructions to unpack as two products: once for all rows of
+ * a task, where no wide vectors make up for it. */
+static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_config *config) {
+    enum { COLUMNS = 512 };
+    tw_panel panel;
+    tw_inner_loop loop;
+    int bits = tw_dtype_bits(problem->scheme.weight);
+    if (!(bits & (bits - 1)) || tw_target_isa(target)->vector_bytes == 64) return false;
+    tw_panel_init(problem, &panel);
+    inner_loop(target, problem, &loop);
+    loop.unpack = 1.5; /* what is unpacked is stored once and read by every tile */
+    tw_gemm_guess(target, problem, &loop, config);
+    config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
+    return config->ahead && !reject(target, problem, config);
+}
+
+static void guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
+    tw_inner_loop loop;
+    if (guess_ahead(target, problem, config)) return;
+    inner_loop(target, problem, &loop);
+    tw_gemm_guess(target, problem, &loop, config);
+    /* One row is bound by memory, not by the units: then the shorter code, sooner compiled. */
+    config->bit_matrix = config->micro_m == 1 && tw_dtype_bits(problem->scheme.weight) < 8 &&
+                         tw_target_has(target, TW_EXTRA_GFNI);
 }
 
 static int64_t chain(const tw_problem *problem) {
