@@ -1,7 +1,7 @@
 """Runs stock llama.cpp with our backend and without it, in turns, and prints medians beside what
 is required.  Both are the same binaries; GGML_BACKEND_PATH is the difference.
 
-usage: compare.py [--rounds 3] [--threads 2] [--only NAME,...] [--quick]
+usage: compare.py [--rounds 3] [--threads 2] [--only NAME,...] [--quick] [--no-text]
 
 Writes build-llama/llama.csv: a row for each model, test and side, with all samples.
 """
@@ -124,6 +124,7 @@ def main():
     parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument('--only', default=','.join(REQUIRED))
     parser.add_argument('--quick', action='store_true', help='one round of one model')
+    parser.add_argument('--no-text', action='store_true', help='speed only, no perplexity')
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.only = 1, 'smollm2.Q4_1'
@@ -136,7 +137,7 @@ def main():
               f' {"ratio":>7}  required')
         for model in options.only.split(','):
             missed += compare_speed(model, options, writer)
-        for model in options.only.split(','):
+        for model in options.only.split(',') if not options.no_text else ():
             missed += compare_text(model, options, writer)
     print(f'{missed} below what is required; all samples are in {os.path.relpath(path, ROOT)}')
     return 0

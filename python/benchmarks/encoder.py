@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 in plain torch: BERT's encoder (Devlin et al., arXiv:1810.04805), mean pooling."""
+"""all-MiniLM-L6-v2 in plain torch: BERT's encoder (Devlin et al., arXiv:1810.04805), mean pool."""
 
 import json
 import os

@@ -151,8 +151,8 @@ def timed(call, ids, seconds):
 
 
 def warm(calls, missing, ids):
-    """Runs each way, so that it has compiled, and then: {name: seconds, the least of three}.  Those that cannot
-    run leave."""
+    """Runs each way, so that it has compiled, and then: {name: seconds, the least of three}.  Those
+    that cannot run leave."""
     taken = {}
     for name in list(calls):
         start = time.perf_counter()
@@ -189,7 +189,8 @@ def rows_of(size, times):
     best = min(others) if others else None
     for name, median in medians.items():
         quartiles = statistics.quantiles(times[name], n=4) if len(times[name]) > 1 else [median] * 3
-        yield {'size': size, 'way': name, 'median_ms': median * 1e3, 'min_ms': min(times[name]) * 1e3,
+        yield {'size': size, 'way': name, 'median_ms': median * 1e3,
+               'min_ms': min(times[name]) * 1e3,
                'spread_percent': 100 * (quartiles[2] - quartiles[0]) / median,
                'times_best_other': best / median if best else float('nan')}
 
@@ -201,8 +202,8 @@ def verdicts(rows):
             found = [row['times_best_other'] for row in rows
                      if row['size'] == size and row['way'].startswith(f'ours {name},')]
             if found:
-                yield (f'{size}: ours {name} is {max(found):.2f} times the best of torch and torchao,'
-                       f' required {required:.2f}', max(found) >= required)
+                yield (f'{size}: ours {name} is {max(found):.2f} times the best of torch and'
+                       f' torchao, required {required:.2f}', max(found) >= required)
 
 
 def similarity(calls, model, tokenizer):

@@ -109,7 +109,8 @@ def configs():
     group = quantization.PerGroup(32)
     return {
         'w=i8,g=channel,s=f32,z=none,a=none': quantization.Int8WeightOnlyConfig(),
-        'w=i8,g=channel,s=f32,z=none,a=i8full': quantization.Int8DynamicActivationInt8WeightConfig(),
+        'w=i8,g=channel,s=f32,z=none,a=i8full':
+            quantization.Int8DynamicActivationInt8WeightConfig(),
         'w=i4,g=32,s=f32,z=none,a=i8z': quantization.Int8DynamicActivationIntxWeightConfig(
             weight_dtype=torch.int4, weight_granularity=group),
         'w=i3,g=32,s=f32,z=none,a=none': quantization.IntxWeightOnlyConfig(

@@ -150,7 +150,7 @@ def _load():
     found = lib.tw_version()
     if (found >> 16, found >> 8 & 255) != VERSION:
         raise ImportError(f'{path} is version {found >> 16}.{found >> 8 & 255}.{found & 255}, this '
-                          f'package speaks to {VERSION[0]}.{VERSION[1]}: install both of one release')
+                          f'package speaks to {VERSION[0]}.{VERSION[1]}: install both of one')
     for name, arguments in _FALLIBLE.items():
         function = getattr(lib, name)
         function.argtypes, function.restype = arguments, c_int

@@ -119,7 +119,8 @@ def _converted(module):
     groups = -(-N // (scheme.group_n or N)), -(-K // (scheme.group_k or K))
     bias = module.bias.detach().clone() if module.bias is not None else None
     layer = TorchLinear(N, K, scheme, act_scale=act_scale, bias=bias)
-    # i8 and u8 by their own names: where a row's bytes are its codes the dtype must be the scheme's.
+    # i8 and u8 by their own names: where a row's bytes are its codes, the dtype must be the
+    # scheme's.
     codes = codes.view(torch.int8) if dtype == 'i8' else codes
     layer.set_weights(codes, scales.reshape(groups).contiguous(),
                       zeros.reshape(groups) if zeros is not None else None,

@@ -26,7 +26,7 @@ class Config:
         return '=' in self.text.split(',', 1)[0]
 
     def scheme(self, dtype='f32'):
-        """The tw_scheme of a layer made of float weights of this dtype; raises where text is bad."""
+        """The tw_scheme of a layer of float weights of this dtype; raises where text is bad."""
         return parse(self.text) if self.is_scheme else recipe_scheme(self.text, dtype)
 
 
