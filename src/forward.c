@@ -208,3 +208,104 @@ tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tens
     if (linear->context->timeline) return run_traced(linear, bucket, x, y, &x_rows, &y_rows);
     return run(linear, bucket, x, y, &x_rows, &y_rows);
 }
+
+/* ---- several layers of one x ---- */
+
+/* The plan of a layer that launches a kernel over x as it is; NULL: its forward is its own. */
+static const tw_plan *plain_plan(tw_linear *l, int bucket) {
+    const tw_binding *b = tw_linear_bound(l, bucket);
+    if (!b || b->impl || !b->plan->decision.tmpl || l->order) return NULL;
+    return tw_launch_rounded_bytes(&l->problem, 1) ? NULL : b->plan;
+}
+
+/* Whether x is the same to both once it is packed. */
+static bool packs_alike(const tw_plan *a, const tw_plan *b) {
+    const tw_scheme *s = &a->problem.scheme, *t = &b->problem.scheme;
+    return a->decision.tmpl == b->decision.tmpl && a->problem.x == b->problem.x &&
+           !memcmp(s, t, sizeof *s) && a->kernel.xq_stride == b->kernel.xq_stride &&
+           a->kernel.xmeta_stride == b->kernel.xmeta_stride;
+}
+
+typedef struct group {
+    const tw_kernel *kernels[TW_GROUP_MOST];
+    tw_kernel_args args[TW_GROUP_MOST];
+    int32_t count;
+    size_t scratch_bytes;
+} group;
+
+static void join(group *g, const tw_linear *l, const tw_plan *plan, const rows *x, const rows *y,
+                 int64_t M) {
+    g->kernels[g->count] = &plan->kernel;
+    g->args[g->count++] = (tw_kernel_args){.x = x->data,
+                                           .x_stride = x->stride,
+                                           .w = l->packed,
+                                           .bias = l->bias_f32,
+                                           .lut = l->lut,
+                                           .y = y->data,
+                                           .y_stride = y->stride,
+                                           .M = M};
+    if (plan->scratch_bytes > g->scratch_bytes) g->scratch_bytes = plan->scratch_bytes;
+}
+
+static tw_status launch_group(tw_context *c, group *g) {
+    tw_scratch_block *scratch;
+    TW_TRY(tw_scratch_take(&c->scratch, g->scratch_bytes, &scratch));
+    tw_launch_group(g->kernels, c->threads, g->args, g->count, scratch->memory);
+    tw_scratch_give(scratch);
+    return TW_OK;
+}
+
+/* Layers *at and those after it that can join it; `done` marks them all.  *at: which one failed. */
+static tw_status run_together(tw_linear *const *linears, int32_t count, int32_t *at,
+                              const tw_tensor *x, const tw_tensor *y, bool *done) {
+    rows x_rows, y_rows;
+    int32_t first = *at;
+    int bucket = tw_bucket_index(x->shape[0]);
+    const tw_plan *plan = plain_plan(linears[first], bucket), *other;
+    done[first] = true;
+    if (!plan || linears[first]->context->timeline)
+        return tw_linear_forward(linears[first], x, &y[first]);
+    group g = {.count = 0};
+    for (int32_t i = first; i < count; i++) {
+        if (i > first && done[i]) continue;
+        other = plain_plan(linears[i], bucket);
+        if (!other || !packs_alike(plan, other)) continue;
+        *at = i;
+        TW_TRY(check_io(linears[i], x, &y[i], &x_rows, &y_rows));
+        join(&g, linears[i], other, &x_rows, &y_rows, x->shape[0]);
+        done[i] = true;
+    }
+    return launch_group(linears[first]->context, &g);
+}
+
+static tw_status check_group(tw_linear *const *linears, int32_t count, const tw_tensor *x,
+                             const tw_tensor *y) {
+    if (!linears) return tw_fail(TW_INVALID, "linears: NULL, must be given");
+    if (count < 1) return tw_fail(TW_INVALID, "count: %d, expected at least 1", count);
+    if (!x || !y) return tw_fail(TW_INVALID, "%s: NULL, must be given", x ? "y" : "x");
+    for (int32_t i = 0; i < count; i++) {
+        if (!linears[i]) return tw_fail(TW_INVALID, "linears[%d]: NULL, must be given", i);
+        if (linears[i]->context != linears[0]->context)
+            return tw_fail(TW_INVALID, "linears[%d]: of another context than linears[0]", i);
+    }
+    return TW_OK;
+}
+
+tw_status tw_linear_forward_group(tw_linear *const *linears, int32_t count, const tw_tensor *x,
+                                  const tw_tensor *y) {
+    TW_TRY(check_group(linears, count, x, y));
+    for (int32_t first = 0, some; first < count; first += some) {
+        bool done[TW_GROUP_MOST] = {false};
+        some = (int32_t)tw_min(TW_GROUP_MOST, count - first);
+        bool together = x->ndim == 2 && x->shape[0] >= 1 && x->shape[0] <= TW_GROUP_ROWS;
+        for (int32_t i = 0; i < some; i++) {
+            if (done[i]) continue;
+            int32_t at = i;
+            tw_status status = together
+                                   ? run_together(linears + first, some, &at, x, y + first, done)
+                                   : tw_linear_forward(linears[first + i], x, &y[first + i]);
+            if (status) return tw_fail(status, "linears[%d]: %s", first + at, tw_error_message());
+        }
+    }
+    return TW_OK;
+}

@@ -388,10 +388,94 @@ static void reference_mode(void **state) {
     close_world(&w);
 }
 
+/* ---- several layers of one x ---- */
+
+enum { MOST_LAYERS = 11 };
+
+static void check_together(fixture *f, const char *const *problems, int32_t count, int64_t M,
+                           int32_t threads, bool prepared) {
+    layer l[MOST_LAYERS];
+    tw_linear *linears[MOST_LAYERS];
+    tw_tensor y[MOST_LAYERS];
+    tw_options options = f->options;
+    options.threads = threads;
+    tw_context *context;
+    check_ok(tw_context_create(&options, &context));
+    for (int32_t i = 0; i < count; i++) {
+        layer_init(&l[i], problems[i], 40 + (uint32_t)i);
+        linears[i] = make_linear(&l[i], context);
+        if (prepared) check_ok(tw_linear_prepare(linears[i], &M, 1, 1));
+        y[i] = random_rows(l[i].problem.y, M, l[i].problem.N, 3);
+    }
+    tw_tensor x = random_rows(l[0].problem.x, M, l[0].problem.K, 8);
+    check_ok(tw_linear_forward_group(linears, count, &x, y));
+    for (int32_t i = 0; i < count; i++) {
+        tw_tensor alone = random_rows(l[i].problem.y, M, l[i].problem.N, 4);
+        check_ok(tw_linear_forward(linears[i], &x, &alone));
+        assert_memory_equal(y[i].data, alone.data, tensor_bytes(&alone));
+        if (M) check_result(&l[i], linears[i], &x, &y[i]);
+        free(alone.data);
+        free(y[i].data);
+        tw_linear_destroy(linears[i]);
+        layer_free(&l[i]);
+    }
+    free(x.data);
+    tw_context_destroy(context);
+}
+
+static void together(void **state) {
+    fixture *f = *state;
+    static const char *const alike[] = {
+        "N=576,K=576,w=u4,g=32,s=f16,z=value,a=i8g32",
+        "N=192,K=576,w=u4,g=32,s=f16,z=value,a=i8g32",
+        "N=190,K=576,w=u4,g=32,s=f16,z=value,a=i8g32,bias=f32,act=silu"};
+    static const char *const mixed[] = {"N=256,K=256,w=i5,g=32,s=f16,a=i8g32",
+                                        "N=70,K=256,w=i8,g=32,s=f16,a=i8g32",
+                                        "N=300,K=256,w=i5,g=32,s=f16,a=i8g32",
+                                        "N=64,K=256,w=f16",
+                                        "N=64,K=256,w=u4,g=3,s=f16,z=code",
+                                        "N=9,K=256,w=e4m3,g=channel,s=f32,a=e4m3",
+                                        "N=128,K=256,w=i8,g=channel,s=f32,a=i8z",
+                                        "N=128,K=256,w=i5,g=32,s=f16,a=i8g64",
+                                        "N=64,K=256,w=i5,g=32,s=f16,a=i8g32,y=f16",
+                                        "N=130,K=256,w=f16",
+                                        "N=66,K=256,w=f16,bias=bf16"};
+    static const int64_t rows[] = {1, 5, 64, 65, 130};
+    for (size_t i = 0; i < TW_COUNT(rows); i++)
+        for (int32_t threads = 1; threads <= 3; threads++)
+            check_together(f, alike, TW_COUNT(alike), rows[i], threads, threads != 2);
+    check_together(f, mixed, TW_COUNT(mixed), 1, 2, true);
+    check_together(f, mixed, TW_COUNT(mixed), 12, 3, true);
+    check_together(f, mixed, TW_COUNT(mixed), 0, 2, false);
+}
+
+static void together_refused(void **state) {
+    world w = open_world(state, "N=64,K=96,w=u4,g=32,s=f16,z=code,a=i8");
+    tw_tensor x = random_rows(TW_F32, 2, 96, 1),
+              y[2] = {random_rows(TW_F32, 2, 64, 1), random_rows(TW_F32, 2, 60, 1)};
+    tw_linear *two[2] = {w.linear, w.linear}, *none[1] = {NULL};
+    tw_context *other = open_context(w.f);
+    check_fails(tw_linear_forward_group(NULL, 1, &x, y), TW_INVALID, "linears: NULL");
+    check_fails(tw_linear_forward_group(two, 0, &x, y), TW_INVALID, "count: 0");
+    check_fails(tw_linear_forward_group(two, 1, NULL, y), TW_INVALID, "x: NULL");
+    check_fails(tw_linear_forward_group(two, 1, &x, NULL), TW_INVALID, "y: NULL");
+    check_fails(tw_linear_forward_group(none, 1, &x, y), TW_INVALID, "linears[0]: NULL");
+    check_ok(tw_linear_forward_group(two, 1, &x, y));
+    check_fails(tw_linear_forward_group(two, 2, &x, y), TW_INVALID, "linears[1]: y: 2 dimensions of shape [2,60]");
+    two[1] = make_linear(&w.l, other);
+    check_fails(tw_linear_forward_group(two, 2, &x, y), TW_INVALID, "linears[1]: of another");
+    tw_linear_destroy(two[1]);
+    tw_context_destroy(other);
+    free(x.data), free(y[0].data), free(y[1].data);
+    close_world(&w);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(every_bucket),
+        TEST(together),
+        TEST(together_refused),
         TEST(many_rows),
         TEST(dtypes),
         TEST(column_order),

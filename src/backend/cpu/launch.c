@@ -154,6 +154,53 @@ void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_arg
     }
 }
 
+/* ---- several products of one x ---- */
+
+typedef struct group {
+    matmul_job jobs[TW_GROUP_MOST];
+    size_t ends[TW_GROUP_MOST]; /* tasks of this job and of those before it */
+} group;
+
+static void group_task(void *arg, size_t i) {
+    const group *g = arg;
+    int at = 0;
+    while (i >= g->ends[at]) at++;
+    matmul_task((void *)&g->jobs[at], at ? i - g->ends[at - 1] : i);
+}
+
+/* A thread's share of all columns is the most that a task has of one kernel's. */
+static void set_job(matmul_job *job, int64_t share) {
+    const tw_kernel *kernel = job->kernel;
+    int64_t tile = tile_columns(&kernel->config), pieces = tw_ceil_div(kernel->N, share);
+    job->rows = tw_min(unit_rows(&kernel->config), job->args->M);
+    job->tiles_m = tw_ceil_div(job->args->M, job->rows);
+    job->columns = tw_round_up(tw_ceil_div(kernel->N, pieces), tile);
+}
+
+void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads, tw_kernel_args *args,
+                     int32_t count, void *scratch) {
+    group g;
+    int64_t columns = 0, M = args->M;
+    int32_t widest = 0; /* the kernel that reads most rows past M */
+    for (int32_t i = 0; i < count; i++) {
+        columns += kernels[i]->N;
+        if (padded_rows(kernels[i], M) > padded_rows(kernels[widest], M)) widest = i;
+    }
+    if ((double)M * (double)columns * (double)kernels[0]->K < INLINE_MACS) threads = NULL;
+    char *xmeta = (char *)scratch + xq_bytes(kernels[widest], M);
+    int64_t share = tw_ceil_div(columns, threads ? tw_threads_count(threads) : 1);
+    size_t tasks = 0;
+    for (int32_t i = 0; i < count; i++) {
+        args[i].xq = scratch;
+        args[i].xmeta = xmeta;
+        g.jobs[i] = (matmul_job){.kernel = kernels[i], .args = &args[i]};
+        set_job(&g.jobs[i], share);
+        g.ends[i] = tasks += (size_t)grid(&g.jobs[i]);
+    }
+    pack(kernels[widest], threads, &args[widest]);
+    tw_threads_run(threads, group_task, &g, tasks);
+}
+
 /* ---- x rounded beforehand ---- */
 
 /* Rows that are rounded at a time: enough for a kernel to do well, and of bounded size. */
