@@ -2,6 +2,8 @@
  *
  * For the time of the computation each product by weights of ours stands in the graph as a custom
  * operation, which ggml calls from all its threads.  Its sources, shape and place stay as they are.
+ * Products of few rows of one x (q, k and v; gate and up) are one operation, in the first one's
+ * place, if nothing in between minds.
  *
  *   MUL_MAT     y[i3][i2][m][n] = sum over k of w[i3/r3][i2/r2][n][k] * x[i3][i2][m][k]
  *   MUL_MAT_ID  y[t][u][n] = sum over k of w[ids[t][u]][n][k] * x[t][u % ne11][k] */
@@ -9,10 +11,15 @@
 
 #include "hosts/ggml/backend.h"
 
+enum { MOST_TOGETHER = 4, TOGETHER_ROWS = 64, TOGETHER_REACH = 16 };
+
 typedef struct product {
     twg_operation operation;
     struct ggml_tensor *node;
     twg_weights *weights;
+    struct product *with[MOST_TOGETHER - 1]; /* products that are done with this one */
+    int with_count;
+    bool joined; /* done with another one */
     struct backend *backend;
     enum ggml_op op; /* the node's own, to be put back */
     int32_t op_params[GGML_MAX_OP_PARAMS / sizeof(int32_t)];
@@ -23,6 +30,7 @@ typedef struct backend {
     ggml_backend_set_n_threads_t set_n_threads;
     ggml_backend_set_abort_callback_t set_abort_callback;
     product *products;
+    int *indices; /* of the products' nodes */
     size_t capacity, count;
     char *scratch; /* rows of x as f32, and of y */
     size_t scratch_size;
@@ -45,11 +53,14 @@ static void *scratch(backend *b, size_t size) {
     return b->scratch;
 }
 
-static void forward(backend *b, tw_linear *linear, tw_tensor x, tw_tensor y) {
-    tw_status status = tw_linear_forward(linear, &x, &y);
+static void note(backend *b, tw_status status) {
     if (!status || b->status) return;
     b->status = status;
     GGML_LOG_ERROR("Tilewright: %s\n", tw_error_message());
+}
+
+static void forward(backend *b, tw_linear *linear, tw_tensor x, tw_tensor y) {
+    note(b, tw_linear_forward(linear, &x, &y));
 }
 
 static tw_tensor rows_of(void *data, int64_t rows, int64_t columns, size_t stride) {
@@ -92,15 +103,33 @@ static bool in_a_row(const struct ggml_tensor *t) {
            (t->ne[3] == 1 || t->nb[3] == (size_t)t->ne[2] * t->nb[2]);
 }
 
+/* One matrix of weights, and x and y as a layer takes them. */
+static bool is_plain(const struct ggml_tensor *y) {
+    const struct ggml_tensor *w = y->src[0], *x = y->src[1];
+    return w->ne[2] * w->ne[3] == 1 && direct(x) && in_a_row(x) && in_a_row(y);
+}
+
+/* A plain product and those that are done with it. */
+static void multiply_together(product *p) {
+    tw_linear *linears[MOST_TOGETHER] = {p->weights->linears[0]};
+    const struct ggml_tensor *x = p->node->src[1];
+    int64_t rows = ggml_nrows(x);
+    tw_tensor in = rows_of(x->data, rows, x->ne[0], x->nb[1]), out[MOST_TOGETHER];
+    out[0] = rows_of(p->node->data, rows, p->node->ne[0], p->node->nb[1]);
+    for (int i = 0; i < p->with_count; i++) {
+        const struct ggml_tensor *y = p->with[i]->node;
+        linears[i + 1] = p->with[i]->weights->linears[0];
+        out[i + 1] = rows_of(y->data, rows, y->ne[0], y->nb[1]);
+    }
+    note(p->backend, tw_linear_forward_group(linears, p->with_count + 1, &in, out));
+}
+
 static void multiply(product *p) {
     struct ggml_tensor *y = p->node, *w = y->src[0], *x = y->src[1];
     backend *b = p->backend;
     int64_t rows = x->ne[1], r2 = x->ne[2] / w->ne[2], r3 = x->ne[3] / w->ne[3];
-    bool one = w->ne[2] * w->ne[3] == 1 && direct(x) && in_a_row(x) && in_a_row(y);
-    if (one) {
-        rows = ggml_nrows(x);
-        forward(b, p->weights->linears[0], rows_of(x->data, rows, x->ne[0], x->nb[1]),
-                rows_of(y->data, rows, y->ne[0], y->nb[1]));
+    if (is_plain(y)) {
+        multiply_together(p);
         return;
     }
     for (int64_t i3 = 0; i3 < x->ne[3]; i3++)
@@ -181,9 +210,11 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 static bool room_for(backend *b, size_t count) {
     if (b->capacity >= count) return true;
     free(b->products);
+    free(b->indices);
     b->products = aligned_alloc(64, count * sizeof(product));
-    b->capacity = b->products ? count : 0;
-    return b->products;
+    b->indices = malloc(count * sizeof *b->indices);
+    b->capacity = b->products && b->indices ? count : 0;
+    return b->capacity;
 }
 
 static bool is_product(const struct ggml_tensor *node) {
@@ -218,11 +249,48 @@ static void take_over(backend *b, struct ggml_tensor *node, twg_weights *weights
     atomic_init(&p->operation.epoch, 0);
     p->node = node;
     p->weights = weights;
+    p->with_count = 0;
+    p->joined = false;
     p->backend = b;
     p->op = node->op;
     memcpy(p->op_params, node->op_params, sizeof p->op_params);
     memcpy(node->op_params, &custom, sizeof custom);
     node->op = GGML_OP_CUSTOM;
+}
+
+static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
+    const char *from = a->data, *other = b->data;
+    return from < other + ggml_nbytes(b) && other < from + ggml_nbytes(a);
+}
+
+/* Whether `node`, which a graph's allocator gave memory for its own place, may be written ahead of
+ * an operation that comes before it. */
+static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor *node) {
+    if (ggml_op_is_empty(operation->op)) return false;
+    if (overlap(operation, node)) return true;
+    for (int i = 0; i < GGML_MAX_SRC; i++)
+        if (operation->src[i] && overlap(operation->src[i], node)) return true;
+    return false;
+}
+
+/* Joins the product that was taken over last to an earlier one of the same x.  What lies between is
+ * asked, the earlier one and those that joined it as well; they are CUSTOM, or NONE by now. */
+static void join(backend *b, const struct ggml_cgraph *graph, const int *indices) {
+    product *p = &b->products[b->count - 1];
+    const struct ggml_tensor *x = p->node->src[1];
+    int index = indices[b->count - 1];
+    if (p->op != GGML_OP_MUL_MAT || !is_plain(p->node) || ggml_nrows(x) > TOGETHER_ROWS) return;
+    for (size_t at = b->count - 1; at-- && index - indices[at] <= TOGETHER_REACH;) {
+        product *first = &b->products[at];
+        bool free = !first->joined && first->op == GGML_OP_MUL_MAT && first->node->src[1] == x &&
+                    first->with_count < MOST_TOGETHER - 1 && is_plain(first->node);
+        for (int i = indices[at]; free && i < index; i++) free = !minds(graph->nodes[i], p->node);
+        if (!free) continue;
+        first->with[first->with_count++] = p;
+        p->joined = true;
+        p->node->op = GGML_OP_NONE;
+        return;
+    }
 }
 
 static void give_back(const backend *b) {
@@ -244,7 +312,10 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
         struct ggml_tensor *node = graph->nodes[i];
         if (!is_product(node) || (writes && written_by(graph, node->src[0]))) continue;
         twg_weights *weights = twg_buffer_weights(node->src[0]);
-        if (weights) take_over(b, node, weights);
+        if (!weights) continue;
+        b->indices[b->count] = i;
+        take_over(b, node, weights);
+        join(b, graph, b->indices);
     }
     enum ggml_status status = ggml_backend_graph_compute(b->cpu, graph);
     give_back(b);
@@ -263,6 +334,7 @@ static void free_backend(ggml_backend_t backend_) {
     ggml_backend_free(b->cpu);
     twg_context_release();
     free(b->products);
+    free(b->indices);
     free(b->scratch);
     free(b);
     free(backend_);
