@@ -29,28 +29,32 @@ void tw_tensors_describe(const tw_problem *p, tw_tensors *out) {
                         .zeros = matrix(tw_zero_dtype(&p->scheme), rows, groups)};
 }
 
-/* One allocation for all three; each starts at a multiple of 64 bytes.  wide: a byte for each code.
- * NULL: the error MEMORY. */
-static tw_tensors *tensors_create(tw_context *c, const tw_problem *p, bool wide) {
-    tw_tensors t;
-    tw_tensors_describe(p, &t);
-    if (wide) t.weight.dtype = TW_U8;
-    tw_tensor *parts[] = {&t.weight, &t.scales, &t.zeros};
-    size_t offsets[TW_COUNT(parts)];
+/* All three in one piece of memory, each at a multiple of 64 bytes; gives how many it takes.
+ * wide: a byte for each code. */
+static size_t place_tensors(const tw_problem *p, bool wide, void *memory, tw_tensors *t) {
+    tw_tensors_describe(p, t);
+    if (wide) t->weight.dtype = TW_U8;
+    tw_tensor *parts[] = {&t->weight, &t->scales, &t->zeros};
     for (size_t i = 0; i < TW_COUNT(parts); i++) {
-        offsets[i] = t.bytes;
-        t.bytes += (size_t)tw_round_up((int64_t)tw_tensor_bytes(parts[i]), 64);
+        if (memory && parts[i]->dtype != TW_NONE) parts[i]->data = (char *)memory + t->bytes;
+        t->bytes += (size_t)tw_round_up((int64_t)tw_tensor_bytes(parts[i]), 64);
     }
+    t->memory = memory;
+    return t->bytes;
+}
+
+/* NULL: the error MEMORY. */
+static tw_tensors *tensors_create(tw_context *c, const tw_problem *p) {
+    tw_tensors t;
     tw_tensors *result = tw_alloc(&c->allocator, sizeof *result);
-    t.memory = result ? tw_alloc(&c->allocator, t.bytes) : NULL;
-    if (!t.memory) {
+    size_t bytes = place_tensors(p, false, NULL, &t);
+    void *memory = result ? tw_alloc(&c->allocator, bytes) : NULL;
+    if (!memory) {
         tw_free(&c->allocator, result, sizeof *result);
-        tw_fail(TW_MEMORY, "out of memory for %zu bytes of canonical weights", t.bytes);
+        tw_fail(TW_MEMORY, "out of memory for %zu bytes of canonical weights", bytes);
         return NULL;
     }
-    for (size_t i = 0; i < TW_COUNT(parts); i++)
-        if (parts[i]->dtype != TW_NONE) parts[i]->data = (char *)t.memory + offsets[i];
-    *result = t;
+    place_tensors(p, false, memory, result);
     return result;
 }
 
@@ -69,7 +73,7 @@ tw_status tw_linear_canonical(tw_linear *linear, const tw_tensors **out) {
     if (!t) {
         pthread_mutex_lock(&linear->lock);
         t = atomic_load(&linear->canonical);
-        if (!t && (t = tensors_create(linear->context, &linear->problem, false))) {
+        if (!t && (t = tensors_create(linear->context, &linear->problem))) {
             unpack(linear, t);
             atomic_store_explicit(&linear->canonical, t, memory_order_release);
         }
@@ -234,13 +238,16 @@ static tw_status pack_rows(void *user, int64_t first, int64_t count) {
     part.N = count;
     before.N = first;
     bool wide = !tw_scheme_plain(&part.scheme);
-    tw_tensors *t = tensors_create(l->context, &part, wide);
-    if (!t) return TW_MEMORY;
-    tw_status status = from->read(from->source, first, count, wide, t);
-    tw_canonical w = tw_linear_view(l, t);
+    tw_tensors t;
+    tw_scratch_block *block;
+    size_t bytes = place_tensors(&part, wide, NULL, &t);
+    TW_TRY(tw_scratch_take(&l->context->scratch, bytes, &block));
+    place_tensors(&part, wide, block->memory, &t);
+    tw_status status = from->read(from->source, first, count, wide, &t);
+    tw_canonical w = tw_linear_view(l, &t);
     char *packed = (char *)l->packed + (first ? l->layout->bytes(&before) : 0);
     if (status == TW_OK) l->layout->pack(&part, &w, wide, 0, count, packed);
-    tensors_destroy(l->context, t);
+    tw_scratch_give(block);
     return status;
 }
 
@@ -271,7 +278,7 @@ static tw_status keep_weights(tw_linear *l, const tw_layer *from) {
     const tw_canonical *w = from->weights;
     l->layout = from->packed ? from->layout : choose_layout(c, &l->problem);
     if (l->layout) return keep_packed(l, from);
-    tw_tensors *t = tensors_create(c, &l->problem, false);
+    tw_tensors *t = tensors_create(c, &l->problem);
     if (!t) return TW_MEMORY;
     atomic_store(&l->canonical, t);
     if (from->read) return from->read(from->source, 0, l->problem.N, false, t);
@@ -345,7 +352,7 @@ tw_status tw_linear_create(tw_context *context, const tw_linear_desc *desc, cons
     TW_TRY(check_given("zeros", zeros, &shape.zeros));
     bool dense = tw_tensor_contiguous(weight) && (!scales || tw_tensor_contiguous(scales)) &&
                  (!zeros || tw_tensor_contiguous(zeros));
-    if (!dense && !(copies = tensors_create(context, p, false))) return TW_MEMORY;
+    if (!dense && !(copies = tensors_create(context, p))) return TW_MEMORY;
     const tw_tensors *to = dense ? &shape : copies;
     tw_canonical w = {.weight = contiguous(weight, to->weight.data),
                       .scales = contiguous(scales, to->scales.data),
@@ -397,7 +404,7 @@ tw_status tw_linear_create_from_float(tw_context *context, const tw_linear_desc 
     float *f32 = direct ? NULL : tw_alloc(&context->allocator, bytes);
     if (!direct && !f32)
         return tw_fail(TW_MEMORY, "out of memory for %zu bytes of float weights", bytes);
-    tw_tensors *t = tensors_create(context, p, false);
+    tw_tensors *t = tensors_create(context, p);
     tw_status status = t ? quantize(context, p, weight, f32, t) : TW_MEMORY;
     tw_free(&context->allocator, f32, bytes);
     if (t && status == TW_OK) {

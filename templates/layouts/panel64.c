@@ -116,44 +116,53 @@ typedef struct run {
     uint8_t *codes, *dword;
 } run;
 
-static inline void move_run(int bits, const run *r, bool to_packed) {
+/* single: the plane is the only one, and a chunk one dword of it. */
+static inline void move_run(int bits, bool single, const run *r, bool to_packed) {
     const ptrdiff_t next = (ptrdiff_t)TW_PANEL_ROWS * 4; /* from one dword of a row to its next */
+    const int64_t chunk_k = single ? 32 / bits : r->panel->chunk_k;
+    const ptrdiff_t stride = single ? next : (ptrdiff_t)r->panel->chunk_bytes;
     uint8_t *codes = r->codes, *chunk = r->dword;
-    for (int64_t i = 0; i < r->chunks; i++, chunk += r->panel->chunk_bytes) {
+    for (int64_t i = r->chunks; i; i--, chunk += stride) {
         uint8_t *dword = chunk;
-        for (int64_t at = 0; at < r->panel->chunk_k; at += 32 / bits, dword += next)
+        for (int64_t at = 0; at < chunk_k; at += 32 / bits, dword += next)
             move_dword(bits, r->shift, codes + at, dword, to_packed);
-        codes += r->panel->chunk_k;
+        codes += chunk_k;
     }
 }
 
 /* The width as a constant, which the loops above are made for. */
 static void move_plane(int bits, const run *r, bool to_packed) {
-    if (to_packed) {
-        if (bits == 8) move_run(8, r, true);
-        if (bits == 4) move_run(4, r, true);
-        if (bits == 2) move_run(2, r, true);
-        if (bits == 1) move_run(1, r, true);
+    bool single = r->panel->planes == 1;
+    if (!to_packed) {
+        move_run(bits, false, r, false);
+    } else if (single) {
+        if (bits == 8) move_run(8, true, r, true);
+        if (bits == 4) move_run(4, true, r, true);
+        if (bits == 2) move_run(2, true, r, true);
+        if (bits == 1) move_run(1, true, r, true);
     } else {
-        move_run(bits, r, false);
+        if (bits == 4) move_run(4, false, r, true);
+        if (bits == 2) move_run(2, false, r, true);
+        if (bits == 1) move_run(1, false, r, true);
     }
 }
 
 /* Chunks [first, first + count) of a row, counted through its units, whose codes lie in `codes`. */
 static void move_chunks(const tw_panel *p, uint8_t *packed, int64_t n, int64_t first, int64_t count,
                         uint8_t *codes, bool to_packed) {
-    for (int64_t some; count; first += some, count -= some, codes += some * p->chunk_k) {
-        int64_t u = tw_min(first / p->unit_chunks, p->units - 1),
-                inside = first - u * p->unit_chunks;
+    int64_t u = tw_min(first / p->unit_chunks, p->units - 1), inside = first - u * p->unit_chunks;
+    uint8_t *chunk = unit_at(p, packed, n, u) + p->header_bytes + n % TW_PANEL_ROWS * 4 +
+                     inside * p->chunk_bytes;
+    int64_t plane[TW_PANEL_PLANES] = {0}; /* from a chunk to this plane's dwords in it */
+    for (int i = 1; i < p->planes; i++)
+        plane[i] = plane[i - 1] + p->chunk_k * p->plane_bits[i - 1] / 32 * TW_PANEL_ROWS * 4;
+    for (int64_t some; count; count -= some, codes += some * p->chunk_k, u++, inside = 0) {
         some = u + 1 == p->units ? count : tw_min(count, p->unit_chunks - inside);
-        uint8_t *dword = unit_at(p, packed, n, u) + p->header_bytes + n % TW_PANEL_ROWS * 4 +
-                         inside * p->chunk_bytes;
         for (int i = 0; i < p->planes; i++) {
-            int bits = p->plane_bits[i];
-            run r = {p, p->plane_shift[i], some, codes, dword};
-            move_plane(bits, &r, to_packed);
-            dword += p->chunk_k * bits / 32 * TW_PANEL_ROWS * 4;
+            run r = {p, p->plane_shift[i], some, codes, chunk + plane[i]};
+            move_plane(p->plane_bits[i], &r, to_packed);
         }
+        chunk += p->unit_stride - inside * p->chunk_bytes;
     }
 }
 
@@ -291,7 +300,8 @@ static void pack(const tw_problem *problem, const tw_canonical *canonical, bool 
     tw_panel_init(problem, &p);
     int64_t first = n0 / TW_PANEL_ROWS, count = tw_ceil_div(n1, TW_PANEL_ROWS) - first;
     /* What pads rows and panels is 0. */
-    memset((char *)packed + first * p.panel_stride, 0, (size_t)(count * p.panel_stride));
+    if ((n1 - n0) % TW_PANEL_ROWS || p.padded_k != problem->K)
+        memset((char *)packed + first * p.panel_stride, 0, (size_t)(count * p.panel_stride));
     if (tw_scheme_plain(&problem->scheme)) {
         copy_plain(problem, &p, packed, n0, n1, (uint8_t *)canonical->weight, true);
         return;
