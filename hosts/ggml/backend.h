@@ -42,9 +42,7 @@ void twg_backend_set_abort_callback(ggml_backend_t backend, ggml_abort_callback 
 typedef struct twg_weights {
     struct twg_weights *next; /* of its buffer's */
     struct ggml_tensor *tensor;
-    size_t written; /* bytes that were set piece by piece */
-    int64_t ne2;
-    int64_t count;        /* of layers; 0: not made yet */
+    int64_t count;        /* of layers; 0: none could be made */
     tw_linear *linears[]; /* i3 * ne2 + i2 */
 } twg_weights;
 
@@ -69,7 +67,9 @@ bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op);
 /* The layers of a tensor in a buffer of ours: those made when it was set or, where nobody has said
  * what the buffer is for, made now.  NULL: none. */
 twg_weights *twg_buffer_weights(struct ggml_tensor *tensor);
-/* A graph writes the tensor. */
+/* Whether nobody has said what its buffer is for: then a graph may write it. */
+bool twg_buffer_unsaid(const struct ggml_tensor *tensor);
+/* The tensor, or a view's, is written. */
 void twg_buffer_changed(struct ggml_tensor *tensor);
 
 /* ---- team.c ---- */

@@ -1,8 +1,11 @@
 /* Buffers: memory as usual, but weights that are set become layers.
  *
- * A buffer reserves addresses, which take memory only where somebody writes.  Weights go into their
- * layers and leave their place untouched, so that they exist once; TW_GGML_KEEP=1 keeps ggml's
- * blocks as well, for programs that read weights back. */
+ * A buffer reserves addresses, which take memory only where somebody writes.  Weights that are set
+ * as a whole go into their layers and leave their place untouched, so that they exist once; those
+ * that come in pieces, or are read into the place, become layers when a graph first multiplies by
+ * them, and the place is given back.  TW_GGML_KEEP=1 keeps ggml's blocks as well, for programs that
+ * read weights back or change parts of them. */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,7 +16,8 @@
 typedef struct space {
     char *base;
     size_t size;
-    twg_weights *weights; /* of all tensors that have layers */
+    pthread_mutex_t lock; /* held to make layers and to drop them, in the list and in `extra` */
+    twg_weights *weights; /* of all tensors that have layers, or cannot have any */
     bool keep;
 } space;
 
@@ -26,33 +30,41 @@ static void free_buffer(ggml_backend_buffer_t buffer) {
         twg_weights_destroy(w);
     }
     munmap(s->base, s->size);
+    pthread_mutex_destroy(&s->lock);
     free(s);
 }
 
 static void *get_base(ggml_backend_buffer_t buffer) { return space_of(buffer)->base; }
 
-static twg_weights *find(const space *s, const struct ggml_tensor *tensor) {
-    twg_weights *w = tensor->extra;
-    (void)s;
-    return w;
+/* What is known of a tensor, complete once it can be seen; NULL: nothing. */
+static twg_weights *find(const struct ggml_tensor *tensor) {
+    return __atomic_load_n((twg_weights *const *)&tensor->extra, __ATOMIC_ACQUIRE);
 }
 
-static twg_weights *enter(space *s, struct ggml_tensor *tensor) {
+static bool is_packed(const struct ggml_tensor *tensor) {
+    const twg_weights *w = find(tensor);
+    return w && w->count;
+}
+
+/* Makes layers of the blocks, or notes that there can be none.  The lock is held. */
+static bool enter(space *s, struct ggml_tensor *tensor, const void *blocks) {
     twg_weights *w = twg_weights_create(tensor);
-    if (!w) return NULL;
+    if (!w) return false;
+    bool made = twg_weights_fill(w, blocks);
     w->next = s->weights;
     s->weights = w;
-    tensor->extra = w;
-    return w;
+    __atomic_store_n((twg_weights **)&tensor->extra, w, __ATOMIC_RELEASE);
+    return made;
 }
 
 static void leave(space *s, struct ggml_tensor *tensor) {
-    twg_weights *w = find(s, tensor), **at = &s->weights;
-    if (!w) return;
+    pthread_mutex_lock(&s->lock);
+    twg_weights *w = find(tensor), **at = &s->weights;
     while (*at && *at != w) at = &(*at)->next;
     if (*at) *at = w->next;
     tensor->extra = NULL;
     twg_weights_destroy(w);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* Gives back the whole pages of a place. */
@@ -63,49 +75,44 @@ static void discard(char *from, size_t size) {
     if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
-/* Whole tensors at once, as llama.cpp sets them, never lie in the buffer; pieces gather there. */
-static void set_weights(space *s, struct ggml_tensor *tensor, const void *data, size_t offset,
-                        size_t size) {
-    char *place = tensor->data;
-    size_t whole = ggml_nbytes(tensor);
-    twg_weights *w = find(s, tensor);
-    if (!w) w = enter(s, tensor);
-    if (!w || size < whole || s->keep) memcpy(place + offset, data, size);
-    if (!w) return;
-    w->written = size == whole ? whole : w->written + size;
-    if (w->written < whole) return;
-    w->written = 0;
-    bool made = twg_weights_fill(w, size == whole ? data : place);
-    if (!made && size == whole) memcpy(place, data, size);
-    if (!made) leave(s, tensor);
-    if (made && size < whole && !s->keep) discard(place, whole);
+/* A tensor, or a part of it, is about to be written in its place or read there. */
+static void use_place(space *s, const struct ggml_tensor *tensor, const char *what, size_t size) {
+    const struct ggml_tensor *root = tensor->view_src ? tensor->view_src : tensor;
+    bool whole = root == tensor && size == ggml_nbytes(tensor);
+    if (!is_packed(root) || s->keep || root->buffer->usage != GGML_BACKEND_BUFFER_USAGE_WEIGHTS ||
+        (whole && *what == 'w'))
+        return;
+    GGML_ABORT("Tilewright: %s (%s, %zu bytes) is %s, but its blocks were packed and not kept; "
+               "TW_GGML_KEEP=1 keeps them",
+               root->name[0] ? root->name : "a tensor of weights", ggml_type_name(root->type), size,
+               what);
 }
 
 static void set_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor, const void *data,
                        size_t offset, size_t size) {
-    if (buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS && !tensor->view_src &&
-        twg_weights_possible(tensor)) {
-        set_weights(space_of(buffer), tensor, data, offset, size);
-        return;
-    }
+    space *s = space_of(buffer);
+    use_place(s, tensor, "written in part", size);
     twg_buffer_changed(tensor);
-    memcpy((char *)tensor->data + offset, data, size);
+    bool whole = buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS && !tensor->view_src &&
+                 size == ggml_nbytes(tensor) && twg_weights_possible(tensor),
+         made = false;
+    if (whole) {
+        pthread_mutex_lock(&s->lock);
+        made = enter(s, tensor, data);
+        pthread_mutex_unlock(&s->lock);
+    }
+    if (!made || s->keep) memcpy((char *)tensor->data + offset, data, size);
 }
 
 static void get_tensor(ggml_backend_buffer_t buffer, const struct ggml_tensor *tensor, void *data,
                        size_t offset, size_t size) {
-    const space *s = space_of(buffer);
-    const struct ggml_tensor *root = tensor->view_src ? tensor->view_src : tensor;
-    if (buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS && find(s, root) && !s->keep)
-        GGML_ABORT("Tilewright: %s is read back, but its blocks were packed and not kept; "
-                   "TW_GGML_KEEP=1 keeps them",
-                   root->name);
+    use_place(space_of(buffer), tensor, "read back", size);
     memcpy(data, (const char *)tensor->data + offset, size);
 }
 
 static void memset_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor, uint8_t value,
                           size_t offset, size_t size) {
-    (void)buffer;
+    use_place(space_of(buffer), tensor, "written in part", size);
     twg_buffer_changed(tensor);
     memset((char *)tensor->data + offset, value, size);
 }
@@ -134,6 +141,7 @@ ggml_backend_buffer_t twg_buffer_create(ggml_backend_buffer_type_t type, size_t 
     if (!s) return NULL;
     s->keep = keep && *keep && strcmp(keep, "0") != 0;
     s->size = size;
+    pthread_mutex_init(&s->lock, NULL);
     s->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                    -1, 0);
     if (s->base == MAP_FAILED) {
@@ -155,23 +163,29 @@ bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op) {
     return !root->buffer->size && root == source && op != GGML_OP_SET_ROWS && !ggml_op_is_empty(op);
 }
 
+bool twg_buffer_unsaid(const struct ggml_tensor *tensor) {
+    return twg_buffer_is_ours(tensor->buffer) &&
+           tensor->buffer->usage == GGML_BACKEND_BUFFER_USAGE_ANY;
+}
+
 twg_weights *twg_buffer_weights(struct ggml_tensor *tensor) {
     ggml_backend_buffer_t buffer = tensor->buffer;
-    if (!twg_buffer_is_ours(buffer) || tensor->view_src) return NULL;
-    space *s = space_of(buffer);
-    twg_weights *w = find(s, tensor);
-    if (w) return w->count ? w : NULL;
-    if (buffer->usage != GGML_BACKEND_BUFFER_USAGE_ANY || tensor->op != GGML_OP_NONE ||
-        !twg_weights_possible(tensor))
-        return NULL;
-    w = enter(s, tensor);
-    if (w && twg_weights_fill(w, tensor->data)) return w;
-    leave(s, tensor);
-    return NULL;
+    if (!twg_buffer_is_ours(buffer) || tensor->view_src || tensor->op != GGML_OP_NONE) return NULL;
+    twg_weights *w = find(tensor);
+    if (!w && buffer->usage != GGML_BACKEND_BUFFER_USAGE_COMPUTE && twg_weights_possible(tensor)) {
+        space *s = space_of(buffer);
+        pthread_mutex_lock(&s->lock);
+        bool made = !find(tensor) && enter(s, tensor, tensor->data);
+        if (made && !s->keep && buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
+            discard(tensor->data, ggml_nbytes(tensor));
+        pthread_mutex_unlock(&s->lock);
+        w = find(tensor);
+    }
+    return w && w->count ? w : NULL;
 }
 
 void twg_buffer_changed(struct ggml_tensor *tensor) {
     struct ggml_tensor *root = tensor->view_src ? tensor->view_src : tensor;
-    if (twg_buffer_is_ours(root->buffer) && root->op == GGML_OP_NONE)
+    if (twg_buffer_is_ours(root->buffer) && root->op == GGML_OP_NONE && find(root))
         leave(space_of(root->buffer), root);
 }

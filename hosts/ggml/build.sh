@@ -26,5 +26,8 @@ backend() {
         -Wl,-rpath,"$PWD/build" -Wl,-z,defs -lpthread
 }
 backend $folder/libggml-tilewright.so
+"${CC:-cc}" -std=gnu17 -O1 -g -Wall -Wextra -Werror -isystem $folder/source/ggml/include \
+    hosts/ggml/tests/test.c -o $folder/test-backend -L$folder/bin -lggml -lggml-base -lpthread -lm \
+    -Wl,-rpath,"$PWD/$folder/bin"
 # As if for another ggml, to see that it is refused.
 backend $folder/libggml-tilewright-other.so -DTWG_API_VERSION=GGML_BACKEND_API_VERSION+1

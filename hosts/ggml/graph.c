@@ -28,6 +28,8 @@ typedef struct product {
 typedef struct backend {
     ggml_backend_t cpu; /* runs the graphs, for us alone */
     ggml_backend_set_n_threads_t set_n_threads;
+    ggml_threadpool_t threads; /* of the most that was asked for; NULL: ggml makes one each time */
+    int most_threads;
     ggml_backend_set_abort_callback_t set_abort_callback;
     product *products;
     int *indices; /* of the products' nodes */
@@ -80,7 +82,11 @@ static bool direct(const struct ggml_tensor *x) {
 static void load_row(const struct ggml_tensor *x, const char *from, float *to) {
     size_t size = ggml_type_size(x->type);
     const struct ggml_type_traits *traits = ggml_get_type_traits(x->type);
-    if (x->nb[0] == size && x->type != GGML_TYPE_F32) {
+    if (x->nb[0] == size && x->type == GGML_TYPE_F32) {
+        memcpy(to, from, (size_t)x->ne[0] * size);
+        return;
+    }
+    if (x->nb[0] == size) {
         traits->to_float(from, to, x->ne[0]);
         return;
     }
@@ -152,9 +158,9 @@ static void multiply(product *p) {
 static void multiply_expert(product *p, int64_t expert, const int64_t (*routed)[2], int64_t count) {
     struct ggml_tensor *y = p->node, *x = y->src[1];
     int64_t K = x->ne[0], N = y->ne[0];
-    float *in = scratch(p->backend, (size_t)(count * (K + N)) * sizeof(float)),
-          *out = in + count * K;
+    float *in = scratch(p->backend, (size_t)(count * (K + N)) * sizeof(float)), *out;
     if (!in) return;
+    out = in + count * K;
     for (int64_t i = 0; i < count; i++)
         load_row(x, plane(x, routed[i][1], 0) + (size_t)(routed[i][0] % x->ne[1]) * x->nb[1],
                  in + i * K);
@@ -166,29 +172,44 @@ static void multiply_expert(product *p, int64_t expert, const int64_t (*routed)[
                (size_t)N * sizeof(float));
 }
 
+static int32_t id_at(const struct ggml_tensor *ids, int64_t u, int64_t t) {
+    int32_t id;
+    memcpy(&id, (const char *)ids->data + (size_t)u * ids->nb[0] + (size_t)t * ids->nb[1],
+           sizeof id);
+    return id;
+}
+
+/* Rows by their expert: counted, then put behind one another. */
 static void multiply_by_id(product *p) {
-    struct ggml_tensor *y = p->node, *ids = y->src[2];
+    struct ggml_tensor *ids = p->node->src[2];
     int64_t experts = p->weights->count, total = ids->ne[0] * ids->ne[1];
-    int64_t(*routed)[2] = malloc((size_t)total * sizeof *routed);
-    if (!routed) {
-        p->backend->status = TW_MEMORY;
-        return;
-    }
-    for (int64_t expert = 0; expert < experts; expert++) {
-        int64_t count = 0;
+    int64_t(*routed)[2] = malloc((size_t)total * sizeof *routed + 1);
+    int64_t *ends = calloc((size_t)experts + 1, sizeof *ends);
+    bool right = routed && ends;
+    for (int64_t t = 0; right && t < ids->ne[1]; t++)
+        for (int64_t u = 0; right && u < ids->ne[0]; u++) {
+            int32_t id = id_at(ids, u, t);
+            right = id >= 0 && id < experts;
+            if (right) ends[id + 1]++;
+        }
+    if (!right) {
+        GGML_LOG_ERROR("Tilewright: %s: %s\n", p->node->name,
+                       routed && ends ? "an id is no expert's" : "out of memory");
+        p->backend->status = routed && ends ? TW_INVALID : TW_MEMORY;
+    } else {
+        for (int64_t e = 0; e < experts; e++) ends[e + 1] += ends[e];
         for (int64_t t = 0; t < ids->ne[1]; t++)
             for (int64_t u = 0; u < ids->ne[0]; u++) {
-                const char *at =
-                    (const char *)ids->data + (size_t)u * ids->nb[0] + (size_t)t * ids->nb[1];
-                int32_t id;
-                memcpy(&id, at, sizeof id);
-                if (id != expert) continue;
-                routed[count][0] = u;
-                routed[count++][1] = t;
+                int64_t *at = routed[ends[id_at(ids, u, t)]++];
+                at[0] = u;
+                at[1] = t;
             }
-        if (count) multiply_expert(p, expert, (const int64_t(*)[2])routed, count);
+        for (int64_t e = 0, first = 0; e < experts; first = ends[e++])
+            if (ends[e] > first)
+                multiply_expert(p, e, (const int64_t(*)[2])(routed + first), ends[e] - first);
     }
     free(routed);
+    free(ends);
 }
 
 static void lead(void *arg) {
@@ -222,17 +243,11 @@ static bool is_product(const struct ggml_tensor *node) {
            node->flags & GGML_TENSOR_FLAG_COMPUTE && !ggml_is_empty(node);
 }
 
-/* Weights of tensors that this graph writes would be stale in the midst of it. */
-static void forget_written(struct ggml_cgraph *graph, bool *any) {
-    *any = false;
-    for (int i = 0; i < graph->n_nodes; i++) {
-        struct ggml_tensor *node = graph->nodes[i], *root = node->view_src;
-        if (!root || ggml_op_is_empty(node->op) || !twg_buffer_is_ours(root->buffer) ||
-            root->op != GGML_OP_NONE)
-            continue;
-        twg_buffer_changed(root);
-        *any = true;
-    }
+/* Layers of tensors that this graph writes would be stale in the midst of it. */
+static void forget_written(struct ggml_cgraph *graph) {
+    for (int i = 0; i < graph->n_nodes; i++)
+        if (graph->nodes[i]->view_src && !ggml_op_is_empty(graph->nodes[i]->op))
+            twg_buffer_changed(graph->nodes[i]);
 }
 
 static bool written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor) {
@@ -303,14 +318,15 @@ static void give_back(const backend *b) {
 
 static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgraph *graph) {
     backend *b = backend_->context;
-    bool writes;
     b->count = 0;
     b->status = TW_OK;
     if (!room_for(b, (size_t)graph->n_nodes)) return GGML_STATUS_ALLOC_FAILED;
-    forget_written(graph, &writes);
+    forget_written(graph);
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
-        if (!is_product(node) || (writes && written_by(graph, node->src[0]))) continue;
+        if (!is_product(node) ||
+            (twg_buffer_unsaid(node->src[0]) && written_by(graph, node->src[0])))
+            continue;
         twg_weights *weights = twg_buffer_weights(node->src[0]);
         if (!weights) continue;
         b->indices[b->count] = i;
@@ -324,6 +340,11 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
 
 /* ---- the backend ---- */
 
+/* What ggml's CPU backend offers by name. */
+typedef ggml_threadpool_t threadpool_new(struct ggml_threadpool_params *params);
+typedef void threadpool_free(ggml_threadpool_t threadpool);
+typedef void set_threadpool(ggml_backend_t backend, ggml_threadpool_t threadpool);
+
 static const char *get_name(ggml_backend_t backend_) {
     (void)backend_;
     return "Tilewright";
@@ -331,7 +352,9 @@ static const char *get_name(ggml_backend_t backend_) {
 
 static void free_backend(ggml_backend_t backend_) {
     backend *b = backend_->context;
+    threadpool_free *destroy = (threadpool_free *)twg_cpu_function("ggml_threadpool_free");
     ggml_backend_free(b->cpu);
+    if (b->threads && destroy) destroy(b->threads);
     twg_context_release();
     free(b->products);
     free(b->indices);
@@ -370,8 +393,23 @@ ggml_backend_t twg_backend_create(ggml_backend_dev_t device) {
     return made;
 }
 
+/* Without OpenMP ggml would start and end its threads with each graph. */
+static void set_pool(backend *b, int n_threads) {
+    threadpool_new *create = (threadpool_new *)twg_cpu_function("ggml_threadpool_new");
+    threadpool_free *destroy = (threadpool_free *)twg_cpu_function("ggml_threadpool_free");
+    set_threadpool *set = (set_threadpool *)twg_cpu_function("ggml_backend_cpu_set_threadpool");
+    if (!create || !destroy || !set || n_threads <= b->most_threads) return;
+    struct ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
+    set(b->cpu, NULL);
+    if (b->threads) destroy(b->threads);
+    b->threads = n_threads ? create(&params) : NULL;
+    b->most_threads = b->threads ? n_threads : 0;
+    set(b->cpu, b->threads);
+}
+
 void twg_backend_set_n_threads(ggml_backend_t backend_, int n_threads) {
-    const backend *b = backend_->context;
+    backend *b = backend_->context;
+    set_pool(b, n_threads);
     if (b->set_n_threads) b->set_n_threads(b->cpu, n_threads);
 }
 

@@ -21,7 +21,6 @@ twg_weights *twg_weights_create(struct ggml_tensor *tensor) {
     twg_weights *w = calloc(1, sizeof *w + count * sizeof w->linears[0]);
     if (!w) return NULL;
     w->tensor = tensor;
-    w->ne2 = tensor->ne[2];
     return w;
 }
 

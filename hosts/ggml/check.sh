@@ -1,0 +1,21 @@
+#!/bin/sh
+# What must be right before speed is looked at: our own cases, ggml's suite of matrix products, and
+# that a ggml of another backend API version refuses the backend with a sentence.
+#
+# usage: hosts/ggml/check.sh     from anywhere, after build.sh
+set -eu
+cd -- "$(dirname -- "$0")/../.."
+folder=build-llama
+export GGML_BACKEND_PATH="$PWD/$folder/libggml-tilewright.so"
+
+$folder/test-backend
+$folder/bin/test-backend-ops test -b Tilewright -o MUL_MAT >$folder/ops.log 2>&1 || {
+    grep -a FAIL $folder/ops.log >&2
+    exit 1
+}
+grep -a 'tests passed' $folder/ops.log
+export GGML_BACKEND_PATH="$PWD/$folder/libggml-tilewright-other.so"
+$folder/test-backend 2>&1 | grep 'incompatible API version' || {
+    echo 'hosts/ggml/check.sh: a backend for another API version was not refused' >&2
+    exit 1
+}

@@ -1,0 +1,209 @@
+/* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset;
+ * broadcast, strides, experts; from several backends at once.  GGML_BACKEND_PATH names the backend.
+ *
+ * usage: test     exits with how many cases are wrong */
+#include <ggml-alloc.h>
+#include <ggml-backend.h>
+#include <ggml.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { K = 256, N = 70, M = 5, EXPERTS = 6, USED = 2 };
+
+static ggml_backend_dev_t device;
+static ggml_backend_t backend;
+static int wrong;
+
+static float next(void) {
+    static unsigned state = 1;
+    state = state * 1664525u + 1013904223u;
+    return (float)(state >> 8) / (1 << 23) - 1;
+}
+
+static float *numbers(size_t count) {
+    float *v = malloc(count * sizeof *v);
+    for (size_t i = 0; i < count; i++) v[i] = next();
+    return v;
+}
+
+static struct ggml_context *tensors(void) {
+    return ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
+}
+
+/* Error over signal of y [rows, N] against x [rows, K] times w [N, K]. */
+static double error_of(const float *w, const float *x, const float *y, int64_t rows) {
+    double error = 0, signal = 0;
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t n = 0; n < N; n++) {
+            double sum = 0;
+            for (int k = 0; k < K; k++) sum += (double)w[n * K + k] * x[m * K + k];
+            error += (sum - y[m * N + n]) * (sum - y[m * N + n]);
+            signal += sum * sum;
+        }
+    return error / (signal > 0 ? signal : 1);
+}
+
+static void check(const char *what, double error) {
+    bool right = error < 1e-9;
+    printf("%-52s %s (%.1e)\n", what, right ? "ok" : "WRONG", error);
+    wrong += !right;
+}
+
+/* ---- one matrix ---- */
+
+typedef struct weights {
+    struct ggml_context *context;
+    ggml_backend_buffer_t buffer;
+    struct ggml_tensor *tensor;
+} weights;
+
+static weights weights_of(int64_t count, enum ggml_backend_buffer_usage usage) {
+    weights w = {.context = tensors()};
+    w.tensor = ggml_new_tensor_3d(w.context, GGML_TYPE_F32, K, N, count);
+    w.buffer =
+        ggml_backend_alloc_ctx_tensors_from_buft(w.context, ggml_backend_dev_buffer_type(device));
+    ggml_backend_buffer_set_usage(w.buffer, usage);
+    return w;
+}
+
+static void release(weights *w) {
+    ggml_backend_buffer_free(w->buffer);
+    ggml_free(w->context);
+}
+
+static double product(ggml_backend_t with, struct ggml_tensor *w, const float *truth,
+                      const float *x_values) {
+    struct ggml_context *context = tensors();
+    struct ggml_tensor *x = ggml_new_tensor_2d(context, GGML_TYPE_F32, K, M);
+    struct ggml_tensor *y = ggml_mul_mat(context, w, x);
+    struct ggml_cgraph *graph = ggml_new_graph(context);
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, with);
+    ggml_backend_tensor_set(x, x_values, 0, sizeof(float) * M * K);
+    float out[M * N];
+    bool ran = ggml_backend_graph_compute(with, graph) == GGML_STATUS_SUCCESS;
+    bool restored = y->op == GGML_OP_MUL_MAT;
+    ggml_backend_tensor_get(y, out, 0, sizeof out);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(context);
+    return ran && restored ? error_of(truth, x_values, out, M) : INFINITY;
+}
+
+static void setting(void) {
+    const size_t whole = sizeof(float) * N * K, half = whole / 2;
+    float *a = numbers(N * K), *b = numbers(N * K), *x = numbers(M * K);
+    const enum ggml_backend_buffer_usage said = GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+    weights w = weights_of(1, said);
+    ggml_backend_tensor_set(w.tensor, a, 0, whole);
+    check("weights set as a whole", product(backend, w.tensor, a, x));
+    ggml_backend_tensor_set(w.tensor, b, 0, whole);
+    check("and set anew", product(backend, w.tensor, b, x));
+    ggml_backend_tensor_memset(w.tensor, 0, 0, whole);
+    ggml_backend_tensor_set(w.tensor, (char *)a + half, half, half);
+    ggml_backend_tensor_set(w.tensor, a, 0, half);
+    check("in pieces, the last one first", product(backend, w.tensor, a, x));
+    release(&w);
+    w = weights_of(1, said);
+    ggml_backend_tensor_set(w.tensor, b, 0, half);
+    ggml_backend_tensor_set(w.tensor, a, 0, half);
+    ggml_backend_tensor_set(w.tensor, (char *)a + half, half, half);
+    check("in pieces, one of them twice", product(backend, w.tensor, a, x));
+    release(&w);
+    w = weights_of(1, GGML_BACKEND_BUFFER_USAGE_ANY);
+    ggml_backend_tensor_set(w.tensor, a, 0, whole);
+    check("in a buffer for anything", product(backend, w.tensor, a, x));
+    ggml_backend_tensor_set(w.tensor, (char *)b + half, half, half);
+    memcpy((char *)a + half, (char *)b + half, half);
+    check("of which a part changes", product(backend, w.tensor, a, x));
+    float back[N * K];
+    ggml_backend_tensor_get(w.tensor, back, 0, whole);
+    check("and is read back", memcmp(back, a, whole) ? INFINITY : 0);
+    release(&w);
+    free(a), free(b), free(x);
+}
+
+/* ---- experts ---- */
+
+static void experts(void) {
+    float *a = numbers((size_t)EXPERTS * N * K), *values = numbers((size_t)M * K);
+    weights w = weights_of(EXPERTS, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_tensor_set(w.tensor, a, 0, sizeof(float) * EXPERTS * N * K);
+    struct ggml_context *context = tensors();
+    struct ggml_tensor *x = ggml_new_tensor_3d(context, GGML_TYPE_F32, K, 1, M);
+    struct ggml_tensor *ids = ggml_new_tensor_2d(context, GGML_TYPE_I32, USED, M);
+    struct ggml_tensor *y = ggml_mul_mat_id(context, w.tensor, x, ids);
+    struct ggml_cgraph *graph = ggml_new_graph(context);
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
+    int32_t routes[M * USED];
+    for (int i = 0; i < M * USED; i++) routes[i] = i * 5 % EXPERTS;
+    ggml_backend_tensor_set(x, values, 0, sizeof(float) * M * K);
+    ggml_backend_tensor_set(ids, routes, 0, sizeof routes);
+    float out[M * USED * N];
+    double worst = 0;
+    if (ggml_backend_graph_compute(backend, graph) != GGML_STATUS_SUCCESS) worst = INFINITY;
+    ggml_backend_tensor_get(y, out, 0, sizeof out);
+    for (int i = 0; i < M * USED; i++)
+        worst = fmax(worst, error_of(a + (size_t)routes[i] * N * K, values + (size_t)(i / USED) * K,
+                                     out + (size_t)i * N, 1));
+    check("experts", worst);
+    routes[3] = EXPERTS;
+    ggml_backend_tensor_set(ids, routes, 0, sizeof routes);
+    check("an expert that is not there is an error",
+          ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS ? INFINITY : 0);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(context);
+    release(&w);
+    free(a), free(values);
+}
+
+/* ---- several backends over one tensor that nobody has packed yet ---- */
+
+static struct {
+    weights w;
+    float *a, *x;
+    double worst[2];
+} shared;
+
+static void *compute(void *arg) {
+    double *worst = arg;
+    ggml_backend_t own = ggml_backend_dev_init(device, NULL);
+    for (int i = 0; i < 20; i++)
+        *worst = fmax(*worst, product(own, shared.w.tensor, shared.a, shared.x));
+    ggml_backend_free(own);
+    return NULL;
+}
+
+static void at_once(void) {
+    pthread_t threads[2];
+    shared.a = numbers(N * K);
+    shared.x = numbers(M * K);
+    for (int round = 0; round < 10; round++) {
+        shared.w = weights_of(1, GGML_BACKEND_BUFFER_USAGE_ANY);
+        ggml_backend_tensor_set(shared.w.tensor, shared.a, 0, sizeof(float) * N * K);
+        for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, compute, &shared.worst[i]);
+        for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+        release(&shared.w);
+    }
+    check("two backends at once", fmax(shared.worst[0], shared.worst[1]));
+    free(shared.a), free(shared.x);
+}
+
+int main(void) {
+    ggml_backend_load_all();
+    device = ggml_backend_dev_by_name("Tilewright");
+    if (!device) {
+        fprintf(stderr, "test: no device Tilewright; GGML_BACKEND_PATH names the backend\n");
+        return 1;
+    }
+    backend = ggml_backend_dev_init(device, NULL);
+    setting();
+    experts();
+    at_once();
+    ggml_backend_free(backend);
+    return wrong;
+}
