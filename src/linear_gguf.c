@@ -75,11 +75,17 @@ static tw_status read_rows(const void *source, int64_t first, int64_t count, boo
                          (char *)into->weight.data + n * codes,
                          scales ? (char *)into->scales.data + n * scales : NULL,
                          zeros ? (char *)into->zeros.data + n * zeros : NULL);
-    tw_canonical w = {
-        .weight = into->weight.data, .scales = into->scales.data, .zeros = into->zeros.data};
-    if (tw_check_canonical(&part, &w) == TW_OK) return TW_OK; /* whole bytes: no pad bits */
-    return tw_fail(TW_INVALID, "blocks: from row %lld on: %s", (long long)first,
-                   tw_error_message());
+    tw_canonical w = {into->weight.data, into->scales.data, into->zeros.data, NULL, NULL, 0};
+    tw_status status = tw_check_canonical(&part, &w); /* whole bytes: no pad bits */
+    part.N = 1;
+    for (size_t n = 0; status && n < (size_t)count; n++) {
+        w.scales = (char *)into->scales.data + n * scales;
+        w.zeros = zeros ? (char *)into->zeros.data + n * zeros : NULL;
+        if (tw_check_canonical(&part, &w))
+            return tw_fail(TW_INVALID, "blocks: row %lld: %s", (long long)first + (long long)n,
+                           tw_error_message());
+    }
+    return status;
 }
 
 tw_status tw_linear_create_gguf(tw_context *context, const tw_linear_desc *desc, uint32_t type,

@@ -70,15 +70,17 @@ static const char *device_name(ggml_backend_dev_t device) {
 
 /* "AMD EPYC (avx512vnni, 8 threads)" */
 static const char *device_description(ggml_backend_dev_t device) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static char text[128];
     (void)device;
+    pthread_mutex_lock(&lock);
     tw_device_info info = TW_DEVICE_INFO_INIT;
-    tw_context *context = twg_context_hold();
-    if (!context) return "Tilewright";
-    if (!text[0] && !tw_context_device(context, &info))
+    tw_context *context = text[0] ? NULL : twg_context_hold();
+    if (context && !tw_context_device(context, &info))
         snprintf(text, sizeof text, "%s (%s, %d threads)", info.name, info.target, info.threads);
-    twg_context_release();
-    return text;
+    if (context) twg_context_release();
+    pthread_mutex_unlock(&lock);
+    return text[0] ? text : "Tilewright";
 }
 
 /* The machine's. */

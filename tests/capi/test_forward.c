@@ -461,7 +461,8 @@ static void together_refused(void **state) {
     check_fails(tw_linear_forward_group(two, 1, &x, NULL), TW_INVALID, "y: NULL");
     check_fails(tw_linear_forward_group(none, 1, &x, y), TW_INVALID, "linears[0]: NULL");
     check_ok(tw_linear_forward_group(two, 1, &x, y));
-    check_fails(tw_linear_forward_group(two, 2, &x, y), TW_INVALID, "linears[1]: y: 2 dimensions of shape [2,60]");
+    check_fails(tw_linear_forward_group(two, 2, &x, y), TW_INVALID,
+                "linears[1]: y: 2 dimensions of shape [2,60]");
     two[1] = make_linear(&w.l, other);
     check_fails(tw_linear_forward_group(two, 2, &x, y), TW_INVALID, "linears[1]: of another");
     tw_linear_destroy(two[1]);

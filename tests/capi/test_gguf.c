@@ -148,7 +148,7 @@ static void refused(void **state) {
     /* An infinite scale, in the third panel. */
     memcpy(b.bytes + 140 * b.stride + 18, "\x00\x7c", 2);
     check_fails(tw_linear_create_gguf(context, &desc, 2, b.bytes, 0, NULL, &l), TW_INVALID,
-                "scales: infinity at [");
+                "blocks: row 140: scales: infinity at [0,1]");
     free(b.bytes);
     tw_context_destroy(context);
 }
