@@ -35,6 +35,18 @@ class Context:
         handle = ctypes.c_void_p()
         _lib.check(_lib.lib.tw_context_create(ctypes.byref(options), ctypes.byref(handle)))
         self.handle, self.process = handle, os.getpid()
+        self.shared_as = None  # arguments of shared(), where it is one of those
+
+    def here(self):
+        """Itself; in a child that was forked since, the context that takes its place there, as
+        the pool has no threads in a child and would wait for them for ever."""
+        if self.process == os.getpid():
+            return self
+        if self.shared_as:
+            return shared(*self.shared_as)
+        raise _lib.InvalidError(
+            f'context: made by process {self.process}, and its child {os.getpid()} has none of its '
+            'threads: make a Context, and the layers on it, after the fork')
 
     def __del__(self, destroy=_lib.lib.tw_context_destroy, process=os.getpid):
         # Linears hold their context, so none is left; a pool does not survive a fork.
@@ -64,12 +76,15 @@ def gomp_parallel(library=None):
     return None
 
 
-def shared(threads=0, openmp=None):
-    """The process's context of so many threads (0: the library's default)."""
-    key = threads, openmp
+def shared(threads=0, openmp=None, settings=None):
+    """The process's context of so many threads (0: the library's default); settings as
+    configure() was given them, None for the latest."""
     with _lock:
+        settings = _settings if settings is None else settings
+        key = threads, openmp, tuple(sorted(settings.items()))
         if key not in _shared:
-            _shared[key] = Context(threads, openmp=openmp, **_settings)
+            _shared[key] = Context(threads, openmp=openmp, **settings)
+            _shared[key].shared_as = threads, openmp, settings
         return _shared[key]
 
 

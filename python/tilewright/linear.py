@@ -107,6 +107,11 @@ class Linear:
         desc.act, desc.act_scale = _lib.ACTS.index(self.act), self.act_scale
         return desc
 
+    def _here(self):
+        """The context, which a fork may have left without threads: one of this process."""
+        self.context = self.context.here()
+        return self.context
+
     def _bias(self):
         return Borrowed('bias', self.bias).tensor() if self.bias is not None else None
 
@@ -131,7 +136,7 @@ class Linear:
         """Takes float weights [N,K] by the Config that the layer's scheme comes from."""
         view, bias = Borrowed('weight', weight).tensor(), self._bias()
         desc, handle = self._desc(x), ctypes.c_void_p()
-        arguments = self.context.handle, ctypes.byref(desc)
+        arguments = self._here().handle, ctypes.byref(desc)
         tensors = ctypes.byref(view), _reference(bias), ctypes.byref(handle)
         if config.is_scheme:
             desc.scheme = self.scheme
@@ -165,7 +170,7 @@ class Linear:
         if table is not None:
             desc.lut = table
         bias = self._bias()
-        _lib.check(_lib.lib.tw_linear_create(self.context.handle, ctypes.byref(desc),
+        _lib.check(_lib.lib.tw_linear_create(self._here().handle, ctypes.byref(desc),
                                              *map(_reference, views), _reference(bias),
                                              ctypes.byref(handle)))
         return self._adopt(dtype, handle)
@@ -181,7 +186,7 @@ class Linear:
     def native(self, dtype):
         """The native for x of this dtype; made from another one's canonical tensors if need be."""
         found = self.natives.get(dtype)
-        if found is not None and found.context is self.context:
+        if found is not None and found.context is self._here():
             return found
         source = found or self.any_native()
         tensors = source.canonical()
