@@ -78,6 +78,10 @@ class Native:
         return {name: getattr(info, name).decode() for name in ('kernel', 'config', 'origin')}
 
 
+def _borrowed(name, array):
+    return array if isinstance(array, Borrowed) else Borrowed(name, array)
+
+
 def _reference(view):
     return ctypes.byref(view) if view is not None else None
 
@@ -113,7 +117,7 @@ class Linear:
         return self.context
 
     def _bias(self):
-        return Borrowed('bias', self.bias).tensor() if self.bias is not None else None
+        return Borrowed('bias', self.bias) if self.bias is not None else None
 
     def _adopt(self, dtype, handle):
         native = Native(self.context, dtype, dtype, self.out_features, self.in_features, handle)
@@ -129,15 +133,17 @@ class Linear:
             raise _lib.InvalidError(f'weight: {len(source.shape)} dimensions, expected [N,K]')
         layer = cls(*source.shape, config.scheme(source.dtype), config.act, config.act_scale, bias,
                     context)
-        layer.quantize(weight, config, x)
+        layer.quantize(source, config, x)
         return layer
 
     def quantize(self, weight, config, x='f32'):
         """Takes float weights [N,K] by the Config that the layer's scheme comes from."""
-        view, bias = Borrowed('weight', weight).tensor(), self._bias()
+        # In locals until the call is over: a producer's memory may live with its capsule alone.
+        source, bias = _borrowed('weight', weight), self._bias()
+        view, bias_view = source.tensor(), bias and bias.tensor()
         desc, handle = self._desc(x), ctypes.c_void_p()
         arguments = self._here().handle, ctypes.byref(desc)
-        tensors = ctypes.byref(view), _reference(bias), ctypes.byref(handle)
+        tensors = ctypes.byref(view), _reference(bias_view), ctypes.byref(handle)
         if config.is_scheme:
             desc.scheme = self.scheme
             _lib.check(_lib.lib.tw_linear_create_from_float(*arguments, *tensors))
@@ -158,7 +164,7 @@ class Linear:
                 ('scales', scales, scheme.scale, groups), ('zeros', zeros, zero, groups))):
             if array is None:
                 continue
-            borrowed = array if isinstance(array, Borrowed) else Borrowed(name, array)
+            borrowed = _borrowed(name, array)
             keep.append(borrowed)
             views[i] = _canonical_view(name, borrowed, _lib.DTYPE_NAMES[dtype], shape)
         self._create(x, views, lut)
@@ -169,9 +175,10 @@ class Linear:
         table = (ctypes.c_float * 16)(*lut) if lut is not None else None
         if table is not None:
             desc.lut = table
-        bias = self._bias()
+        bias = self._bias()  # a local until the call is over; whoever made `views` keeps theirs
         _lib.check(_lib.lib.tw_linear_create(self._here().handle, ctypes.byref(desc),
-                                             *map(_reference, views), _reference(bias),
+                                             *map(_reference, views),
+                                             _reference(bias and bias.tensor()),
                                              ctypes.byref(handle)))
         return self._adopt(dtype, handle)
 
