@@ -1,5 +1,9 @@
 """Layers where a process forks, and where it ends: without torch, each in a process of its own."""
 
+import json
+
+import pytest
+
 from test_core import run
 
 FORK = '''
@@ -90,3 +94,42 @@ in_child(lambda: (Linear.from_float(w, 'w=i8', context=Context(threads=2))(x), '
         assert line.startswith('InvalidError: context: made by process '), line
         assert 'none of its threads' in line
     assert lines[3:] == ['a new one']
+
+
+def traced(code, tmp_path):
+    """The events that a process leaves in its trace, and what it said on stderr."""
+    path = tmp_path / 'trace.json'
+    done = run(FORK + code, TW_THREADS='2', TW_TRACE=str(path))
+    assert not done.returncode, done.stderr
+    lines = path.read_text().splitlines()[1:]
+    return [json.loads(line.rstrip(','))['name'] for line in lines], done.stderr
+
+
+@pytest.mark.parametrize('end', ['', 'raise SystemExit', 'del layer',
+                                 'import atexit; atexit.register(lambda: of(layer))',
+                                 'in_child(lambda: of(layer))'])
+def test_a_trace_is_whole_at_the_end_of_the_process(tmp_path, end):
+    names, said = traced('layer = make()\nfor i in range(20): of(layer)\n' + end, tmp_path)
+    assert names.count('forward') >= 20 and names.count('pack') == 1, names
+    assert not said
+
+
+def test_a_trace_of_a_callers_own_context(tmp_path):
+    names, said = traced('own = Context(threads=1)\nlayer = make(own)\nof(layer)\n'
+                         'sys = __import__("sys"); sys.kept = own, layer', tmp_path)
+    assert 'forward' in names and not said
+
+
+def test_a_trace_while_a_daemon_runs_a_layer(tmp_path):
+    """A layer that is in a call is not taken from under it."""
+    names, _ = traced('''
+import threading, time
+layer = make()
+x = numpy.zeros((2048, 1024), 'f4')
+def work():
+    while True:
+        of(layer)
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.5)
+''', tmp_path)
+    assert 'pack' in names

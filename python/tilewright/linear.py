@@ -6,6 +6,7 @@
 """
 
 import ctypes
+from contextlib import contextmanager
 
 from . import _lib, context as contexts, scheme as schemes
 from ._dlpack import Array, Borrowed
@@ -14,12 +15,15 @@ from ._dlpack import Array, Borrowed
 class Native:
     """One tw_linear, for one dtype of x and one context.  Several threads may run it at once."""
 
-    __slots__ = ('handle', 'context', 'dtype', 'out_dtype', 'N', 'K', '_pairs')
+    __slots__ = ('handle', 'context', 'dtype', 'out_dtype', 'N', 'K', '_pairs', '_made',
+                 '__weakref__')
 
     def __init__(self, context, dtype, out_dtype, N, K, handle):
         self.handle, self.context, self.dtype, self.N, self.K = handle, context, dtype, N, K
         self.out_dtype = out_dtype
-        self._pairs = []  # x and y that no call is using: one for each thread there has been
+        # x and y: one for each thread there has been.  Those that no call is using, and all.
+        self._pairs, self._made = [], []
+        context.add(self)
 
     def __del__(self, destroy=_lib.lib.tw_linear_destroy):
         destroy(self.handle)
@@ -27,7 +31,30 @@ class Native:
     def _pair(self):
         x = _lib.tensor(0, self.dtype, 0, self.K, strides=(self.K, 1))
         y = _lib.tensor(0, self.out_dtype, 0, self.N, strides=(self.N, 1))
-        return x, y, ctypes.byref(x), ctypes.byref(y)
+        pair = x, y, ctypes.byref(x), ctypes.byref(y)
+        self._made.append(pair)
+        return pair
+
+    @contextmanager
+    def _used(self):
+        """The handle, which close() leaves alone meanwhile."""
+        try:
+            pair = self._pairs.pop()
+        except IndexError:
+            pair = self._pair()
+        try:
+            yield self.handle
+        finally:
+            self._pairs.append(pair)
+
+    def close(self):
+        """Destroys the linear, unless a call of some thread is using it."""
+        # In this order, as run() takes a pair before it looks at the handle.
+        handle, self.handle = self.handle, ctypes.c_void_p()
+        if len(self._pairs) == len(self._made):
+            _lib.lib.tw_linear_destroy(handle)
+        else:
+            self.handle = handle
 
     def run(self, x_data, M, x_stride, y_data, forward=_lib.forward):
         """y = act(x w^T + bias) on addresses; x_stride from row to row, in elements."""
@@ -40,15 +67,20 @@ class Native:
         x.data, x.shape0, x.stride0 = x_data, M, x_stride
         y.data, y.shape0 = y_data, M
         status = forward(self.handle, x_reference, y_reference)
+        pairs.append(pair)
         if status:
             _lib.fail(status)
-        pairs.append(pair)
 
     def canonical(self):
         """[(bytes, dtype, shape)] of weight, scales and zeros; None for what there is not."""
+        with self._used() as handle:
+            return self._canonical(handle)
+
+    @staticmethod
+    def _canonical(handle):
         views = [_lib.Tensor() for _ in range(3)]
         references = [ctypes.byref(view) for view in views]
-        _lib.check(_lib.lib.tw_linear_weights(self.handle, *references))
+        _lib.check(_lib.lib.tw_linear_weights(handle, *references))
         found = []
         for view in views:
             if not view.dtype:
@@ -58,7 +90,7 @@ class Native:
             memory = Array((shape[0], _lib.row_bytes(shape[1], dtype)), 'u8')
             view.data = memory.data
             found.append((memory, dtype, shape))
-        _lib.check(_lib.lib.tw_linear_weights(self.handle, *references))
+        _lib.check(_lib.lib.tw_linear_weights(handle, *references))
         return found
 
     def lut(self):
@@ -69,12 +101,14 @@ class Native:
     def prepare(self, rows, concurrent=1):
         """Makes the kernels for these M ready, and tunes them in the tuning modes."""
         counts = (ctypes.c_int64 * len(rows))(*rows)
-        _lib.check(_lib.lib.tw_linear_prepare(self.handle, counts, len(rows), concurrent))
+        with self._used() as handle:
+            _lib.check(_lib.lib.tw_linear_prepare(handle, counts, len(rows), concurrent))
 
     def plan(self, rows):
         """What runs for so many rows: a dict of kernel, config, origin."""
         info = _lib.describe_struct(_lib.PlanInfo)
-        _lib.check(_lib.lib.tw_linear_plan(self.handle, rows, ctypes.byref(info)))
+        with self._used() as handle:
+            _lib.check(_lib.lib.tw_linear_plan(handle, rows, ctypes.byref(info)))
         return {name: getattr(info, name).decode() for name in ('kernel', 'config', 'origin')}
 
 
