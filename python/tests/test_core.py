@@ -151,6 +151,74 @@ def test_borrowed_memory_outlives_the_call(monkeypatch, config, function):
     assert numpy.allclose(numpy.from_dlpack(layer(x)), x @ w.T + bias, atol=0.5)
 
 
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def test_read_only_arrays_go_in_and_none_comes_out():
+    w, x, bias = map(read_only, (numbers(48, 64), numbers(5, 64), numbers(48)))
+    layer = tilewright.Linear.from_float(w, 'w=f32', bias=bias)
+    assert numpy.allclose(numpy.from_dlpack(layer(x)), x @ w.T + bias, atol=1e-5)
+    again = tilewright.Linear(48, 64, layer.scheme)
+    again.set_weights(w)
+    out = read_only(numpy.zeros((5, 48), numpy.float32))
+    with pytest.raises(tilewright.InvalidError, match='out: read-only memory, expected'):
+        layer(x, out=out)
+    assert not out.any()
+
+
+class Producer:
+    """A producer whose __dlpack__ takes what it says."""
+
+    def __init__(self, export):
+        self.export = export
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+    def __dlpack__(self, **options):
+        return self.export(**options)
+
+
+def test_producers_of_both_kinds_of_capsule():
+    x = numbers(5, 64)
+    old = Producer(lambda stream=None: x.__dlpack__())
+    new = Producer(lambda max_version: x.__dlpack__(max_version=max_version))
+    for producer in (old, new):
+        borrowed = _dlpack.Borrowed('x', producer)
+        assert (borrowed.data, borrowed.shape) == (x.ctypes.data, (5, 64))
+
+    def broken(max_version=None):
+        raise TypeError('of its own')
+    with pytest.raises(TypeError, match='of its own'):
+        _dlpack.Borrowed('x', Producer(broken))
+    with pytest.raises(tilewright.InvalidError, match='x: .*no capsule that is called "dltensor"'):
+        _dlpack.Borrowed('x', Producer(lambda **options: 5))
+
+
+def capsule_of(array, **changes):
+    """A versioned capsule of an array, with other values in some of its members."""
+    capsule = array.__dlpack__(max_version=(1, 0))
+    made = _dlpack.Versioned.from_address(
+        _dlpack._api.PyCapsule_GetPointer(capsule, b'dltensor_versioned'))
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return Producer(lambda max_version: capsule)
+
+
+def test_versioned_capsules_are_read_as_they_say():
+    layer, x = tilewright.Linear.from_float(numbers(48, 64), 'w=f32'), numbers(5, 64)
+    out = numpy.zeros((5, 48), numpy.float32)
+    with pytest.raises(tilewright.InvalidError, match='x: DLPack 2.3, expected 1'):
+        layer(capsule_of(x, major=2, minor=3))
+    with pytest.raises(tilewright.InvalidError, match='out: a copy, expected memory'):
+        layer(x, out=capsule_of(out, flags=2))
+    layer(capsule_of(x, minor=7, flags=3), out=capsule_of(out))
+    assert numpy.array_equal(out, numpy.from_dlpack(layer(x)))
+
+
 def run(code, **env):
     return subprocess.run([sys.executable, '-c', code], text=True, capture_output=True,
                           env={**os.environ, 'PYTHONPATH': SOURCES, **env})

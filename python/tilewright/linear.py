@@ -272,7 +272,7 @@ class Linear:
             rows *= extent
         stride = source.strides[0] if len(source.shape) == 2 and rows > 1 else K
         result = out if out is not None else Array((*source.shape[:-1], N), source.dtype)
-        target = Borrowed('out', result)
+        target = Borrowed('out', result, written=True)
         if target.shape != (*source.shape[:-1], N) or target.dtype != source.dtype or \
                 not target.contiguous:
             raise _lib.InvalidError(f'out: {target.dtype} {list(target.shape)}, expected a '
