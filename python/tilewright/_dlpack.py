@@ -68,6 +68,12 @@ class Borrowed:
         if device[0] not in (CPU, CUDA_HOST):
             raise _lib.InvalidError(f'{name}: on a device of DLPack\'s type {int(device[0])}, '
                                     'expected memory of the CPU (type 1)')
+        # torch exports a view whose negation is pending as if it were not.
+        if getattr(array, 'is_neg', bool)():
+            if written:
+                raise _lib.InvalidError(f'{name}: a negative view, expected memory that the result '
+                                        'can be written to')
+            array = array.resolve_neg()
         self.capsule = _capsule_of(array)
         view, flags = _tensor_of(name, self.capsule)
         if written and flags & (READ_ONLY | IS_COPIED):

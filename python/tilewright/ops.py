@@ -68,6 +68,8 @@ class TorchLinear(Linear):
             raise _lib.InvalidError(f'x: shape {list(shape)}, expected [...,{K}]')
         if not x.is_cpu:
             raise _lib.InvalidError(f'x: on {x.device}, expected a tensor on the CPU')
+        if x.is_neg():  # a pending negation, which only torch's own operators heed
+            x = x.resolve_neg()
         stride = K
         if not x.is_contiguous():
             if len(shape) == 2 and x.stride(1) == 1 and x.stride(0) >= K:
