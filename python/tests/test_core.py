@@ -5,13 +5,14 @@ import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy
 import pytest
 import torch
 
 import tilewright
-from tilewright import _dlpack
+from tilewright import _dlpack, _lib
 
 SOURCES = os.path.dirname(os.path.dirname(os.path.abspath(tilewright.__file__)))
 
@@ -106,6 +107,118 @@ def test_weights_by_canonical_tensors():
         again.set_weights(numbers(48, 64), *floats)
 
 
+class Temporary:
+    """A producer whose capsules hold a copy of the numbers; notes when such a copy goes."""
+
+    def __init__(self, array, events):
+        self.array, self.events = array, events
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+    def __dlpack__(self, **options):
+        class Copy(numpy.ndarray):
+            """Of a type that can be referred to weakly."""
+        copy = self.array.copy().view(Copy)
+        weakref.finalize(copy, self.events.append, 'gone')
+        return copy.__dlpack__(**options)
+
+
+@pytest.mark.parametrize('config, function', [
+    ('w=f32', 'tw_linear_create_from_float'), ('int8_weight_only', 'tw_linear_create_from_recipe'),
+    (None, 'tw_linear_create')])
+def test_borrowed_memory_outlives_the_call(monkeypatch, config, function):
+    """Of a producer that exports temporaries: their memory goes with the capsule."""
+    events, create = [], getattr(_lib.lib, function)
+
+    def noted(*arguments):
+        events.append('call')
+        status = create(*arguments)
+        events.append('called')
+        return status
+    monkeypatch.setattr(_lib.lib, function, noted)
+    w, bias, x = numbers(48, 64), numbers(48), numbers(5, 64)
+    weight, bias_too = Temporary(w, events), Temporary(bias, events)
+    if config:
+        layer = tilewright.Linear.from_float(weight, config, bias=bias_too)
+    else:
+        layer = tilewright.Linear(48, 64, tilewright.Config('w=f32').scheme(), bias=bias_too)
+        layer.set_weights(weight)
+    gc.collect()
+    during = events[events.index('call'):events.index('called')]
+    assert during == ['call'] and events[:2] == ['call', 'called'], events
+    assert events.count('gone') == 2
+    assert numpy.allclose(numpy.from_dlpack(layer(x)), x @ w.T + bias, atol=0.5)
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def test_read_only_arrays_go_in_and_none_comes_out():
+    w, x, bias = map(read_only, (numbers(48, 64), numbers(5, 64), numbers(48)))
+    layer = tilewright.Linear.from_float(w, 'w=f32', bias=bias)
+    assert numpy.allclose(numpy.from_dlpack(layer(x)), x @ w.T + bias, atol=1e-5)
+    again = tilewright.Linear(48, 64, layer.scheme)
+    again.set_weights(w)
+    out = read_only(numpy.zeros((5, 48), numpy.float32))
+    with pytest.raises(tilewright.InvalidError, match='out: read-only memory, expected'):
+        layer(x, out=out)
+    assert not out.any()
+
+
+class Producer:
+    """A producer whose __dlpack__ takes what it says."""
+
+    def __init__(self, export):
+        self.export = export
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+    def __dlpack__(self, **options):
+        return self.export(**options)
+
+
+def test_producers_of_both_kinds_of_capsule():
+    x = numbers(5, 64)
+    old = Producer(lambda stream=None: x.__dlpack__())
+    new = Producer(lambda max_version: x.__dlpack__(max_version=max_version))
+    for producer in (old, new):
+        borrowed = _dlpack.Borrowed('x', producer)
+        assert (borrowed.data, borrowed.shape) == (x.ctypes.data, (5, 64))
+
+    def broken(max_version=None):
+        raise TypeError('of its own')
+    with pytest.raises(TypeError, match='of its own'):
+        _dlpack.Borrowed('x', Producer(broken))
+    with pytest.raises(tilewright.InvalidError, match='x: .*no capsule that is called "dltensor"'):
+        _dlpack.Borrowed('x', Producer(lambda **options: 5))
+
+
+def capsule_of(array, **changes):
+    """A versioned capsule of an array, with other values in some of its members."""
+    capsule = array.__dlpack__(max_version=(1, 0))
+    made = _dlpack.Versioned.from_address(
+        _dlpack._api.PyCapsule_GetPointer(capsule, b'dltensor_versioned'))
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return Producer(lambda max_version: capsule)
+
+
+def test_versioned_capsules_are_read_as_they_say():
+    layer, x = tilewright.Linear.from_float(numbers(48, 64), 'w=f32'), numbers(5, 64)
+    out = numpy.zeros((5, 48), numpy.float32)
+    with pytest.raises(tilewright.InvalidError, match='x: DLPack 2.3, expected 1'):
+        layer(capsule_of(x, major=2, minor=3))
+    with pytest.raises(tilewright.InvalidError, match='out: a copy, expected memory'):
+        layer(x, out=capsule_of(out, flags=2))
+    layer(capsule_of(x, minor=7, flags=3), out=capsule_of(out))
+    assert numpy.array_equal(out, numpy.from_dlpack(layer(x)))
+
+
 def run(code, **env):
     return subprocess.run([sys.executable, '-c', code], text=True, capture_output=True,
                           env={**os.environ, 'PYTHONPATH': SOURCES, **env})
@@ -126,7 +239,6 @@ def test_a_library_that_is_none(tmp_path):
 
 def test_structs_are_as_large_as_the_librarys(tmp_path):
     """What the header says, by a C compiler."""
-    from tilewright import _lib
     names = {'tw_tensor': _lib.Tensor, 'tw_scheme': _lib.Scheme, 'tw_options': _lib.Options,
              'tw_linear_desc': _lib.LinearDesc, 'tw_plan_info': _lib.PlanInfo,
              'tw_device_info': _lib.DeviceInfo, 'tw_parallel': _lib.Parallel}

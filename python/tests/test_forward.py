@@ -171,6 +171,38 @@ def test_several_python_threads(layer):
     assert not wrong
 
 
+def test_negative_views(layer):
+    """Tensors whose negation is a bit that only torch's own operators heed."""
+    ours, torchs = layer()
+    for x in (torch._neg_view(torch.randn(3, 64)), torch._neg_view(torch.randn(64, 3)).t(),
+              torch._neg_view(torch.randn(5, 128))[:, :64],
+              torch.randn(3, 64, dtype=torch.complex64).conj().imag):
+        assert x.is_neg()
+        with torch.no_grad():
+            close(ours(x), torchs(x))
+            close(torch.from_dlpack(ours._layer(x.contiguous())), torchs(x))
+            close(ops.linear_forward(x, ours._handle, 48), torchs(x))
+        close(ours(x.detach().requires_grad_()).detach(), torchs(x).detach())
+    refuses(lambda: ours._layer(x.resolve_neg(), out=torch._neg_view(torch.zeros(3, 48))),
+            'out: a negative view, expected memory')
+
+
+def test_negative_views_as_weights():
+    plain, negated = (torch.nn.Sequential(torch.nn.Linear(64, 48)) for _ in range(2))
+    weight, bias = -plain[0].weight.data, -plain[0].bias.data
+    negated[0].weight.data, negated[0].bias.data = torch._neg_view(weight), torch._neg_view(bias)
+    state = {}
+    for model in (plain, negated):
+        tilewright.quantize_(model, 'w=i8')
+        state = state or model.state_dict()
+    x = torch.randn(3, 64)
+    assert torch.equal(plain(x), negated(x))
+    state['0.bias'] = torch._neg_view(-state['0.bias'])
+    negated.load_state_dict(state)
+    assert torch.equal(plain(x), negated(x))
+    assert torch.equal(negated.state_dict()['0.bias'], plain.state_dict()['0.bias'])
+
+
 def test_inference_mode(layer):
     ours, torchs = layer()
     with torch.inference_mode():

@@ -93,6 +93,39 @@ def test_states_of_another_kind_are_refused():
     assert torch.equal(model(x), before)
 
 
+def test_skeletons_of_states_of_another_shape_are_refused():
+    """Layer by layer: what does not fit is kept, and the report says why."""
+    state = quantized('w=i8').state_dict()
+    model = nn.Sequential(nn.Linear(97, 64), nn.GELU(), nn.Linear(64, 48, bias=False))
+    first = model[0]
+    report = tilewright.skeleton_(model, state)
+    assert [row.name for row in report.quantized] == ['2']
+    assert report.kept[0].note == 'the state is of a layer [64,96], this one is [64,97]'
+    assert model[0] is first
+
+
+@pytest.mark.parametrize('text', ['garbage', 'N=64', '', 'N=x,K=96,w=i8,bias=none,act=none',
+                                  'N=64,K=96,w=i8,w=,bias=none,act=tanh',
+                                  'N=-1,K=96,w=i8,bias=given,act=none'])
+def test_garbage_in_place_of_a_scheme_is_refused(text):
+    state = {'0.scheme': torch.tensor(list(text.encode()), dtype=torch.uint8)}
+    model = nn.Sequential(nn.Linear(96, 64))
+    report = tilewright.skeleton_(model, state)
+    assert not report.quantized and report.kept[0].note
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize('tensor', [torch.tensor(3, dtype=torch.uint8), torch.tensor([300, -1]),
+                                    torch.tensor([0.5]), torch.zeros(2, 2, dtype=torch.uint8)])
+def test_a_scheme_that_is_no_text_is_refused(tensor):
+    model = nn.Sequential(nn.Linear(96, 64))
+    report = tilewright.skeleton_(model, {'0.scheme': tensor})
+    assert 'scheme: ' in report.kept[0].note and 'expected uint8 [length]' in report.kept[0].note
+    ours = quantized('w=i8')
+    with pytest.raises(RuntimeError, match='expected uint8'):
+        ours.load_state_dict({**ours.state_dict(), '0.scheme': tensor})
+
+
 def test_deepcopy_is_independent():
     model = quantized('w=i8')
     twin = copy.deepcopy(model)

@@ -9,6 +9,8 @@ from ctypes import POINTER, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uin
 from . import _lib
 
 CPU, CUDA_HOST = 1, 3
+READ_ONLY, IS_COPIED = 1, 2  # flags of a versioned tensor
+VERSION = 1, 0
 INT, UINT, FLOAT, BFLOAT = 0, 1, 2, 4
 # (DLPack's code, bits) -> dtype; 8-bit floats pass as the bytes that they are
 DTYPES = {(FLOAT, 32): 'f32', (FLOAT, 16): 'f16', (BFLOAT, 16): 'bf16', (INT, 8): 'i8',
@@ -58,7 +60,7 @@ _raw_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, c_void_p, ctypes.c_char_p)(
 class Borrowed:
     """An array's memory, seen through a capsule that is kept and never consumed."""
 
-    def __init__(self, name, array):
+    def __init__(self, name, array, written=False):
         if not hasattr(array, '__dlpack__'):
             raise _lib.InvalidError(f'{name}: a {type(array).__name__}, expected an array that '
                                     'speaks DLPack')
@@ -66,8 +68,18 @@ class Borrowed:
         if device[0] not in (CPU, CUDA_HOST):
             raise _lib.InvalidError(f'{name}: on a device of DLPack\'s type {int(device[0])}, '
                                     'expected memory of the CPU (type 1)')
-        self.capsule = array.__dlpack__()
-        view = _tensor_of(self.capsule)
+        # torch exports a view whose negation is pending as if it were not.
+        if getattr(array, 'is_neg', bool)():
+            if written:
+                raise _lib.InvalidError(f'{name}: a negative view, expected memory that the result '
+                                        'can be written to')
+            array = array.resolve_neg()
+        self.capsule = _capsule_of(array)
+        view, flags = _tensor_of(name, self.capsule)
+        if written and flags & (READ_ONLY | IS_COPIED):
+            what = 'read-only memory' if flags & READ_ONLY else 'a copy'
+            raise _lib.InvalidError(f'{name}: {what}, expected memory that the result can be '
+                                    'written to')
         self.dtype = DTYPES.get((view.code, view.bits)) if view.lanes == 1 else None
         if self.dtype is None:
             raise _lib.InvalidError(f'{name}: DLPack\'s dtype code {view.code} of {view.bits} bits,'
@@ -88,11 +100,29 @@ class Borrowed:
         return _lib.tensor(self.data, dtype or self.dtype, *self.shape, strides=self.strides)
 
 
-def _tensor_of(capsule):
-    for name, kind in ((b'dltensor', Managed), (b'dltensor_versioned', Versioned)):
-        if _api.PyCapsule_IsValid(capsule, name):
-            return kind.from_address(_api.PyCapsule_GetPointer(capsule, name)).tensor
-    raise _lib.InvalidError('__dlpack__() gave no capsule that is called "dltensor"')
+def _capsule_of(array):
+    # Versioned where the producer can: only there can it say that memory is read-only, and
+    # without that numpy exports no such memory.
+    try:
+        return array.__dlpack__(max_version=VERSION)
+    except TypeError:  # from before DLPack 1.0, or an error of its own, which it then says again
+        return array.__dlpack__()
+
+
+def _tensor_of(name, capsule):
+    """The DLTensor in a capsule, and its flags."""
+    if _api.PyCapsule_IsValid(capsule, b'dltensor'):
+        pointer = _api.PyCapsule_GetPointer(capsule, b'dltensor')
+        return Managed.from_address(pointer).tensor, 0
+    if not _api.PyCapsule_IsValid(capsule, b'dltensor_versioned'):
+        raise _lib.InvalidError(f'{name}: its __dlpack__() gave no capsule that is called '
+                                '"dltensor" or "dltensor_versioned"')
+    pointer = _api.PyCapsule_GetPointer(capsule, b'dltensor_versioned')
+    made = Versioned.from_address(pointer)
+    if made.major != VERSION[0]:
+        raise _lib.InvalidError(f'{name}: DLPack {made.major}.{made.minor}, expected '
+                                f'{VERSION[0]}')
+    return made.tensor, made.flags
 
 
 def contiguous_strides(shape):

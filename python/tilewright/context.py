@@ -1,19 +1,23 @@
-"""Contexts: what linears run on.  One per thread count and kind of pool, shared, never destroyed.
+"""Contexts: what linears run on.  One per thread count and kind of pool, shared, and
+destroyed at the end of the process where somebody wants a trace.
 
 The parallel-for is the process's own OpenMP where one is loaded that exports GOMP_parallel (torch
 brings one), so that the library's kernels and torch's loops share one set of threads; otherwise it
 is the library's pool.
 """
 
+import atexit
 import ctypes
 import os
 import re
 import threading
+import weakref
 
 from . import _lib
 
 _shared = {}
 _settings = {}
+_traced = weakref.WeakSet()
 _lock = threading.Lock()
 
 
@@ -35,6 +39,34 @@ class Context:
         handle = ctypes.c_void_p()
         _lib.check(_lib.lib.tw_context_create(ctypes.byref(options), ctypes.byref(handle)))
         self.handle, self.process = handle, os.getpid()
+        self.shared_as = None  # arguments of shared(), where it is one of those
+        self.natives = None  # while a trace is written: the linears on it
+        if os.environ.get('TW_TRACE'):
+            self.natives = weakref.WeakSet()
+            _traced.add(self)
+
+    def add(self, native):
+        """Tells the context of a linear that is on it."""
+        if self.natives is not None:
+            self.natives.add(native)
+
+    def close(self):
+        """Destroys it and its linears; those that are in a call are kept, and it with them."""
+        for native in list(self.natives):
+            native.close()
+        handle, self.handle = self.handle, None
+        _lib.lib.tw_context_destroy(handle)
+
+    def here(self):
+        """Itself; in a child that was forked since, the context that takes its place there, as
+        the pool has no threads in a child and would wait for them for ever."""
+        if self.process == os.getpid():
+            return self
+        if self.shared_as:
+            return shared(*self.shared_as)
+        raise _lib.InvalidError(
+            f'context: made by process {self.process}, and its child {os.getpid()} has none of its '
+            'threads: make a Context, and the layers on it, after the fork')
 
     def __del__(self, destroy=_lib.lib.tw_context_destroy, process=os.getpid):
         # Linears hold their context, so none is left; a pool does not survive a fork.
@@ -64,12 +96,15 @@ def gomp_parallel(library=None):
     return None
 
 
-def shared(threads=0, openmp=None):
-    """The process's context of so many threads (0: the library's default)."""
-    key = threads, openmp
+def shared(threads=0, openmp=None, settings=None):
+    """The process's context of so many threads (0: the library's default); settings as
+    configure() was given them, None for the latest."""
     with _lock:
+        settings = _settings if settings is None else settings
+        key = threads, openmp, tuple(sorted(settings.items()))
         if key not in _shared:
-            _shared[key] = Context(threads, openmp=openmp, **_settings)
+            _shared[key] = Context(threads, openmp=openmp, **settings)
+            _shared[key].shared_as = threads, openmp, settings
         return _shared[key]
 
 
@@ -93,3 +128,14 @@ def _forget():
 
 _forgotten = []
 os.register_at_fork(after_in_child=_forget)
+
+
+def _finish():
+    """The library writes a trace in batches, and the rest when a context is destroyed, which
+    Python does not do for what it still holds at its end."""
+    for context in list(_traced):
+        if context.handle and context.process == os.getpid():
+            context.close()
+
+
+atexit.register(_finish)

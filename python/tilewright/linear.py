@@ -6,6 +6,7 @@
 """
 
 import ctypes
+from contextlib import contextmanager
 
 from . import _lib, context as contexts, scheme as schemes
 from ._dlpack import Array, Borrowed
@@ -14,12 +15,15 @@ from ._dlpack import Array, Borrowed
 class Native:
     """One tw_linear, for one dtype of x and one context.  Several threads may run it at once."""
 
-    __slots__ = ('handle', 'context', 'dtype', 'out_dtype', 'N', 'K', '_pairs')
+    __slots__ = ('handle', 'context', 'dtype', 'out_dtype', 'N', 'K', '_pairs', '_made',
+                 '__weakref__')
 
     def __init__(self, context, dtype, out_dtype, N, K, handle):
         self.handle, self.context, self.dtype, self.N, self.K = handle, context, dtype, N, K
         self.out_dtype = out_dtype
-        self._pairs = []  # x and y that no call is using: one for each thread there has been
+        # x and y: one for each thread there has been.  Those that no call is using, and all.
+        self._pairs, self._made = [], []
+        context.add(self)
 
     def __del__(self, destroy=_lib.lib.tw_linear_destroy):
         destroy(self.handle)
@@ -27,7 +31,30 @@ class Native:
     def _pair(self):
         x = _lib.tensor(0, self.dtype, 0, self.K, strides=(self.K, 1))
         y = _lib.tensor(0, self.out_dtype, 0, self.N, strides=(self.N, 1))
-        return x, y, ctypes.byref(x), ctypes.byref(y)
+        pair = x, y, ctypes.byref(x), ctypes.byref(y)
+        self._made.append(pair)
+        return pair
+
+    @contextmanager
+    def _used(self):
+        """The handle, which close() leaves alone meanwhile."""
+        try:
+            pair = self._pairs.pop()
+        except IndexError:
+            pair = self._pair()
+        try:
+            yield self.handle
+        finally:
+            self._pairs.append(pair)
+
+    def close(self):
+        """Destroys the linear, unless a call of some thread is using it."""
+        # In this order, as run() takes a pair before it looks at the handle.
+        handle, self.handle = self.handle, ctypes.c_void_p()
+        if len(self._pairs) == len(self._made):
+            _lib.lib.tw_linear_destroy(handle)
+        else:
+            self.handle = handle
 
     def run(self, x_data, M, x_stride, y_data, forward=_lib.forward):
         """y = act(x w^T + bias) on addresses; x_stride from row to row, in elements."""
@@ -40,15 +67,20 @@ class Native:
         x.data, x.shape0, x.stride0 = x_data, M, x_stride
         y.data, y.shape0 = y_data, M
         status = forward(self.handle, x_reference, y_reference)
+        pairs.append(pair)
         if status:
             _lib.fail(status)
-        pairs.append(pair)
 
     def canonical(self):
         """[(bytes, dtype, shape)] of weight, scales and zeros; None for what there is not."""
+        with self._used() as handle:
+            return self._canonical(handle)
+
+    @staticmethod
+    def _canonical(handle):
         views = [_lib.Tensor() for _ in range(3)]
         references = [ctypes.byref(view) for view in views]
-        _lib.check(_lib.lib.tw_linear_weights(self.handle, *references))
+        _lib.check(_lib.lib.tw_linear_weights(handle, *references))
         found = []
         for view in views:
             if not view.dtype:
@@ -58,7 +90,7 @@ class Native:
             memory = Array((shape[0], _lib.row_bytes(shape[1], dtype)), 'u8')
             view.data = memory.data
             found.append((memory, dtype, shape))
-        _lib.check(_lib.lib.tw_linear_weights(self.handle, *references))
+        _lib.check(_lib.lib.tw_linear_weights(handle, *references))
         return found
 
     def lut(self):
@@ -69,13 +101,19 @@ class Native:
     def prepare(self, rows, concurrent=1):
         """Makes the kernels for these M ready, and tunes them in the tuning modes."""
         counts = (ctypes.c_int64 * len(rows))(*rows)
-        _lib.check(_lib.lib.tw_linear_prepare(self.handle, counts, len(rows), concurrent))
+        with self._used() as handle:
+            _lib.check(_lib.lib.tw_linear_prepare(handle, counts, len(rows), concurrent))
 
     def plan(self, rows):
         """What runs for so many rows: a dict of kernel, config, origin."""
         info = _lib.describe_struct(_lib.PlanInfo)
-        _lib.check(_lib.lib.tw_linear_plan(self.handle, rows, ctypes.byref(info)))
+        with self._used() as handle:
+            _lib.check(_lib.lib.tw_linear_plan(handle, rows, ctypes.byref(info)))
         return {name: getattr(info, name).decode() for name in ('kernel', 'config', 'origin')}
+
+
+def _borrowed(name, array):
+    return array if isinstance(array, Borrowed) else Borrowed(name, array)
 
 
 def _reference(view):
@@ -107,8 +145,13 @@ class Linear:
         desc.act, desc.act_scale = _lib.ACTS.index(self.act), self.act_scale
         return desc
 
+    def _here(self):
+        """The context, which a fork may have left without threads: one of this process."""
+        self.context = self.context.here()
+        return self.context
+
     def _bias(self):
-        return Borrowed('bias', self.bias).tensor() if self.bias is not None else None
+        return Borrowed('bias', self.bias) if self.bias is not None else None
 
     def _adopt(self, dtype, handle):
         native = Native(self.context, dtype, dtype, self.out_features, self.in_features, handle)
@@ -124,15 +167,17 @@ class Linear:
             raise _lib.InvalidError(f'weight: {len(source.shape)} dimensions, expected [N,K]')
         layer = cls(*source.shape, config.scheme(source.dtype), config.act, config.act_scale, bias,
                     context)
-        layer.quantize(weight, config, x)
+        layer.quantize(source, config, x)
         return layer
 
     def quantize(self, weight, config, x='f32'):
         """Takes float weights [N,K] by the Config that the layer's scheme comes from."""
-        view, bias = Borrowed('weight', weight).tensor(), self._bias()
+        # In locals until the call is over: a producer's memory may live with its capsule alone.
+        source, bias = _borrowed('weight', weight), self._bias()
+        view, bias_view = source.tensor(), bias and bias.tensor()
         desc, handle = self._desc(x), ctypes.c_void_p()
-        arguments = self.context.handle, ctypes.byref(desc)
-        tensors = ctypes.byref(view), _reference(bias), ctypes.byref(handle)
+        arguments = self._here().handle, ctypes.byref(desc)
+        tensors = ctypes.byref(view), _reference(bias_view), ctypes.byref(handle)
         if config.is_scheme:
             desc.scheme = self.scheme
             _lib.check(_lib.lib.tw_linear_create_from_float(*arguments, *tensors))
@@ -153,7 +198,7 @@ class Linear:
                 ('scales', scales, scheme.scale, groups), ('zeros', zeros, zero, groups))):
             if array is None:
                 continue
-            borrowed = array if isinstance(array, Borrowed) else Borrowed(name, array)
+            borrowed = _borrowed(name, array)
             keep.append(borrowed)
             views[i] = _canonical_view(name, borrowed, _lib.DTYPE_NAMES[dtype], shape)
         self._create(x, views, lut)
@@ -164,9 +209,10 @@ class Linear:
         table = (ctypes.c_float * 16)(*lut) if lut is not None else None
         if table is not None:
             desc.lut = table
-        bias = self._bias()
-        _lib.check(_lib.lib.tw_linear_create(self.context.handle, ctypes.byref(desc),
-                                             *map(_reference, views), _reference(bias),
+        bias = self._bias()  # a local until the call is over; whoever made `views` keeps theirs
+        _lib.check(_lib.lib.tw_linear_create(self._here().handle, ctypes.byref(desc),
+                                             *map(_reference, views),
+                                             _reference(bias and bias.tensor()),
                                              ctypes.byref(handle)))
         return self._adopt(dtype, handle)
 
@@ -181,7 +227,7 @@ class Linear:
     def native(self, dtype):
         """The native for x of this dtype; made from another one's canonical tensors if need be."""
         found = self.natives.get(dtype)
-        if found is not None and found.context is self.context:
+        if found is not None and found.context is self._here():
             return found
         source = found or self.any_native()
         tensors = source.canonical()
@@ -226,7 +272,7 @@ class Linear:
             rows *= extent
         stride = source.strides[0] if len(source.shape) == 2 and rows > 1 else K
         result = out if out is not None else Array((*source.shape[:-1], N), source.dtype)
-        target = Borrowed('out', result)
+        target = Borrowed('out', result, written=True)
         if target.shape != (*source.shape[:-1], N) or target.dtype != source.dtype or \
                 not target.contiguous:
             raise _lib.InvalidError(f'out: {target.dtype} {list(target.shape)}, expected a '

@@ -9,6 +9,7 @@ from . import _lib, ops, state
 _is_compiling = torch.compiler.is_compiling
 _is_autocast, _autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 _grad_enabled, _plain = torch.is_grad_enabled, ops.is_plain
+_transforms = ops._transforms
 
 
 class QuantizedLinear(torch.nn.Module):
@@ -28,7 +29,8 @@ class QuantizedLinear(torch.nn.Module):
         if _is_autocast('cpu'):
             x = x.to(_autocast_dtype('cpu'))
         # What a compiler or a transform sees is an operator; everything else is a plain call.
-        if x.requires_grad and _grad_enabled():
+        # A tensor of an outer transform need not show what an inner one wants of it.
+        if x.requires_grad and _grad_enabled() or _transforms() or ops.forward_mode():
             return ops.linear(x, self._handle, self.out_features)
         if _is_compiling() or not _plain(x):
             return ops.linear_forward(x, self._handle, self.out_features)

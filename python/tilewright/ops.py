@@ -1,4 +1,8 @@
-"""The operators tilewright::linear, linear_forward and linear_input_gradient, and their layers.
+"""The operators of tilewright::, and their layers.
+
+linear has gradients in both modes; linear_forward is for where none is wanted.  The weights are
+fixed, so the rest are two products with them, each of which is the other's gradient:
+linear_input_gradient, dx = dy w, and linear_tangent, dy = dx w^T.
 
 An operator names its layer by a tensor of one number, a place in a table of this process.  It is a
 tensor for the compiler's sake, which takes an integer for a constant: blocks that differ by their
@@ -7,14 +11,16 @@ count or serve another dtype of x without a recompilation.  Numbers begin at ran
 so that a graph that outlives its layer, or is loaded elsewhere, gets a sentence and no other layer.
 
 The kernels are registered on dispatch keys directly: of torch's ways this has the least to do for a
-call.  linear has a gradient; linear_forward is for where none is wanted, as a kernel in Python on
-AutogradCPU takes some microseconds even then.
+call.  A kernel in Python on AutogradCPU takes some microseconds even where no gradient is wanted.
 """
 
 import os
 import secrets
 
 import torch
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from . import _lib, context as contexts
 from .linear import Linear
@@ -23,6 +29,7 @@ TORCH_DTYPES = {torch.float32: 'f32', torch.float16: 'f16', torch.bfloat16: 'bf1
 _get_num_threads, _empty, _Tensor = torch.get_num_threads, torch.empty, torch.Tensor
 _grad_enabled = torch.is_grad_enabled
 _modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._are_functorch_transforms_active
 
 _layers = {}  # number -> layer
 _at = {}  # address of a handle -> layer: reading the number out of a tensor takes a microsecond
@@ -68,6 +75,8 @@ class TorchLinear(Linear):
             raise _lib.InvalidError(f'x: shape {list(shape)}, expected [...,{K}]')
         if not x.is_cpu:
             raise _lib.InvalidError(f'x: on {x.device}, expected a tensor on the CPU')
+        if x.is_neg():  # a pending negation, which only torch's own operators heed
+            x = x.resolve_neg()
         stride = K
         if not x.is_contiguous():
             if len(shape) == 2 and x.stride(1) == 1 and x.stride(0) >= K:
@@ -127,55 +136,99 @@ def _linear_fake(x, layer, out_features):
     return x.new_empty((*x.shape[:-1], out_features))
 
 
-def _gradient_cpu(dy, layer, in_features):
-    """dx = dy w, as if x had not been rounded (a straight-through estimator)."""
+def forward_mode():
+    """Whether tensors may have tangents, which requires_grad says nothing about."""
+    return forward_ad._current_level >= 0
+
+
+def _weight_of(layer):
+    """The weights, for gradients as if x had not been rounded (a straight-through estimator)."""
     found = layer_at(layer)
     if found.act != 'none':
         raise _lib.UnsupportedError(f'act={found.act}: no gradient goes through a fused '
                                     'activation; make the layer with act=none and apply it after')
-    weight = found.dequantized()
-    return (dy.float() @ weight).to(dy.dtype)
+    return found.dequantized()
 
 
-def _gradient_fake(dy, layer, in_features):
-    return dy.new_empty((*dy.shape[:-1], in_features))
+def _gradient_cpu(dy, layer, in_features):
+    return (dy.float() @ _weight_of(layer)).to(dy.dtype)
 
 
-class _Linear(torch.autograd.Function):
-    """The gradient with respect to x; the quantized weights have none."""
+def _tangent_cpu(dx, layer, out_features):
+    return (dx.float() @ _weight_of(layer).t()).to(dx.dtype)
 
-    @staticmethod
-    def forward(ctx, x, layer, out_features):
-        ctx.layer, ctx.in_features = layer, x.shape[-1]
+
+def _product_fake(v, layer, features):
+    return v.new_empty((*v.shape[:-1], features))
+
+
+def _differentiable(operator):
+    """The kernel on AutogradCPU of an operator of _ADJOINTS; its first argument has a gradient."""
+    def below(v, layer, features):
+        found = linear_forward if operator is linear and not _transforms() else operator
         with torch._C._AutoDispatchBelowAutograd():
-            return linear_forward(x, layer, out_features)
+            return found(v, layer, features)
 
-    @staticmethod
-    def backward(ctx, dy):
-        return linear_input_gradient(dy, ctx.layer, ctx.in_features), None, None
+    # Of one level: each level of torch.func's transforms comes here by itself.
+    class Product(_SingleLevelFunction):
+        """operator(v, layer, features), below autograd."""
 
+        @staticmethod
+        def forward(v, layer, features):
+            if not _transforms():
+                return below(v, layer, features)
+            # The next level of torch.func's transforms wants its gradient too.
+            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                return below(v, layer, features)
 
-def _linear_autograd(x, layer, out_features):
-    if x.requires_grad and _grad_enabled():
-        return _Linear.apply(x, layer, out_features)
-    with torch._C._AutoDispatchBelowAutograd():
-        return linear_forward(x, layer, out_features)
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            v, ctx.layer, ctx.features = inputs
+            ctx.given = v.shape[-1]
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return _ADJOINTS[operator](gradient, ctx.layer, ctx.given), None, None
+
+        @staticmethod
+        def jvp(ctx, tangent, layer, features):
+            along = linear_tangent if operator is linear else operator
+            return along(tangent, ctx.layer, ctx.features)
+
+    def kernel(v, layer, features):
+        # A compiler that runs this does not tell forward_ad of its levels: a transform may be jvp.
+        if v.requires_grad and _grad_enabled() or forward_mode() or _transforms():
+            if not _transforms():
+                return Product.apply(v, layer, features)
+            with enable_single_level_autograd_function():
+                return Product.apply(v, layer, features)
+        return below(v, layer, features)
+    return kernel
 
 
 _library = torch.library.Library('tilewright', 'DEF')
 _library.define('linear(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
 _library.define('linear_forward(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
 _library.define('linear_input_gradient(Tensor dy, Tensor layer, SymInt in_features) -> Tensor')
+_library.define('linear_tangent(Tensor dx, Tensor layer, SymInt out_features) -> Tensor')
 _library.impl('linear', _linear_cpu, 'CPU')
-_library.impl('linear', _linear_autograd, 'AutogradCPU')
 _library.impl('linear_forward', _linear_cpu, 'CPU')
 _library.impl('linear_input_gradient', _gradient_cpu, 'CPU')
+_library.impl('linear_tangent', _tangent_cpu, 'CPU')
 torch.library.register_fake('tilewright::linear', _linear_fake, lib=_library)
 torch.library.register_fake('tilewright::linear_forward', _linear_fake, lib=_library)
-torch.library.register_fake('tilewright::linear_input_gradient', _gradient_fake, lib=_library)
+torch.library.register_fake('tilewright::linear_input_gradient', _product_fake, lib=_library)
+torch.library.register_fake('tilewright::linear_tangent', _product_fake, lib=_library)
 linear = torch.ops.tilewright.linear.default
 linear_forward = torch.ops.tilewright.linear_forward.default
 linear_input_gradient = torch.ops.tilewright.linear_input_gradient.default
+linear_tangent = torch.ops.tilewright.linear_tangent.default
+
+# What takes a gradient of an operator's result to one of its argument.
+_ADJOINTS = {linear: linear_input_gradient, linear_tangent: linear_input_gradient,
+             linear_input_gradient: linear_tangent}
+for _operator in _ADJOINTS:
+    _library.impl(_operator.name(), _differentiable(_operator), 'AutogradCPU')
 
 
 def _vmapped(operator):
@@ -186,7 +239,7 @@ def _vmapped(operator):
     return rule
 
 
-for _operator in (linear, linear_forward, linear_input_gradient):
+for _operator in (linear_forward, *_ADJOINTS):
     torch.library.register_vmap(_operator.name(), _vmapped(_operator), lib=_library)
 
 

@@ -119,7 +119,11 @@ def skeleton_(model, source, filter_fn=None):
         names = {id(module): name for name, module in model.named_modules()}
 
         def layer_of(module):
-            return state.empty_layer(state.text_of(found[names[id(module)]]))
+            made = state.empty_layer(state.text_of(found[names[id(module)]]))
+            shapes = [f'[{each.out_features},{each.in_features}]' for each in (made, module)]
+            if shapes[0] != shapes[1]:
+                return f'the state is of a layer {shapes[0]}, this one is {shapes[1]}'
+            return made
         return over_linears(model, lambda module, name: name in found, layer_of)
     config = as_config(source)
 

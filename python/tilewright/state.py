@@ -69,6 +69,9 @@ def as_canonical(tensor):
 
 def text_of(tensor):
     """The description that a state's `scheme` tensor holds."""
+    if tensor.dtype != torch.uint8 or tensor.dim() != 1:
+        raise _lib.InvalidError(f'scheme: {tensor.dtype} {list(tensor.shape)}, expected uint8 '
+                                '[length]')
     return bytes(tensor.tolist()).decode(errors='replace')
 
 
@@ -92,11 +95,13 @@ def load(layer, given):
 
 def empty_layer(text):
     """A layer without weights from a description."""
-    fields = dict(part.split('=', 1) for part in text.split(','))
     try:
+        fields = dict(part.split('=', 1) for part in text.split(','))
         N, K = int(fields.pop('N')), int(fields.pop('K'))
         bias, act = fields.pop('bias'), fields.pop('act')
         act_scale = float(fields.pop('act_scale', 0))
+        if min(N, K) < 1:
+            raise ValueError(f'N={N},K={K}')
     except (KeyError, ValueError) as error:
         raise _lib.InvalidError(f'scheme: "{text}" describes no layer ({error})') from None
     scheme = schemes.parse(','.join(f'{name}={value}' for name, value in fields.items()))
