@@ -102,7 +102,7 @@ static void add(world *w, uint32_t version, int32_t priority) {
 static void open_again(world *w, tw_mode mode) {
     w->f->options.mode = mode;
     /* Enough to decide, and for a median of one that sleeps that a busy machine does not turn. */
-    w->f->options.tune_budget_s = w->m.does == SLEEPS ? 3 : 1;
+    w->f->options.tune_budget_s = w->m.does == SLEEPS ? 3 : 2;
     /* Where mine is to win, kernels that are slow: an instrumented build slows down mine alone. */
     w->f->options.device = w->m.does == SLEEPS ? "cpu" : "cpu:portable";
     w->context = open_context(w->f);
