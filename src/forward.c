@@ -38,6 +38,17 @@ static tw_status check_io(const tw_linear *l, const tw_tensor *x, const tw_tenso
     return tw_fail(TW_INVALID, "y: %p, overlaps x at %p", y->data, x->data);
 }
 
+static tw_kernel_args arguments(const tw_linear *l, int64_t M, const rows *x, const rows *y) {
+    return (tw_kernel_args){.x = x->data,
+                            .x_stride = x->stride,
+                            .w = l->packed,
+                            .bias = l->bias_f32,
+                            .lut = l->lut,
+                            .y = y->data,
+                            .y_stride = y->stride,
+                            .M = M};
+}
+
 static tw_status run_kernel(tw_linear *l, const tw_plan *plan, int64_t M, const rows *x,
                             const rows *y) {
     tw_context *c = l->context;
@@ -46,14 +57,7 @@ static tw_status run_kernel(tw_linear *l, const tw_plan *plan, int64_t M, const 
     size_t bytes = tw_launch_rounded_bytes(p, M);
     TW_TRY(tw_scratch_take(&c->scratch, plan->scratch_bytes, &scratch));
     tw_status status = bytes ? tw_scratch_take(&c->scratch, bytes, &rounded) : TW_OK;
-    tw_kernel_args args = {.x = x->data,
-                           .x_stride = x->stride,
-                           .w = l->packed,
-                           .bias = l->bias_f32,
-                           .lut = l->lut,
-                           .y = y->data,
-                           .y_stride = y->stride,
-                           .M = M};
+    tw_kernel_args args = arguments(l, M, x, y);
     if (rounded)
         tw_launch_rounded(&plan->kernel, c->threads, p, l->act_scale, &args, rounded->memory,
                           scratch->memory);
@@ -236,14 +240,7 @@ typedef struct group {
 static void join(group *g, const tw_linear *l, const tw_plan *plan, const rows *x, const rows *y,
                  int64_t M) {
     g->kernels[g->count] = &plan->kernel;
-    g->args[g->count++] = (tw_kernel_args){.x = x->data,
-                                           .x_stride = x->stride,
-                                           .w = l->packed,
-                                           .bias = l->bias_f32,
-                                           .lut = l->lut,
-                                           .y = y->data,
-                                           .y_stride = y->stride,
-                                           .M = M};
+    g->args[g->count++] = arguments(l, M, x, y);
     if (plan->scratch_bytes > g->scratch_bytes) g->scratch_bytes = plan->scratch_bytes;
 }
 
