@@ -76,22 +76,22 @@ static void discard(char *from, size_t size) {
 }
 
 /* A tensor, or a part of it, is about to be written in its place or read there. */
-static void use_place(space *s, const struct ggml_tensor *tensor, const char *what, size_t size) {
+static void use_place(space *s, const struct ggml_tensor *tensor, bool writes, size_t size) {
     const struct ggml_tensor *root = tensor->view_src ? tensor->view_src : tensor;
     bool whole = root == tensor && size == ggml_nbytes(tensor);
     if (!is_packed(root) || s->keep || root->buffer->usage != GGML_BACKEND_BUFFER_USAGE_WEIGHTS ||
-        (whole && *what == 'w'))
+        (writes && whole))
         return;
     GGML_ABORT("Tilewright: %s (%s, %zu bytes) is %s, but its blocks were packed and not kept; "
                "TW_GGML_KEEP=1 keeps them",
                root->name[0] ? root->name : "a tensor of weights", ggml_type_name(root->type), size,
-               what);
+               writes ? "written in part" : "read back");
 }
 
 static void set_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor, const void *data,
                        size_t offset, size_t size) {
     space *s = space_of(buffer);
-    use_place(s, tensor, "written in part", size);
+    use_place(s, tensor, true, size);
     twg_buffer_changed(tensor);
     bool whole = buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS && !tensor->view_src &&
                  size == ggml_nbytes(tensor) && twg_weights_possible(tensor),
@@ -106,13 +106,13 @@ static void set_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor,
 
 static void get_tensor(ggml_backend_buffer_t buffer, const struct ggml_tensor *tensor, void *data,
                        size_t offset, size_t size) {
-    use_place(space_of(buffer), tensor, "read back", size);
+    use_place(space_of(buffer), tensor, false, size);
     memcpy(data, (const char *)tensor->data + offset, size);
 }
 
 static void memset_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor, uint8_t value,
                           size_t offset, size_t size) {
-    use_place(space_of(buffer), tensor, "written in part", size);
+    use_place(space_of(buffer), tensor, true, size);
     twg_buffer_changed(tensor);
     memset((char *)tensor->data + offset, value, size);
 }

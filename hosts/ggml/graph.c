@@ -16,6 +16,7 @@ enum { MOST_TOGETHER = 4, TOGETHER_ROWS = 64, TOGETHER_REACH = 16 };
 typedef struct product {
     twg_operation operation;
     struct ggml_tensor *node;
+    int index; /* of the node in its graph */
     twg_weights *weights;
     struct product *with[MOST_TOGETHER - 1]; /* products that are done with this one */
     int with_count;
@@ -32,7 +33,6 @@ typedef struct backend {
     int most_threads;
     ggml_backend_set_abort_callback_t set_abort_callback;
     product *products;
-    int *indices; /* of the products' nodes */
     size_t capacity, count;
     char *scratch; /* rows of x as f32, and of y */
     size_t scratch_size;
@@ -231,11 +231,9 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 static bool room_for(backend *b, size_t count) {
     if (b->capacity >= count) return true;
     free(b->products);
-    free(b->indices);
     b->products = aligned_alloc(64, count * sizeof(product));
-    b->indices = malloc(count * sizeof *b->indices);
-    b->capacity = b->products && b->indices ? count : 0;
-    return b->capacity;
+    b->capacity = b->products ? count : 0;
+    return b->products;
 }
 
 static bool is_product(const struct ggml_tensor *node) {
@@ -257,12 +255,13 @@ static bool written_by(const struct ggml_cgraph *graph, const struct ggml_tensor
     return false;
 }
 
-static void take_over(backend *b, struct ggml_tensor *node, twg_weights *weights) {
+static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weights *weights) {
     const struct ggml_custom_op_params custom = {
         .fun = run_product, .n_tasks = GGML_N_TASKS_MAX, .userdata = &b->products[b->count]};
     product *p = &b->products[b->count++];
     atomic_init(&p->operation.epoch, 0);
     p->node = node;
+    p->index = index;
     p->weights = weights;
     p->with_count = 0;
     p->joined = false;
@@ -278,11 +277,11 @@ static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
     return from < other + ggml_nbytes(b) && other < from + ggml_nbytes(a);
 }
 
-/* Whether `node`, which a graph's allocator gave memory for its own place, may be written ahead of
- * an operation that comes before it. */
+/* Whether a product, whose memory and x a graph's allocator keeps for its own place, may not be
+ * done ahead of an operation that comes before it. */
 static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor *node) {
     if (ggml_op_is_empty(operation->op)) return false;
-    if (overlap(operation, node)) return true;
+    if (overlap(operation, node) || overlap(operation, node->src[1])) return true;
     for (int i = 0; i < GGML_MAX_SRC; i++)
         if (operation->src[i] && overlap(operation->src[i], node)) return true;
     return false;
@@ -290,16 +289,16 @@ static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor 
 
 /* Joins the product that was taken over last to an earlier one of the same x.  What lies between is
  * asked, the earlier one and those that joined it as well; they are CUSTOM, or NONE by now. */
-static void join(backend *b, const struct ggml_cgraph *graph, const int *indices) {
+static void join(backend *b, const struct ggml_cgraph *graph) {
     product *p = &b->products[b->count - 1];
     const struct ggml_tensor *x = p->node->src[1];
-    int index = indices[b->count - 1];
     if (p->op != GGML_OP_MUL_MAT || !is_plain(p->node) || ggml_nrows(x) > TOGETHER_ROWS) return;
-    for (size_t at = b->count - 1; at-- && index - indices[at] <= TOGETHER_REACH;) {
+    for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= TOGETHER_REACH;) {
         product *first = &b->products[at];
         bool free = !first->joined && first->op == GGML_OP_MUL_MAT && first->node->src[1] == x &&
                     first->with_count < MOST_TOGETHER - 1 && is_plain(first->node);
-        for (int i = indices[at]; free && i < index; i++) free = !minds(graph->nodes[i], p->node);
+        for (int i = first->index; free && i < p->index; i++)
+            free = !minds(graph->nodes[i], p->node);
         if (!free) continue;
         first->with[first->with_count++] = p;
         p->joined = true;
@@ -329,9 +328,8 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
             continue;
         twg_weights *weights = twg_buffer_weights(node->src[0]);
         if (!weights) continue;
-        b->indices[b->count] = i;
-        take_over(b, node, weights);
-        join(b, graph, b->indices);
+        take_over(b, node, i, weights);
+        join(b, graph);
     }
     enum ggml_status status = ggml_backend_graph_compute(b->cpu, graph);
     give_back(b);
@@ -357,7 +355,6 @@ static void free_backend(ggml_backend_t backend_) {
     if (b->threads && destroy) destroy(b->threads);
     twg_context_release();
     free(b->products);
-    free(b->indices);
     free(b->scratch);
     free(b);
     free(backend_);

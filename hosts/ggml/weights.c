@@ -48,7 +48,6 @@ static void drop_linears(twg_weights *w) {
 }
 
 bool twg_weights_fill(twg_weights *w, const void *blocks) {
-    drop_linears(w);
     tw_context *context = twg_context_hold();
     if (!context) return false;
     if (make_linears(w, context, blocks)) return true;
