@@ -47,10 +47,14 @@ static tw_val at_column(tw_gemm *t, tw_val row, int64_t size) {
     return tw_offset(t->g, row, tw_mul(t->g, t->column, tw_k64(t->g, size)));
 }
 
+/* Where a group has vector v of its scales or zeros.  They are prefetched as far ahead as the codes,
+ * or the stream would have a hole for each group. */
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
-    int64_t size = tw_dtype_bits(dtype) / 8;
+    int64_t size = tw_dtype_bits(dtype) / 8, inside = tw_gemm_vector_at(t, v, size);
     tw_val row = at_column(t, t->header[tw_gemm_stream(t, v)], size);
-    return tw_at(t->g, row, base + tw_gemm_vector_at(t, v, size));
+    if (t->config->prefetch && inside % 64 == 0)
+        tw_prefetch(t->g, tw_at(t->g, row, base + inside + (int64_t)t->config->prefetch * 64));
+    return tw_at(t->g, row, base + inside);
 }
 
 tw_val tw_gemm_scale(tw_gemm *t, int v) {
