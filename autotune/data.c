@@ -96,11 +96,22 @@ static double half_range(tw_dtype dtype) {
     return (double)tw_float_max(dtype);
 }
 
+static void set_factors(tw_pair *pairs, int64_t count, double factor) {
+    uint16_t bits = 0;
+    tw_double_set(&bits, TW_F16, 0, factor);
+    for (int64_t i = 0; i < count; i++) pairs[i].factor = bits;
+}
+
 static void make_scales(const tw_scheme *s, struct tw_data_table *t) {
     double half = half_range(s->weight);
-    double smallest = ldexp(1, 2 - (1 << (tw_dtype_get(s->scale)->exponent_bits - 1)));
+    int exponents = s->scale == TW_F16I8 ? 5 : tw_dtype_get(s->scale)->exponent_bits;
+    double smallest = ldexp(1, 2 - (1 << (exponents - 1)));
     double base = fmax(1 / (4 * half), smallest);
     bool has_sign = s->scale != TW_E8M0;
+    if (s->scale == TW_F16I8) {
+        set_factors((tw_pair *)t->scales, TABLE, 1.5 * base / 127);
+        set_factors((tw_pair *)t->zeros, TABLE, 2 * half * base / 127);
+    }
     for (int64_t i = 0; i < TABLE; i++) {
         uint64_t bits = random_at(STREAM_SCALE, i);
         double scale = base * (0.5 + uniform(bits));
@@ -136,6 +147,17 @@ static void fill_floats(const tw_problem *p, const tw_data *d, int64_t n0, int64
                  (char *)d->weight + (size_t)(n * p->K) * size);
 }
 
+/* Rows begin anywhere in the table, whose factors are all the same: here each run of a row gets its
+ * own, the same part of them for scales and zeros. */
+static void vary_factors(const tw_problem *p, int64_t r, tw_pair *pairs) {
+    int64_t groups = tw_groups(&p->scheme, p->K), some = TW_FACTOR_K / p->scheme.group_k;
+    double factor = tw_float_get(&pairs->factor, TW_F16, 0);
+    for (int64_t j = 0; j < groups; j += some) {
+        double part = 0.5 + uniform(random_at(STREAM_SCALE, r * groups + j));
+        set_factors(pairs + j, tw_min(some, groups - j), factor * part);
+    }
+}
+
 /* Row r of scales and zeros.  One scale in all is 0. */
 static void fill_scales(const tw_problem *p, const tw_data *d, int64_t r) {
     const tw_scheme *s = &p->scheme;
@@ -147,6 +169,9 @@ static void fill_scales(const tw_problem *p, const tw_data *d, int64_t r) {
     if (s->zero_mode)
         copy_run(d->table->zeros, zero_size, from, groups,
                  (char *)d->zeros + (size_t)first * zero_size);
+    if (s->scale == TW_F16I8) vary_factors(p, r, (tw_pair *)d->scales + first);
+    if (s->scale == TW_F16I8 && s->zero_mode == TW_ZERO_VALUE)
+        vary_factors(p, r, (tw_pair *)d->zeros + first);
     if (s->scale != TW_E8M0 && count > 4 && silent >= 0 && silent < groups)
         tw_double_set(d->scales, s->scale, first + silent, 0);
 }

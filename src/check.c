@@ -165,6 +165,25 @@ tw_status tw_check_rows(const char *name, const tw_tensor *t, tw_dtype dtype, in
     return ok ? TW_OK : fail_rows(name, t, dtype, columns);
 }
 
+tw_status tw_check_factors(const char *name, const void *data, int64_t rows, int64_t columns,
+                           int64_t apart) {
+    const tw_pair *row = data;
+    for (int64_t n = 0; n < rows; n++, row += columns)
+        for (int64_t j = 0; j < columns; j++) {
+            const tw_pair *first = &row[j - j % apart];
+            if (row[j].rest)
+                return tw_fail(TW_INVALID, "%s: top byte of [%lld,%lld] is 0x%02x, must be 0", name,
+                               (long long)n, (long long)j, row[j].rest);
+            if (row[j].factor != first->factor)
+                return tw_fail(TW_INVALID,
+                               "%s: factor 0x%04x at [%lld,%lld], expected 0x%04x: one for each "
+                               "%lld groups",
+                               name, row[j].factor, (long long)n, (long long)j, first->factor,
+                               (long long)apart);
+        }
+    return TW_OK;
+}
+
 /* Whether none of the elements has the exponent of infinity and NaN: one pass without branches. */
 static bool all_finite(const void *data, tw_dtype dtype, int64_t count) {
     bool found = false;
@@ -175,6 +194,9 @@ static bool all_finite(const void *data, tw_dtype dtype, int64_t count) {
         uint16_t mask = dtype == TW_F16 ? 0x7c00 : 0x7f80;
         const uint16_t *bits = data;
         for (int64_t i = 0; i < count; i++) found |= (bits[i] & mask) == mask;
+    } else if (dtype == TW_F16I8) {
+        const uint32_t *bits = data;
+        for (int64_t i = 0; i < count; i++) found |= (bits[i] & 0x7c00) == 0x7c00;
     } else {
         return false;
     }

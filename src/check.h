@@ -24,6 +24,9 @@ int64_t tw_tensor_stride(const tw_tensor *t, int dim);
 tw_status tw_check_rows(const char *name, const tw_tensor *t, tw_dtype dtype, int64_t columns,
                         int64_t *stride, int64_t *bytes);
 
+/* Elements of f16i8: their factors are equal in each `apart` columns. */
+tw_status tw_check_factors(const char *name, const void *data, int64_t rows, int64_t columns,
+                           int64_t apart);
 /* Canonical values that a kernel could not digest: NaN, infinities, codes in pad bits. */
 tw_status tw_check_finite(const char *name, const void *data, tw_dtype dtype, int64_t rows,
                           int64_t columns);

@@ -156,15 +156,20 @@ static const void *contiguous(const tw_tensor *t, void *to) {
     return to;
 }
 
+static tw_status check_scales(const tw_problem *p, const char *name, const void *data) {
+    const tw_scheme *s = &p->scheme;
+    int64_t rows = tw_scale_rows(s, p->N), groups = tw_groups(s, p->K);
+    if (s->scale == TW_F16I8)
+        TW_TRY(tw_check_factors(name, data, rows, groups, TW_FACTOR_K / s->group_k));
+    return tw_check_finite(name, data, s->scale, rows, groups);
+}
+
 tw_status tw_check_canonical(const tw_problem *p, const tw_canonical *w) {
     const tw_scheme *s = &p->scheme;
     TW_TRY(tw_check_padding("weight", w->weight, s->weight, p->N, p->K));
     if (tw_scheme_plain(s)) return TW_OK;
-    int64_t rows = tw_scale_rows(s, p->N), groups = tw_groups(s, p->K);
-    TW_TRY(tw_check_finite("scales", w->scales, s->scale, rows, groups));
-    if (s->zero_mode == TW_ZERO_VALUE)
-        TW_TRY(tw_check_finite("zeros", w->zeros, s->scale, rows, groups));
-    return TW_OK;
+    TW_TRY(check_scales(p, "scales", w->scales));
+    return s->zero_mode == TW_ZERO_VALUE ? check_scales(p, "zeros", w->zeros) : TW_OK;
 }
 
 /* ---- building ---- */

@@ -81,6 +81,9 @@ tw_status tw_slice(const tw_scheme *scheme, int64_t N, int64_t K, const tw_canon
         int64_t group_n = tw_group_n(scheme, N), group_k = tw_group_k(scheme, K);
         TW_TRY(check_boundaries("rows", rows, N, group_n, "blocks of rows"));
         TW_TRY(check_boundaries("columns", columns, K, group_k, "groups of columns"));
+        if (scheme->scale == TW_F16I8 && k0 % TW_FACTOR_K)
+            return tw_fail(TW_INVALID, "columns: [%lld,%lld), factors of f16i8 begin each %d",
+                           (long long)k0, (long long)k1, TW_FACTOR_K);
         scale_rows = (range){n0 / group_n, tw_ceil_div(n1, group_n)};
         groups = (range){k0 / group_k, tw_ceil_div(k1, group_k)};
     }

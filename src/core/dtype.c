@@ -258,6 +258,10 @@ float tw_float_get(const void *data, tw_dtype dtype, int64_t i) {
         if (code == 255) return float_of_bits(0x7f800001);  /* the NaN that torch makes of it */
         return float_of_bits(code ? code << 23 : 1u << 22); /* 2^-127 is subnormal in f32 */
     }
+    case TW_F16I8: {
+        const tw_pair *pair = (const tw_pair *)data + i;
+        return decode(&by_value[TW_F16], pair->factor) * (float)pair->code;
+    }
     default: return decode(&by_value[dtype], bits_get(data, by_value[dtype].bits, i));
     }
 }
@@ -268,6 +272,7 @@ float tw_float_max(tw_dtype dtype) {
     if (dtype == TW_BF16) return float_of_bits(0x7f7f0000);
     if (dtype == TW_E8M0) return float_of_bits(254u << 23);
     if (dtype == TW_E4M3) return 448;
+    if (dtype == TW_F16I8) return 65504.0f * 127;
     uint32_t top = 1u << (t->exponent_bits + t->mantissa_bits); /* the sign bit */
     return decode(t, is_ieee(dtype) ? top - 1 - (1u << t->mantissa_bits) : top - 1);
 }
@@ -309,8 +314,16 @@ static uint8_t encode_e8m0(double value) {
     return (uint8_t)(code < 0 ? 0 : code > 254 ? 254 : code);
 }
 
+static void set_code(tw_pair *pair, double value) {
+    double factor = (double)tw_float_get(&pair->factor, TW_F16, 0), code = rint(value / factor);
+    pair->code = (int8_t)(!(fabs(code) <= 127) ? (code > 0 ? 127 : code < 0 ? -127 : 0) : code);
+    pair->rest = 0;
+}
+
 void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value) {
-    if (dtype == TW_F32) {
+    if (dtype == TW_F16I8) {
+        set_code((tw_pair *)data + i, value);
+    } else if (dtype == TW_F32) {
         float whole = (float)value;
         memcpy((char *)data + i * 4, &whole, 4);
     } else if (dtype == TW_E8M0) {
@@ -356,6 +369,8 @@ void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value) {
         memcpy((char *)data + i * 4, &value, sizeof value);
     } else if (dtype == TW_E8M0) {
         ((uint8_t *)data)[i] = encode_e8m0((double)value);
+    } else if (dtype == TW_F16I8) {
+        set_code((tw_pair *)data + i, (double)value);
     } else if (t->bits == 16) {
         uint16_t half = (uint16_t)encode_f32(t, value);
         memcpy((char *)data + i * 2, &half, sizeof half);

@@ -10,7 +10,8 @@ typedef enum tw_dtype_kind {
     TW_KIND_FLOAT,
     TW_KIND_INT,
     TW_KIND_UINT,
-    TW_KIND_LUT
+    TW_KIND_LUT,
+    TW_KIND_PAIR
 } tw_dtype_kind;
 
 typedef struct tw_dtype_info {
@@ -36,6 +37,8 @@ static inline bool tw_dtype_is_signed(tw_dtype d) { return d >= TW_I1 && d <= TW
 static inline bool tw_dtype_is_real(tw_dtype d) {
     return d == TW_F32 || d == TW_F16 || d == TW_BF16;
 }
+/* Those that only scales have. */
+static inline bool tw_dtype_is_scale_only(tw_dtype d) { return d == TW_E8M0 || d == TW_F16I8; }
 /* Smallest and largest code of an integer dtype. */
 int32_t tw_dtype_min(tw_dtype dtype);
 int32_t tw_dtype_max(tw_dtype dtype);
@@ -60,14 +63,24 @@ void tw_codes_widened(const uint8_t *codes, tw_dtype dtype, int64_t count, uint8
 /* `count` codes, a multiple of eight, of one byte each into `bits` each: their low ones. */
 void tw_bits_pack(const uint8_t *codes, int64_t count, int bits, void *out);
 
-/* Element i of a canonical row of any float dtype as f32, exactly; NaN with its bits, made quiet.
+/* An element of f16i8: factor * code, the factor being an f16's bits. */
+typedef struct tw_pair {
+    uint16_t factor;
+    int8_t code;
+    uint8_t rest; /* 0 */
+} tw_pair;
+/* Columns of K that begin at a multiple of as many have one factor. */
+enum { TW_FACTOR_K = 256 };
+
+/* Element i of a canonical row of any float dtype, or of f16i8, as f32, exactly; NaN with its bits, made quiet.
  * e4m3 is OCP's: no infinities, 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit
  * types have neither; e8m0 is 2^(code - 127). */
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
 /* What each code of a float dtype of up to 8 bits, but for e8m0, stands for. */
 const float *tw_float_table(tw_dtype dtype);
 /* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and
- * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards. */
+ * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards.  f16i8
+ * keeps the factor that is there and takes the code that comes nearest, within +-127. */
 void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value);
 /* The same of an f32, faster. */
 void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value);

@@ -63,7 +63,7 @@ static bool parse_bias(word w, tw_problem *p, size_t offset) {
 
 static bool is_weight_dtype(tw_dtype d) {
     const tw_dtype_info *info = tw_dtype_get(d);
-    return info && d != TW_E8M0;
+    return info && !tw_dtype_is_scale_only(d);
 }
 
 static bool parse_weight(word w, tw_problem *p, size_t offset) {
@@ -73,7 +73,7 @@ static bool parse_weight(word w, tw_problem *p, size_t offset) {
 }
 
 static bool is_scale_dtype(tw_dtype d) {
-    return tw_dtype_is_real(d) || d == TW_E8M0 || d == TW_E4M3;
+    return tw_dtype_is_real(d) || d == TW_E4M3 || tw_dtype_is_scale_only(d);
 }
 
 static bool parse_scale(word w, tw_problem *p, size_t offset) {
@@ -166,7 +166,7 @@ static const field fields[FIELD_COUNT] = {
     {"x", parse_real, offsetof(tw_problem, x), "f32, f16 or bf16"},
     {"w", parse_weight, 0, "i1..i8, u1..u8, e4m3, e5m2, e3m2, e2m3, e2m1, lut4, f32, f16 or bf16"},
     {"g", parse_group, 0, "a group of K (32), a block of N x K (128x128), channel or tensor"},
-    {"s", parse_scale, 0, "f32, f16, bf16, e8m0 or e4m3"},
+    {"s", parse_scale, 0, "f32, f16, bf16, e8m0, e4m3 or f16i8"},
     {"z", parse_zero, 0, "none, code or value"},
     {"a", parse_act_quant, 0,
      "none, i8, i8gG with G a group of K (i8g32), i8z, i8full, i8s, e4m3, e4m3gG, e4m3s, "
@@ -338,6 +338,9 @@ tw_status tw_scheme_check(const tw_scheme *s) {
                        "z: value, zeros have the dtype of s, and e8m0 has neither 0 nor a sign");
     TW_TRY(check_range("g", s->group_n, 0));
     TW_TRY(check_range("g", s->group_k, 0));
+    if (s->scale == TW_F16I8 && (!s->group_k || TW_FACTOR_K % s->group_k))
+        return tw_fail(TW_INVALID, "s: f16i8 with group %d along K, must divide the %d of a factor",
+                       s->group_k, TW_FACTOR_K);
     return check_act_quant(s);
 }
 
@@ -365,8 +368,12 @@ int64_t tw_problem_weight_bytes(const tw_problem *p) {
     const tw_scheme *s = &p->scheme;
     int64_t bytes = p->N * (int64_t)tw_dtype_row_bytes(s->weight, p->K);
     if (tw_scheme_plain(s)) return bytes;
-    int each = (tw_dtype_bits(s->scale) + tw_dtype_bits(tw_zero_dtype(s))) / 8;
-    return bytes + tw_scale_rows(s, p->N) * tw_groups(s, p->K) * each;
+    bool factors = s->scale == TW_F16I8, values = s->zero_mode == TW_ZERO_VALUE;
+    int64_t scale = factors ? 1 : tw_dtype_bits(s->scale) / 8;
+    int64_t zero = values ? scale : tw_dtype_bits(tw_zero_dtype(s)) / 8;
+    int64_t row = tw_groups(s, p->K) * (scale + zero);
+    if (factors) row += tw_ceil_div(p->K, TW_FACTOR_K) * (values ? 4 : 2);
+    return bytes + tw_scale_rows(s, p->N) * row;
 }
 
 tw_status tw_order_check(const int32_t *order, int64_t K, uint8_t *seen) {

@@ -60,7 +60,8 @@ static inline tw_dtype tw_zero_dtype(const tw_scheme *s) {
            : s->zero_mode == TW_ZERO_VALUE ? s->scale
                                            : TW_NONE;
 }
-/* Bytes of one layer's weights, scales and zeros in canonical form: what weight_gbps counts. */
+/* Bytes of one layer's weights, scales and zeros, as packed as a format has them (of f16i8 a byte
+ * each and their factors once): what weight_gbps counts. */
 int64_t tw_problem_weight_bytes(const tw_problem *problem);
 
 /* Values of a table of w=lut4. */

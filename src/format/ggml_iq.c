@@ -58,11 +58,12 @@ void tw_decode_iq4_nl(const uint8_t *block, uint8_t *codes, void *scales, void *
 
 void tw_decode_iq4_xs(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
     (void)zeros;
-    float d = load_f16(block);
     unsigned high = tw_load_u16(block + 2);
+    tw_pair *out = scales;
     for (size_t i = 0; i < 8; i++) {
         int low = block[4 + i / 2] >> 4 * (i % 2) & 15;
-        put_f32(scales, i, d * (float)((low | (int)(high >> 2 * i & 3) << 4) - 32));
+        int code = (low | (int)(high >> 2 * i & 3) << 4) - 32;
+        out[i] = (tw_pair){tw_load_u16(block), (int8_t)code, 0};
         nibbles(block + 8 + 16 * i, 16, codes + 32 * i);
     }
 }

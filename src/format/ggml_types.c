@@ -12,10 +12,8 @@
 
 enum { BLOCK = 32, SUPER = 256 };
 
-static float load_f16(const uint8_t *p) {
-    uint16_t bits = tw_load_u16(p);
-    return tw_float_get(&bits, TW_F16, 0);
-}
+/* ggml subtracts minimums: adding what has the negative factor gives the same bits. */
+enum { F16_SIGN = 0x8000 };
 
 /* 32 nibbles: the low ones are the first half of the block, the high ones the second. */
 static void halves(const uint8_t *packed, uint8_t *codes) {
@@ -77,9 +75,9 @@ static void decode_q8_0(const uint8_t *block, uint8_t *codes, void *scales, void
 
 /* The eight 6-bit scales and minimums of Q4_K and Q5_K, in 12 bytes: the first four of each have a
  * byte of their own, whose top bits hold the high bits of the last four. */
-static void k_scales(const uint8_t *block, float *scales, float *zeros) {
+static void k_scales(const uint8_t *block, tw_pair *scales, tw_pair *zeros) {
     const uint8_t *packed = block + 4;
-    float d = load_f16(block), d_min = load_f16(block + 2);
+    uint16_t d = tw_load_u16(block), d_min = tw_load_u16(block + 2) ^ F16_SIGN;
     for (int i = 0; i < 8; i++) {
         int scale, minimum;
         if (i < 4) {
@@ -89,9 +87,8 @@ static void k_scales(const uint8_t *block, float *scales, float *zeros) {
             scale = (packed[i + 4] & 15) | (packed[i - 4] >> 6) << 4;
             minimum = packed[i + 4] >> 4 | (packed[i] >> 6) << 4;
         }
-        scales[i] = d * (float)scale;
-        /* ggml subtracts the product: adding its negative has the same bits. */
-        zeros[i] = -(d_min * (float)minimum);
+        scales[i] = (tw_pair){d, (int8_t)scale, 0};
+        zeros[i] = (tw_pair){d_min, (int8_t)minimum, 0};
     }
 }
 
@@ -103,10 +100,11 @@ static void k_pairs(const uint8_t *packed, uint8_t *codes) {
 }
 
 static void decode_q2_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
-    float d = load_f16(block + 80), d_min = load_f16(block + 82), *scale = scales, *zero = zeros;
+    uint16_t d = tw_load_u16(block + 80), d_min = tw_load_u16(block + 82) ^ F16_SIGN;
+    tw_pair *scale = scales, *zero = zeros;
     for (int i = 0; i < SUPER / 16; i++) {
-        scale[i] = d * (float)(block[i] & 15);
-        zero[i] = -(d_min * (float)(block[i] >> 4));
+        scale[i] = (tw_pair){d, (int8_t)(block[i] & 15), 0};
+        zero[i] = (tw_pair){d_min, (int8_t)(block[i] >> 4), 0};
     }
     k_pairs(block + 16, codes);
 }
@@ -116,10 +114,12 @@ static void decode_q2_k(const uint8_t *block, uint8_t *codes, void *scales, void
 static void decode_q3_k(const uint8_t *block, uint8_t *codes, void *scales, void *zeros) {
     (void)zeros;
     const uint8_t *high = block, *packed = block + 96;
-    float d = load_f16(block + 108), *out = scales;
+    uint16_t d = tw_load_u16(block + 108);
+    tw_pair *out = scales;
     for (int i = 0; i < SUPER / 16; i++) {
         int low = packed[i % 8] >> (i < 8 ? 0 : 4) & 15;
-        out[i] = d * (float)((low | (packed[8 + i % 4] >> i / 4 * 2 & 3) << 4) - 32);
+        int code = (low | (packed[8 + i % 4] >> i / 4 * 2 & 3) << 4) - 32;
+        out[i] = (tw_pair){d, (int8_t)code, 0};
     }
     k_pairs(block + 32, codes);
     /* Byte j has the third bits of column j of all eight groups of 32: 1 takes nothing off. */
@@ -155,8 +155,9 @@ static void decode_q6_k(const uint8_t *block, uint8_t *codes, void *scales, void
     (void)zeros;
     const uint8_t *low = block, *high = block + 128;
     const int8_t *sub = (const int8_t *)block + 192;
-    float d = load_f16(block + 208), *out = scales;
-    for (int i = 0; i < SUPER / 16; i++) out[i] = d * (float)sub[i];
+    uint16_t d = tw_load_u16(block + 208);
+    tw_pair *out = scales;
+    for (int i = 0; i < SUPER / 16; i++) out[i] = (tw_pair){d, sub[i], 0};
     /* Each half of 128: four quarters of 32 share 64 bytes of nibbles and 32 of bit pairs. */
     for (int half = 0; half < SUPER / 128; half++, low += 64, high += 32)
         for (int quarter = 0; quarter < 4; quarter++, codes += 32) {

@@ -31,7 +31,7 @@ const tw_source_type *tw_safetensors_type_named(const char *name) {
     return NULL;
 }
 
-/* The types that scales have, too. */
+/* The types that scales have, too; the format has no pairs, and those of ours are whole words. */
 static const struct {
     const char *name;
     tw_dtype dtype;
@@ -39,7 +39,8 @@ static const struct {
               {"F16", TW_F16},
               {"BF16", TW_BF16},
               {"F8_E4M3", TW_E4M3},
-              {"F8_E8M0", TW_E8M0}};
+              {"F8_E8M0", TW_E8M0},
+              {"U32", TW_F16I8}};
 
 const char *tw_safetensors_type(tw_dtype dtype) {
     for (size_t i = 0; i < TW_COUNT(floats); i++)

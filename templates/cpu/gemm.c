@@ -57,10 +57,21 @@ static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     return tw_at(t->g, row, base + inside);
 }
 
-tw_val tw_gemm_scale(tw_gemm *t, int v) {
-    int align = t->lanes * tw_dtype_bits(t->panel.scale) / 8;
-    return tw_load_f32(t->g, t->panel.scale, header_at(t, 0, t->panel.scale, v), t->lanes, align);
+/* Of `stored` elements, at `base` in the header; with factors, those at `factors` in their run. */
+static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int64_t factors) {
+    tw_ir *g = t->g;
+    int align = t->lanes * tw_dtype_bits(stored) / 8;
+    tw_val at = header_at(t, base, stored, v);
+    if (!tw_panel_has_factors(&t->panel)) return tw_load_f32(g, stored, at, t->lanes, align);
+    tw_val codes =
+        tw_cast(g, TW_IR_SEXT, tw_load(g, tw_i8(t->lanes), at, align), tw_i32(t->lanes));
+    tw_val run = at_column(t, t->factors[tw_gemm_stream(t, v)], 2);
+    tw_val factor = tw_at(g, run, factors + tw_gemm_vector_at(t, v, 2));
+    return tw_fmul(g, tw_cast(g, TW_IR_SITOFP, codes, tw_f32(t->lanes)),
+                   tw_load_f32(g, TW_F16, factor, t->lanes, t->lanes * 2));
 }
+
+tw_val tw_gemm_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }
 
 /* From a group's scales to its zeros: all scales of the unit lie before all its zeros. */
 static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
@@ -71,9 +82,8 @@ static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
 }
 
 tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
-    int align = t->lanes * tw_dtype_bits(t->panel.zero) / 8;
-    tw_val at = header_at(t, zeros_base(t, t->sub_group), t->panel.zero, v);
-    return tw_load_f32(t->g, t->panel.zero, at, t->lanes, align);
+    int64_t base = zeros_base(t, t->sub_group), factors = TW_PANEL_ROWS * 2;
+    return header_value(t, base, t->panel.zero, v, factors);
 }
 
 tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
@@ -261,6 +271,25 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     t->meta = loop.carried[count];
 }
 
+/* Unit i in the panel; its run's factors, of each stream. */
+static tw_val enter_unit(tw_gemm *t, tw_val i) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    tw_val stride = tw_k64(g, p->unit_stride);
+    if (!tw_panel_has_factors(p)) return tw_offset(g, t->panel_w, tw_mul(g, i, stride));
+    int log = 0; /* of the units in a run, which is a power of two where there are several */
+    while ((1 << log) < p->run_units) log++;
+    tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1)), run = tw_lshr(g, i, log);
+    tw_val at = tw_offset(g, t->panel_w, tw_mul(g, run, tw_k64(g, p->run_stride)));
+    in_streams(t, at, t->factors);
+    /* The next run's factors, a line with each unit. */
+    for (int s = 0; s < t->streams && t->config->prefetch; s++) {
+        tw_val line = tw_add(g, tw_mul(g, inside, tw_k64(g, 64)), tw_k64(g, p->run_stride));
+        tw_prefetch(g, tw_offset(g, t->factors[s], line));
+    }
+    return tw_at(g, tw_offset(g, at, tw_mul(g, inside, stride)), p->factor_bytes);
+}
+
 /* Unit i of the stretch in the strip. */
 static tw_val strip_of(tw_gemm *t, tw_val i) {
     return tw_offset(t->g, t->strip,
@@ -288,7 +317,9 @@ static void emit_units(tw_gemm *t, const tw_val *stretch, tw_val *total) {
     t->meta = tw_k64(g, 0);
     t->unit_strip = t->strip;
     if (p->units == 1 && p->unit_groups == 1) {
-        emit_unit(t, t->panel_w, t->tile_x, tw_k64(g, last_bodies(t)), last_bodies(t), total);
+        in_streams(t, t->panel_w, t->factors);
+        emit_unit(t, tw_at(g, t->panel_w, p->factor_bytes), t->tile_x, tw_k64(g, last_bodies(t)),
+                  last_bodies(t), total);
         return;
     }
     int64_t folds = tw_gemm_folds(p, t->fold_k) / p->units;
@@ -302,7 +333,7 @@ static void emit_units(tw_gemm *t, const tw_val *stretch, tw_val *total) {
     tw_loop_begin_nonempty(g, &loop, first, end, 1, carried, count + 1);
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
     t->meta = loop.carried[count];
-    tw_val unit = tw_offset(g, t->panel_w, tw_mul(g, loop.i, tw_k64(g, p->unit_stride)));
+    tw_val unit = enter_unit(t, loop.i);
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, loop.i, tw_k64(g, p->unit_k * t->x_bytes)));
     if (stretch) t->unit_strip = strip_of(t, tw_sub(g, loop.i, first));
     if (p->unit_groups > 1)
@@ -354,8 +385,7 @@ static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
     tw_ir *g = t->g;
     tw_loop units, bodies;
     tw_loop_begin_nonempty(g, &units, first, end, 1, NULL, 0);
-    tw_val unit = tw_mul(g, units.i, tw_k64(g, t->panel.unit_stride));
-    tw_val codes = unit_codes(t, tw_offset(g, t->panel_w, unit));
+    tw_val codes = unit_codes(t, enter_unit(t, units.i));
     tw_val strip = strip_of(t, tw_sub(g, units.i, first));
     tw_loop_begin_nonempty(g, &bodies, tw_k64(g, 0), bodies_of(t, units.i), 1, NULL, 0);
     enter_body(t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))), t->tile_x);

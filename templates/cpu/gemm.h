@@ -69,6 +69,7 @@ struct tw_gemm {
     tw_val apart_n[TW_STREAMS], apart_w[TW_STREAMS];
     tw_val panel_w, tile_x, tile_meta; /* pointers: panel, first row of packed x, its meta row */
     tw_val header[TW_STREAMS];         /* scales of the group at hand, of each stream */
+    tw_val factors[TW_STREAMS];        /* of the run at hand, where the panel has them */
     int sub_group;                     /* which group of its unit that is */
     tw_val meta;                 /* byte offset of the fold's entry in the arrays of a meta row */
     tw_val codes[TW_STREAMS], x; /* pointers of the body at hand */

@@ -28,7 +28,18 @@ static void set_chunk(tw_panel *p, tw_dtype weight) {
 }
 
 static tw_dtype stored_scale(tw_dtype scale) {
+    if (scale == TW_F16I8) return TW_I8;
     return scale == TW_NONE || tw_dtype_is_real(scale) ? scale : TW_F32;
+}
+
+/* Runs of units, and the panel they make. */
+static void set_runs(const tw_scheme *s, int64_t last_k, tw_panel *p) {
+    bool factors = s->scale == TW_F16I8, values = s->zero_mode == TW_ZERO_VALUE;
+    p->run_units = factors ? tw_max(1, TW_FACTOR_K / p->unit_k) : p->units;
+    p->factor_bytes = factors ? TW_PANEL_ROWS * (values ? 4 : 2) : 0;
+    p->run_stride = p->factor_bytes + p->run_units * p->unit_stride;
+    p->panel_stride =
+        tw_panel_unit_at(p, p->units - 1) + p->header_bytes + last_k / p->chunk_k * p->chunk_bytes;
 }
 
 void tw_panel_init(const tw_problem *problem, tw_panel *p) {
@@ -56,8 +67,7 @@ void tw_panel_init(const tw_problem *problem, tw_panel *p) {
     p->scale_bytes = p->unit_groups * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8;
     p->header_bytes = p->scale_bytes + p->unit_groups * TW_PANEL_ROWS * tw_dtype_bits(p->zero) / 8;
     p->unit_stride = p->header_bytes + p->unit_chunks * p->chunk_bytes;
-    p->panel_stride =
-        (p->units - 1) * p->unit_stride + p->header_bytes + p->last_chunks * p->chunk_bytes;
+    set_runs(s, last_k, p);
     p->panels = tw_ceil_div(problem->N, TW_PANEL_ROWS);
     p->padded_k = (p->units - 1) * p->unit_k + last_k;
 }
@@ -81,7 +91,7 @@ static size_t bytes(const tw_problem *problem) {
 
 /* Where unit u of panel n/64 begins, in a packed matrix. */
 static uint8_t *unit_at(const tw_panel *p, uint8_t *packed, int64_t n, int64_t u) {
-    return packed + n / TW_PANEL_ROWS * p->panel_stride + u * p->unit_stride;
+    return packed + n / TW_PANEL_ROWS * p->panel_stride + tw_panel_unit_at(p, u);
 }
 
 /* ---- codes ---- */
@@ -151,18 +161,17 @@ static void move_plane(int bits, const run *r, bool to_packed) {
 static void move_chunks(const tw_panel *p, uint8_t *packed, int64_t n, int64_t first, int64_t count,
                         uint8_t *codes, bool to_packed) {
     int64_t u = tw_min(first / p->unit_chunks, p->units - 1), inside = first - u * p->unit_chunks;
-    uint8_t *chunk = unit_at(p, packed, n, u) + p->header_bytes + n % TW_PANEL_ROWS * 4 +
-                     inside * p->chunk_bytes;
+    const int64_t ahead = p->header_bytes + n % TW_PANEL_ROWS * 4;
     int64_t plane[TW_PANEL_PLANES] = {0}; /* from a chunk to this plane's dwords in it */
     for (int i = 1; i < p->planes; i++)
         plane[i] = plane[i - 1] + p->chunk_k * p->plane_bits[i - 1] / 32 * TW_PANEL_ROWS * 4;
     for (int64_t some; count; count -= some, codes += some * p->chunk_k, u++, inside = 0) {
         some = u + 1 == p->units ? count : tw_min(count, p->unit_chunks - inside);
         for (int i = 0; i < p->planes; i++) {
+            uint8_t *chunk = unit_at(p, packed, n, u) + ahead + inside * p->chunk_bytes;
             run r = {p, p->plane_shift[i], some, codes, chunk + plane[i]};
             move_plane(p->plane_bits[i], &r, to_packed);
         }
-        chunk += p->unit_stride - inside * p->chunk_bytes;
     }
 }
 
@@ -247,19 +256,51 @@ static void store_scale(void *scales, tw_dtype d, int64_t i, float value) {
     }
 }
 
-/* Scales or zeros of rows [n0, n1) into their places, `offset` into the headers. */
+/* f16i8 of one row: factors to where the run has this array's, codes to the units. */
+static void load_pairs(const tw_panel *p, uint8_t *panel, int64_t row, const tw_pair *from,
+                       int64_t factors, int64_t offset) {
+    for (int64_t j = 0, u = 0; j < p->groups; u++) {
+        if (u % p->run_units == 0)
+            memcpy(panel + u / p->run_units * p->run_stride + factors + row * 2, &from[j].factor, 2);
+        uint8_t *codes = panel + tw_panel_unit_at(p, u) + offset + row;
+        for (int64_t i = 0; i < p->unit_groups && j < p->groups; i++, j++)
+            codes[i * TW_PANEL_ROWS] = (uint8_t)from[j].code;
+    }
+}
+
+/* An array of the headers, scales or zeros: of elements `is` in the canonical tensor. */
+typedef struct header {
+    tw_dtype is, stored;
+    int64_t offset;  /* in a unit */
+    int64_t factors; /* in a run */
+} header;
+
+static header scales_of(const tw_problem *problem, const tw_panel *p) {
+    return (header){problem->scheme.scale, p->scale, 0, 0};
+}
+
+static header zeros_of(const tw_problem *problem, const tw_panel *p) {
+    tw_dtype is = p->zero == TW_U8 ? TW_U8 : problem->scheme.scale;
+    return (header){is, p->zero, p->scale_bytes, TW_PANEL_ROWS * 2};
+}
+
+/* Rows [n0, n1) into their places. */
 static void load_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
-                        int64_t n1, const void *from, tw_dtype is, tw_dtype becomes,
-                        int64_t offset) {
+                        int64_t n1, const void *from, header h) {
     int64_t group_n = tw_group_n(&problem->scheme, problem->N);
-    size_t size = (size_t)tw_dtype_bits(becomes) / 8;
+    size_t size = (size_t)tw_dtype_bits(h.stored) / 8;
     for (int64_t n = n0; n < n1; n++) {
         int64_t index = n / group_n * p->groups, row = n % TW_PANEL_ROWS, inside = 0;
-        uint8_t *unit = unit_at(p, packed, n, 0) + offset;
-        for (int64_t j = 0; j < p->groups; j++, index++) {
+        if (h.is == TW_F16I8) {
+            load_pairs(p, packed + n / TW_PANEL_ROWS * p->panel_stride, row,
+                       (const tw_pair *)from + index, h.factors, h.offset);
+            continue;
+        }
+        uint8_t *unit = unit_at(p, packed, n, 0) + h.offset;
+        for (int64_t j = 0, u = 0; j < p->groups; j++, index++) {
             int64_t slot = inside * TW_PANEL_ROWS + row;
-            if (is != becomes)
-                tw_float_set(unit, becomes, slot, tw_float_get(from, is, index));
+            if (h.is != h.stored)
+                tw_float_set(unit, h.stored, slot, tw_float_get(from, h.is, index));
             else if (size == 2)
                 memcpy(unit + slot * 2, (const uint8_t *)from + index * 2, 2);
             else if (size == 4)
@@ -268,28 +309,33 @@ static void load_header(const tw_problem *problem, const tw_panel *p, uint8_t *p
                 unit[slot] = ((const uint8_t *)from)[index];
             if (++inside < p->unit_groups) continue;
             inside = 0;
-            unit += p->unit_stride;
+            unit = unit_at(p, packed, n, ++u) + h.offset;
         }
     }
 }
 
-/* The other way, all rows; each output may be NULL. */
-static void store_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed,
-                         void *scales, void *zeros) {
-    const tw_scheme *s = &problem->scheme;
-    int64_t group_n = tw_group_n(s, problem->N);
+/* The other way, all rows. */
+static void store_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed, void *to,
+                         header h) {
+    int64_t group_n = tw_group_n(&problem->scheme, problem->N);
     for (int64_t n = 0; n < problem->N; n++)
         for (int64_t j = 0; j < p->groups; j++) {
-            uint8_t *unit = unit_at(p, packed, n, j / p->unit_groups);
-            int64_t slot = j % p->unit_groups * TW_PANEL_ROWS + n % TW_PANEL_ROWS;
+            int64_t u = j / p->unit_groups, row = n % TW_PANEL_ROWS;
+            uint8_t *unit = unit_at(p, packed, n, u) + h.offset;
+            int64_t slot = j % p->unit_groups * TW_PANEL_ROWS + row;
             int64_t index = n / group_n * p->groups + j;
-            uint8_t *zero = unit + p->scale_bytes;
-            if (scales) store_scale(scales, s->scale, index, tw_float_get(unit, p->scale, slot));
-            if (!zeros) continue;
-            if (p->zero == TW_U8)
-                ((uint8_t *)zeros)[index] = zero[slot];
-            else if (p->zero)
-                store_scale(zeros, s->scale, index, tw_float_get(zero, p->zero, slot));
+            if (h.is == TW_U8) {
+                ((uint8_t *)to)[index] = unit[slot];
+            } else if (h.is == TW_F16I8) {
+                tw_pair *pair = (tw_pair *)to + index;
+                *pair = (tw_pair){.code = (int8_t)unit[slot]};
+                memcpy(&pair->factor,
+                       packed + n / TW_PANEL_ROWS * p->panel_stride +
+                           u / p->run_units * p->run_stride + h.factors + row * 2,
+                       sizeof pair->factor);
+            } else {
+                store_scale(to, h.is, index, tw_float_get(unit, h.stored, slot));
+            }
         }
 }
 
@@ -307,11 +353,8 @@ static void pack(const tw_problem *problem, const tw_canonical *canonical, bool 
         return;
     }
     move_codes(problem, &p, packed, n0, n1, (uint8_t *)canonical->weight, wide ? PACK_WIDE : PACK);
-    const tw_scheme *s = &problem->scheme;
-    load_header(problem, &p, packed, n0, n1, canonical->scales, s->scale, p.scale, 0);
-    if (p.zero)
-        load_header(problem, &p, packed, n0, n1, canonical->zeros,
-                    p.zero == TW_U8 ? TW_U8 : s->scale, p.zero, p.scale_bytes);
+    load_header(problem, &p, packed, n0, n1, canonical->scales, scales_of(problem, &p));
+    if (p.zero) load_header(problem, &p, packed, n0, n1, canonical->zeros, zeros_of(problem, &p));
 }
 
 static void unpack(const tw_problem *problem, const void *packed, void *weight, void *scales,
@@ -327,7 +370,9 @@ static void unpack(const tw_problem *problem, const void *packed, void *weight, 
                tw_dtype_row_bytes(problem->scheme.weight, problem->K) * (size_t)problem->N);
         move_codes(problem, &p, (uint8_t *)packed, 0, problem->N, weight, UNPACK);
     }
-    if (scales || zeros) store_header(problem, &p, (uint8_t *)packed, scales, zeros);
+    if (scales) store_header(problem, &p, (uint8_t *)packed, scales, scales_of(problem, &p));
+    if (zeros && p.zero)
+        store_header(problem, &p, (uint8_t *)packed, zeros, zeros_of(problem, &p));
 }
 
 const tw_layout tw_layout_panel64 = {"panel64", 1, reject, bytes, pack, unpack};

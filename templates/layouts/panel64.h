@@ -5,6 +5,9 @@
  *   unit  = scales [groups in it][64], zeros [groups in it][64], then chunks
  *   chunk = chunk_k columns of K: dwords [chunk_bytes / 256][64 rows][4 bytes]
  *
+ * Scales and value zeros of f16i8 are a byte each in their unit, and each run of units that 256
+ * columns of K make begins with their factors: f16 [64] of the scales, then of the zeros.
+ *
  * A unit is one group, or, where a chunk holds several groups, one chunk.  Integer codes are stored
  * as code - smallest code, so always unsigned; codes of narrow floats and of tables as they are.
  * Widths that are no power of two are sums of planes (5 = 4 + 1: the low four bits, then the high
@@ -27,15 +30,23 @@ typedef struct tw_panel {
     int64_t unit_k, unit_groups, units;
     int64_t unit_chunks, last_chunks; /* the last unit may be short: a multiple of the quantum */
     int64_t quantum_k;                /* divides every unit: what a loop body may consume at once */
-    tw_dtype scale;                   /* as stored: f32, f16, bf16; TW_NONE */
+    tw_dtype scale;                   /* as stored: f32, f16, bf16, i8 with factors; TW_NONE */
     tw_dtype zero;                    /* u8, or as the scale; TW_NONE */
     int64_t scale_bytes, header_bytes; /* of one unit: scales; scales and zeros */
-    int64_t unit_stride, panel_stride, panels;
+    int64_t run_units;                 /* units that have their factors together; or all */
+    int64_t factor_bytes;              /* of one run: 0 without factors */
+    int64_t unit_stride, run_stride, panel_stride, panels;
     int64_t padded_k; /* what a kernel walks through: K and the zero codes after it */
 } tw_panel;
 
 /* Requires that panel64 does not reject the problem. */
 void tw_panel_init(const tw_problem *problem, tw_panel *p);
+
+static inline bool tw_panel_has_factors(const tw_panel *p) { return p->factor_bytes > 0; }
+/* From a panel to its unit u. */
+static inline int64_t tw_panel_unit_at(const tw_panel *p, int64_t u) {
+    return u / p->run_units * p->run_stride + p->factor_bytes + u % p->run_units * p->unit_stride;
+}
 
 extern const tw_layout tw_layout_panel64;
 

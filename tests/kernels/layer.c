@@ -73,15 +73,35 @@ static void fill_weight(layer *l, layer_data data, uint64_t *state) {
     }
 }
 
+static float range_of(tw_dtype weight) {
+    return tw_dtype_is_int(weight) ? (float)(1 << tw_dtype_bits(weight))
+           : weight == TW_LUT4     ? 16
+                                   : 2 * tw_float_max(weight);
+}
+
+/* Of each run of 256 columns another one; `most` is the largest value that must fit. */
+static void draw_factors(const tw_problem *p, layer_data data, float most, void *data_of,
+                         uint64_t *state) {
+    int64_t groups = tw_groups(&p->scheme, p->K), some = TW_FACTOR_K / p->scheme.group_k;
+    bool exact = data == LAYER_EXACT || data == LAYER_EXTREME;
+    tw_pair *pairs = data_of;
+    for (int64_t r = 0; r < tw_scale_rows(&p->scheme, p->N); r++, pairs += groups)
+        for (int64_t j = 0; j < groups; j++) {
+            float factor = exact ? ldexpf(1, -(int)random_int(state, 1, 3))
+                                 : most / 127 * (1.25f + random_unit(state) / 4);
+            if (j % some)
+                pairs[j].factor = pairs[j - 1].factor;
+            else
+                tw_float_set(&pairs[j].factor, TW_F16, 0, factor);
+        }
+}
+
 static float draw_scale(const tw_scheme *s, layer_data data, int64_t i, uint64_t *state) {
     if (data == LAYER_EXTREME) return 1;
     if (data == LAYER_EXACT) return ldexpf(1, (int)(i % 3) - 1);
     bool sign = s->scale != TW_E8M0;
     if (sign && one_in(state, 16)) return one_in(state, 2) ? 0.0f : -0.0f;
-    float most = tw_dtype_is_int(s->weight) ? (float)(1 << tw_dtype_bits(s->weight))
-                 : s->weight == TW_LUT4     ? 16
-                                            : 2 * tw_float_max(s->weight);
-    float size = (1.5f + random_unit(state)) / most;
+    float size = (1.5f + random_unit(state)) / range_of(s->weight);
     return sign && one_in(state, 8) ? -size : size;
 }
 
@@ -127,6 +147,10 @@ static void fill_scales(layer *l, layer_data data, uint64_t *state) {
     bool exact = data == LAYER_EXACT || data == LAYER_EXTREME;
     l->scales = zeroed(real_bytes(s->scale, count));
     if (s->zero_mode) l->zeros = zeroed(real_bytes(tw_zero_dtype(s), count));
+    if (s->scale == TW_F16I8) {
+        draw_factors(&l->problem, data, 2.5f / range_of(s->weight), l->scales, state);
+        if (s->zero_mode == TW_ZERO_VALUE) draw_factors(&l->problem, data, 2, l->zeros, state);
+    }
     for (int64_t i = 0; i < count; i++) {
         tw_float_set(l->scales, s->scale, i, draw_scale(s, data, i, state));
         float scale = tw_float_get(l->scales, s->scale, i);

@@ -23,7 +23,7 @@ static const struct {
     int32_t groups;
 } act_quants[] = {{TW_ACTQ_NONE, 0}, {TW_ACTQ_I8, 0},  {TW_ACTQ_I8, 1},
                   {TW_ACTQ_I8, 2},   {TW_ACTQ_I8Z, 0}, {TW_ACTQ_I8_FULL, 0}};
-static const tw_dtype scales[] = {TW_F32, TW_F16, TW_BF16, TW_E8M0, TW_E4M3};
+static const tw_dtype scales[] = {TW_F32, TW_F16, TW_BF16, TW_E8M0, TW_E4M3, TW_F16I8};
 static const tw_dtype reals[] = {TW_F32, TW_F16, TW_BF16};
 static const tw_dtype biases[] = {TW_NONE, TW_F32, TW_F16, TW_BF16};
 static const tw_act acts[] = {TW_ACT_NONE, TW_ACT_RELU, TW_ACT_GELU, TW_ACT_GELU_TANH, TW_ACT_SILU};
