@@ -192,20 +192,33 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
 }
 
-static tw_val slot(tw_gemm *t, int i) { return tw_at(t->g, t->tile, (int64_t)i * t->lanes * 4); }
+static void load_slots(tw_gemm *t, tw_val slots, tw_val *out) {
+    int align = t->lanes * 4;
+    for (int i = 0; i < t->rows * t->nv; i++)
+        out[i] = tw_load(t->g, tw_f32(t->lanes), tw_at(t->g, slots, (int64_t)i * align), align);
+}
 
-/* Totals live in registers (carried) or, when tiles are large, in the slots, which only fold() then
+static void store_slots(tw_gemm *t, tw_val slots, const tw_val *values) {
+    int align = t->lanes * 4;
+    for (int i = 0; i < t->rows * t->nv; i++)
+        tw_store(t->g, values[i], tw_at(t->g, slots, (int64_t)i * align), align);
+}
+
+static void zero_all(tw_gemm *t, tw_val *out) {
+    for (int i = 0; i < t->rows * t->nv; i++) out[i] = tw_const_f32(t->g, t->lanes, 0);
+}
+
+/* Totals live in registers (carried) or, when tiles are large, in slots, which only fold() then
  * touches. */
 static void fold_totals(tw_gemm *t, const tw_val *acc, tw_val *total) {
-    int count = t->rows * t->nv, align = t->lanes * 4;
-    tw_val loaded[TW_TILE];
+    tw_val loaded[TW_TILE], slots = t->scaled_units ? t->sums : t->tile;
     if (t->carried) {
         t->ops->fold(t, acc, total);
         return;
     }
-    for (int i = 0; i < count; i++) loaded[i] = tw_load(t->g, tw_f32(t->lanes), slot(t, i), align);
+    load_slots(t, slots, loaded);
     t->ops->fold(t, acc, loaded);
-    for (int i = 0; i < count; i++) tw_store(t->g, loaded[i], slot(t, i), align);
+    store_slots(t, slots, loaded);
 }
 
 /* A unit that is one chunk with several groups in it: everything static. */
@@ -309,8 +322,15 @@ static tw_val bodies_of(tw_gemm *t, tw_val i) {
     return tw_select(g, is_last, tw_k64(g, last_bodies(t)), tw_k64(g, unit_bodies(t)));
 }
 
-/* The units of the tile: all of them, or those of a stretch from its first to before its end. */
-static void emit_units(tw_gemm *t, const tw_val *stretch, tw_val *total) {
+/* Of the first fold of unit i. */
+static tw_val unit_meta(tw_gemm *t, tw_val i) {
+    int64_t folds = tw_gemm_folds(&t->panel, t->fold_k) / t->panel.units;
+    return tw_mul(t->g, i, tw_k64(t->g, 4 * folds));
+}
+
+/* Some units of the tile.  stretch: the first, and the end, of those whose codes are in the strip;
+ * NULL: none are.  some: the same of those to walk through; NULL: all. */
+static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *some, tw_val *total) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     int count = t->carried;
@@ -322,20 +342,19 @@ static void emit_units(tw_gemm *t, const tw_val *stretch, tw_val *total) {
                   last_bodies(t), total);
         return;
     }
-    int64_t folds = tw_gemm_folds(p, t->fold_k) / p->units;
-    if (stretch) t->meta = tw_mul(g, stretch[0], tw_k64(g, 4 * folds));
+    if (some) t->meta = unit_meta(t, some[0]);
     tw_val carried[TW_TILE + 1];
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = t->meta;
     tw_loop loop;
-    tw_val end = stretch ? stretch[1] : tw_k64(g, p->units);
-    tw_val first = stretch ? stretch[0] : tw_k64(g, 0);
+    tw_val end = some ? some[1] : tw_k64(g, p->units);
+    tw_val first = some ? some[0] : tw_k64(g, 0);
     tw_loop_begin_nonempty(g, &loop, first, end, 1, carried, count + 1);
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
     t->meta = loop.carried[count];
     tw_val unit = enter_unit(t, loop.i);
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, loop.i, tw_k64(g, p->unit_k * t->x_bytes)));
-    if (stretch) t->unit_strip = strip_of(t, tw_sub(g, loop.i, first));
+    if (stretch) t->unit_strip = strip_of(t, tw_sub(g, loop.i, stretch[0]));
     if (p->unit_groups > 1)
         emit_chunk_groups(t, unit, x, total);
     else
@@ -347,6 +366,50 @@ static void emit_units(tw_gemm *t, const tw_val *stretch, tw_val *total) {
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
 }
 
+static tw_val least(tw_gemm *t, tw_val a, tw_val b) {
+    return tw_select(t->g, tw_compare(t->g, TW_IR_SLT, a, b), a, b);
+}
+
+/* All units of the tile, or of the stretch, in runs that have one scale of x; totals are in their
+ * slots. */
+static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
+    tw_ir *g = t->g;
+    tw_val sum[TW_TILE], total[TW_TILE], run = tw_k64(g, t->scaled_units);
+    tw_val first = stretch ? stretch[0] : tw_k64(g, 0);
+    tw_val end = stretch ? stretch[1] : tw_k64(g, t->panel.units);
+    int log = 0;
+    while ((1 << log) < t->scaled_units) log++;
+    tw_loop loop;
+    tw_val r0 = tw_lshr(g, first, log);
+    tw_val r1 = tw_lshr(g, tw_add(g, end, tw_k64(g, t->scaled_units - 1)), log);
+    tw_loop_begin_nonempty(g, &loop, r0, r1, 1, NULL, 0);
+    tw_val begin = tw_mul(g, loop.i, run), stop = least(t, tw_add(g, begin, run), end);
+    if (stretch) begin = tw_select(g, tw_compare(g, TW_IR_SLT, begin, first), first, begin);
+    const tw_val some[] = {begin, stop};
+    zero_all(t, sum);
+    if (!t->carried) store_slots(t, t->sums, sum);
+    emit_some_units(t, stretch, some, sum);
+    if (!t->carried) load_slots(t, t->sums, sum);
+    load_slots(t, t->tile, total);
+    t->meta = unit_meta(t, begin); /* the last fold may be of groups past K */
+    for (int i = 0; i < t->rows * t->nv; i++)
+        total[i] = t->ops->scale_sum(t, i / t->nv, sum[i], total[i]);
+    store_slots(t, t->tile, total);
+    tw_loop_end(g, &loop, NULL);
+}
+
+/* All units of the tile, or of the stretch, into totals in slots. */
+static void emit_units(tw_gemm *t, const tw_val *stretch) {
+    tw_val total[TW_TILE];
+    if (t->scaled_units) {
+        emit_scaled_units(t, stretch);
+        return;
+    }
+    if (t->carried) load_slots(t, t->tile, total);
+    emit_some_units(t, stretch, stretch, total);
+    if (t->carried) store_slots(t, t->tile, total);
+}
+
 static void enter_tile(tw_gemm *t, tw_val m) {
     tw_ir *g = t->g;
     t->m = m;
@@ -354,27 +417,22 @@ static void enter_tile(tw_gemm *t, tw_val m) {
     t->tile_meta = tw_offset(g, t->xmeta, tw_mul(g, m, tw_k64(g, t->geometry.xmeta_stride)));
 }
 
-static void load_totals(tw_gemm *t, tw_val *total) {
-    for (int i = 0; i < t->rows * t->nv; i++)
-        total[i] = tw_load(t->g, tw_f32(t->lanes), slot(t, i), t->lanes * 4);
-}
-
-static void store_totals(tw_gemm *t, const tw_val *total) {
-    for (int i = 0; i < t->rows * t->nv; i++) tw_store(t->g, total[i], slot(t, i), t->lanes * 4);
-}
-
 static void emit_tile(tw_gemm *t, tw_val m) {
-    tw_val total[TW_TILE] = {{0}}, zero = tw_const_f32(t->g, t->lanes, 0);
-    for (int i = 0; i < t->rows * t->nv; i++) total[i] = zero;
-    if (!t->carried) store_totals(t, total);
+    tw_val total[TW_TILE];
+    bool slots = t->scaled_units || !t->carried;
+    zero_all(t, total);
+    if (slots) store_slots(t, t->tile, total);
     enter_tile(t, m);
-    emit_units(t, NULL, total);
+    if (slots)
+        emit_units(t, NULL);
+    else
+        emit_some_units(t, NULL, NULL, total);
     if (t->rows == 1) {
-        if (!t->carried) load_totals(t, total);
+        if (slots) load_slots(t, t->tile, total);
         tw_gemm_store_row(t, total);
         return;
     }
-    if (t->carried) store_totals(t, total);
+    if (!slots) store_slots(t, t->tile, total);
     tw_gemm_store_tile(t);
 }
 
@@ -408,11 +466,11 @@ static void begin_tile(tw_gemm *t, tw_loop *over_m, tw_val m0, tw_val slots) {
 
 static void emit_column_ahead(tw_gemm *t, tw_val m0) {
     tw_ir *g = t->g;
-    tw_val slots = t->tile, total[TW_TILE] = {{0}}, zero = tw_const_f32(g, t->lanes, 0);
+    tw_val slots = t->tile, total[TW_TILE];
     tw_loop over_m, over_k;
     begin_tile(t, &over_m, m0, slots);
-    for (int i = 0; i < t->rows * t->nv; i++) total[i] = zero;
-    store_totals(t, total);
+    zero_all(t, total);
+    store_slots(t, t->tile, total);
     tw_loop_end(g, &over_m, NULL);
 
     tw_val units = tw_k64(g, t->panel.units);
@@ -422,9 +480,7 @@ static void emit_column_ahead(tw_gemm *t, tw_val m0) {
     tw_val stretch[] = {over_k.i, end};
     emit_unpacking(t, over_k.i, end);
     begin_tile(t, &over_m, m0, slots);
-    if (t->carried) load_totals(t, total);
-    emit_units(t, stretch, total);
-    if (t->carried) store_totals(t, total);
+    emit_units(t, stretch);
     tw_loop_end(g, &over_m, NULL);
     tw_loop_end(g, &over_k, NULL);
 
@@ -468,9 +524,10 @@ void tw_gemm_emit(tw_gemm *t) {
     if (t->ahead_units) {
         t->tile = tw_local(g, tw_f32(TW_AHEAD_BYTES / 4));
         t->strip = tw_local(g, tw_i8(TW_AHEAD_BYTES));
-    } else if (t->rows > 1 || !t->carried) {
+    } else if (t->rows > 1 || !t->carried || t->scaled_units) {
         t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
     }
+    if (t->scaled_units && !t->carried) t->sums = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
     if (t->ops->begin) t->ops->begin(t);
     tw_loop over_n, over_m;
     tw_val end = t->streams > 1 ? begin_streams(t, a[3], a[4]) : a[4];

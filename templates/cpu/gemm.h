@@ -7,7 +7,7 @@
  *         acc = init(); for each body of the fold: acc = steps(acc); total = fold(acc, total)
  *       store(total)
  *
- * With `ahead`, units go in stretches outside the loop over m: each is unpacked once, and totals
+ * Where several units have one scale of x, total is their sum at first.  With `ahead`, units go in stretches outside the loop over m: each is unpacked once, and totals
  * wait in slots from one stretch to the next. */
 #ifndef TW_TEMPLATES_CPU_GEMM_H
 #define TW_TEMPLATES_CPU_GEMM_H
@@ -36,6 +36,9 @@ typedef struct tw_gemm_ops {
     tw_val (*unpack)(tw_gemm *t, int v, int64_t k);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
+    /* Where several units have one scale of x: scales what they sum up to, vector v of a row, and
+     * adds it to the total.  NULL: never. */
+    tw_val (*scale_sum)(tw_gemm *t, int row, tw_val sum, tw_val total);
     /* What is left to do to one row of totals before bias and activation; may be NULL. */
     void (*finish)(tw_gemm *t, tw_val row, tw_val *total);
 } tw_gemm_ops;
@@ -58,6 +61,10 @@ struct tw_gemm {
     tw_val args, w, xq, xmeta, y, bias, y_stride;
     tw_val m1;
     tw_val tile; /* stack slots of the totals, [rows][nv] vectors; none with one row */
+    /* Units that have one scale of x, which `fold` leaves out: its totals are sums of so many, in
+     * registers or in slots of their own.  0: fold does all. */
+    int64_t scaled_units;
+    tw_val sums;
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]
      * vectors; those of the unit at hand. */
     int64_t ahead_units;

@@ -328,7 +328,8 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
         for (int v = 0; v < t->nv; v++) zero[v] = tw_gemm_value_zero(t, v);
     for (int row = 0; row < t->rows; row++) {
         tw_val x_scale = {0}, x_total = {0};
-        if (self->meta.scale >= 0) x_scale = meta_broadcast(t, f32, row, self->meta.scale);
+        if (self->meta.scale >= 0 && !t->scaled_units)
+            x_scale = meta_broadcast(t, f32, row, self->meta.scale);
         if (self->meta.total >= 0) x_total = meta_broadcast(t, f32, row, self->meta.total);
         for (int v = 0; v < t->nv; v++) {
             tw_val *y = &total[row * t->nv + v];
@@ -342,6 +343,18 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
             *y = tw_fma(g, tw_cast(g, TW_IR_SITOFP, products, f32), both, *y);
         }
     }
+}
+
+static tw_val scale_sum(tw_gemm *t, int row, tw_val sum, tw_val total) {
+    const int_gemm *self = (const int_gemm *)t;
+    return tw_fma(t->g, sum, meta_broadcast(t, sum.ty, row, self->meta.scale), total);
+}
+
+/* Units under one scale of x, where that are several and a power of two. */
+static int64_t scaled_units(const tw_gemm *t) {
+    int64_t group = tw_act_group(scheme(t), t->problem->K), units = group / t->panel.unit_k;
+    bool shared = scheme(t)->act_group && t->panel.units > 1 && group % t->panel.unit_k == 0;
+    return shared && units > 1 && !(units & (units - 1)) ? units : 0;
 }
 
 static void finish(tw_gemm *t, tw_val row, tw_val *total) {
@@ -370,7 +383,7 @@ static int flush_of(const tw_problem *problem, const tw_config *config) {
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, finish};
+    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, scale_sum, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);
@@ -379,6 +392,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     int64_t body_want = self.dot == TW_DOT_MADDUBS ? 4 * self.flush : 8;
     tw_gemm_init(&self.t, g, problem, config, &ops, body_want, tw_int_fold_k(problem));
     geometry(problem, &self.t.geometry);
+    self.t.scaled_units = scaled_units(&self.t);
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
     int64_t largest_sum = tw_min(self.t.panel.group_k, self.t.fold_k) * tw_int_largest_x(problem);
     self.words_hold_sums = largest_sum <= 32767;
