@@ -38,7 +38,7 @@ static void list_kernels(bool json) {
 }
 
 static void list_dtypes(bool json) {
-    static const char *const kinds[] = {"none", "float", "int", "uint", "lut"};
+    static const char *const kinds[] = {"none", "float", "int", "uint", "lut", "pair"};
     out_table table;
     if (!json) out_table_begin(&table, "lrlrr", "dtype\tbits\tkind\texponent\tmantissa");
     for (int i = 0; tw_dtype_row(i); i++) {

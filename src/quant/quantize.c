@@ -163,6 +163,8 @@ static tw_status check_supported(const tw_scheme *s) {
     TW_TRY(tw_scheme_check(s));
     if (s->weight == TW_LUT4)
         return tw_fail(TW_UNSUPPORTED, "w: lut4, a range of weights chooses no table");
+    if (s->scale == TW_F16I8)
+        return tw_fail(TW_UNSUPPORTED, "s: f16i8, whoever has factors gives them; quantize to f16");
     if (s->zero_mode == TW_ZERO_CODE && tw_dtype_is_signed(s->weight))
         return tw_fail(TW_UNSUPPORTED,
                        "z: code, zeros are u8 codes and cannot centre w=%s; use unsigned weights",

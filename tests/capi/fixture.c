@@ -130,6 +130,16 @@ static void fill_floats(const tw_tensor *t, float base, float spread, uint32_t *
         tw_float_set(t->data, t->dtype, i, base + spread * next_float(seed));
 }
 
+/* Of f16i8, another one for each 256 columns of a row. */
+static void fill_factors(tw_tensor *t, int64_t group_k, float factor) {
+    if (t->dtype != TW_F16I8) return;
+    int64_t some = TW_FACTOR_K / group_k, columns = t->shape[1];
+    for (int64_t i = 0; i < t->shape[0] * columns; i++) {
+        int64_t run = i / columns * 3 + i % columns / some;
+        tw_float_set(&((tw_pair *)t->data)[i].factor, TW_F16, 0, factor / (float)(1 + run % 7));
+    }
+}
+
 void layer_init(layer *l, const char *problem, uint32_t seed) {
     check_ok(tw_problem_parse(problem, false, &l->problem));
     const tw_problem *p = &l->problem;
@@ -148,6 +158,8 @@ void layer_init(layer *l, const char *problem, uint32_t seed) {
         fill_codes(&l->weight, &seed);
     else
         fill_floats(&l->weight, 0, 1, &seed);
+    fill_factors(&l->scales, s->group_k, 0.001f);
+    fill_factors(&l->zeros, s->group_k, 0.003f);
     fill_floats(&l->scales, 0.02f, 0.01f, &seed);
     if (s->zero_mode == TW_ZERO_VALUE) fill_floats(&l->zeros, -0.1f, 0.1f, &seed);
     if (s->zero_mode == TW_ZERO_CODE)

@@ -81,6 +81,10 @@ static void weights_come_back(void **state) {
         "N=96,K=96,w=i4,g=32x32,s=f32",
         "N=40,K=64,w=e4m3,g=channel,s=f32",
         "N=40,K=64,w=e2m1,g=32,s=e8m0",
+        "N=70,K=600,w=u4,g=32,s=f16i8,z=value,a=i8g256",
+        "N=70,K=600,w=i6,g=16,s=f16i8,a=i8g256",
+        "N=9,K=100,w=u3,g=2x8,s=f16i8,z=value",
+        "N=9,K=500,w=u3,g=256,s=f16i8,z=code",
         "N=5,K=7,w=f32",
     };
     fixture *f = *state;
@@ -165,6 +169,26 @@ static void descriptions(void **state) {
     w.l.desc.struct_size = offsetof(tw_linear_desc, act_scale);
     refuse(w, TW_INVALID, "act_scale: 0, a=e4m3s needs a positive");
     assert_true(tw_linear_act_scale(NULL) == 0);
+    close_world(&w);
+}
+
+/* Pairs: one factor for 256 columns, finite, and nothing in the byte that is left. */
+static void bad_pairs(void **state) {
+    world w = open_world(state, "N=4,K=600,w=u4,g=32,s=f16i8,z=value");
+    tw_pair *scales = w.l.scales.data, *zeros = w.l.zeros.data;
+    scales[19 + 9].factor ^= 1;
+    refuse(w, TW_INVALID, "at [1,9], expected 0x");
+    scales[19 + 9].factor ^= 1;
+    zeros[2 * 19 + 8].factor ^= 1; /* the first of a run: the next one is odd */
+    refuse(w, TW_INVALID, "zeros: factor 0x");
+    zeros[2 * 19 + 8].factor ^= 1;
+    zeros[18].rest = 5;
+    refuse(w, TW_INVALID, "zeros: top byte of [0,18] is 0x05, must be 0");
+    zeros[18].rest = 0;
+    for (int j = 16; j < 19; j++) scales[j].factor = 0x7c00;
+    refuse(w, TW_INVALID, "scales: infinity at [0,16], must be finite");
+    for (int j = 16; j < 19; j++) scales[j].factor = 0x7e00;
+    refuse(w, TW_INVALID, "scales: NaN at [0,16], must be finite");
     close_world(&w);
 }
 
@@ -358,7 +382,7 @@ int main(void) {
         TEST(not_finite),
         TEST(pad_bits),
         TEST(strided),
-        TEST(bad_arrays),
+        TEST(bad_pairs), TEST(bad_arrays),
         TEST(from_float),
         TEST(from_float_refuses),
     };

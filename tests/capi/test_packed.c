@@ -55,6 +55,7 @@ static const char *const problems[] = {
     "N=9,K=100,x=bf16,w=lut4,g=20,s=f16",
     "N=40,K=64,w=e4m3,g=channel,s=e8m0",
     "N=33,K=50,w=bf16",
+    "N=70,K=600,w=u4,g=32,s=f16i8,z=value,a=i8g256",
     "N=40,K=64,w=u4,g=3,s=f16,z=code,bias=f16", /* runs the reference */
     "N=40,K=100,x=bf16,w=e4m3,a=e4m3g32",
     "N=40,K=64,w=i8,a=i8s",

@@ -96,6 +96,28 @@ static void slices(void **state) {
     check_slice("w=i6,g=128,s=f16", 1, 2, 0, K);
 }
 
+/* Factors go along, and a cut between those of one is refused. */
+static void pairs(void **state) {
+    (void)state;
+    enum { ROWS = 4, WIDTH = 600, GROUPS = 19 };
+    static uint8_t codes[ROWS * WIDTH], out_codes[ROWS * WIDTH];
+    tw_pair scales[ROWS][GROUPS], out_scales[ROWS][GROUPS];
+    for (int n = 0; n < ROWS; n++)
+        for (int j = 0; j < GROUPS; j++)
+            scales[n][j] = (tw_pair){(uint16_t)(0x3000 + 16 * n + j / 8), (int8_t)(j - 9), 0};
+    tw_scheme s;
+    check_ok(tw_scheme_parse("w=u8,g=32,s=f16i8", &s));
+    tw_tensor w = TW_TENSOR_2D(codes, TW_U8, ROWS, WIDTH),
+              sc = TW_TENSOR_2D(scales, TW_F16I8, ROWS, GROUPS),
+              part = {.data = out_codes}, part_scales = {.data = out_scales};
+    const tw_canonical_views in = {&w, &sc, NULL}, out = {&part, &part_scales, NULL};
+    check_ok(tw_slice(&s, ROWS, WIDTH, &in, 1, 3, 256, 544, &out));
+    assert_int_equal(part_scales.shape[1], 9);
+    assert_memory_equal(part_scales.data, &scales[1][8], 9 * sizeof scales[0][0]);
+    check_fails(tw_slice(&s, ROWS, WIDTH, &in, 1, 3, 128, 544, &out), TW_INVALID,
+                "columns: [128,544), factors of f16i8 begin each 256");
+}
+
 static void refused(void **state) {
     (void)state;
     static part whole;
@@ -134,7 +156,8 @@ static void refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(slices), cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(slices), cmocka_unit_test(pairs),
+                                       cmocka_unit_test(refused)};
     fill();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,7 +87,7 @@ class Adding(cli.Cli):
         record, = self.records('verify', 'cpu', 'M=3,N=70,K=77,w=e4m2,g=32', '--full')
         self.assertTrue(record['ok'])
         header = os.path.join(self.tree, 'include', 'tilewright', 'tilewright.h')
-        probe = f'#include "{header}"\n_Static_assert(TW_TIMEOUT == 14 && TW_E4M2 == 11, "rows");\n'
+        probe = f'#include "{header}"\n_Static_assert(TW_TIMEOUT == 14 && TW_E4M2 == 12, "rows");\n'
         subprocess.run(['cc', '-fsyntax-only', '-xc', '-'], input=probe, text=True, check=True)
         self.check_kernel()
 

@@ -26,13 +26,13 @@ static void test_table(void **state) {
         if (info->kind == TW_KIND_FLOAT)
             assert_int_equal(info->bits, sign + info->exponent_bits + info->mantissa_bits);
     }
-    assert_int_equal(count, 26);
+    assert_int_equal(count, 27);
     assert_null(tw_dtype_row(-1));
 }
 
 static void test_no_dtype(void **state) {
     (void)state;
-    static const int values[] = {TW_NONE, 11, 16, 25, 32, 41, 1000, -1};
+    static const int values[] = {TW_NONE, 12, 16, 25, 32, 41, 1000, -1};
     for (size_t i = 0; i < TW_COUNT(values); i++) {
         assert_null(tw_dtype_get((tw_dtype)values[i]));
         assert_int_equal(tw_dtype_bits((tw_dtype)values[i]), 0);
@@ -211,7 +211,7 @@ static void test_specified_values(void **state) {
         float most;
     } most[] = {{TW_F32, 0x1.fffffep127f}, {TW_F16, 65504}, {TW_BF16, 0x1.fep127f}, {TW_E4M3, 448},
                 {TW_E5M2, 57344},          {TW_E3M2, 28},   {TW_E2M3, 7.5f},        {TW_E2M1, 6},
-                {TW_E8M0, 0x1p127f}};
+                {TW_E8M0, 0x1p127f},       {TW_F16I8, 65504 * 127.0f}};
     for (size_t i = 0; i < TW_COUNT(most); i++)
         assert_true(tw_float_max(most[i].dtype) == most[i].most);
 }
@@ -241,6 +241,36 @@ static void test_rounding_between_neighbours(void **state) {
                 fail_msg("%s between 0x%x and 0x%x", t->name, low, low + 1);
         }
     }
+}
+
+/* An f16 times an i8; setting it keeps the factor. */
+static void test_pairs(void **state) {
+    (void)state;
+    static const struct {
+        tw_pair pair;
+        double value;
+    } rows[] = {
+        {{0x3c00, 3, 0}, 3},          {{0x3c00, -128, 0}, -128},  {{0xb555, 127, 0}, -0x1.554p-2 * 127},
+        {{0x0001, 127, 0}, 0x7fp-24}, {{0x7bff, -127, 0}, -65504. * 127}, {{0x8000, 5, 0}, -0.0},
+        {{0x3800, 0, 0}, 0},          {{0xb800, 0, 0}, -0.0},
+    };
+    for (size_t i = 0; i < TW_COUNT(rows); i++)
+        if (!same((double)tw_float_get(&rows[i].pair, TW_F16I8, 0), rows[i].value))
+            fail_msg("row %zu", i);
+    tw_pair pairs[2] = {{0x3400, 1, 0}, {0x3800, 7, 9}}; /* 1/4, 1/2 */
+    tw_float_set(pairs, TW_F16I8, 1, -3.3f);
+    assert_true(pairs[1].factor == 0x3800 && pairs[1].code == -7 && pairs[1].rest == 0);
+    tw_double_set(pairs, TW_F16I8, 0, 0.625); /* half to even */
+    assert_true(pairs[0].factor == 0x3400 && pairs[0].code == 2);
+    tw_float_set(pairs, TW_F16I8, 0, 1e9f);
+    assert_int_equal(pairs[0].code, 127);
+    tw_float_set(pairs, TW_F16I8, 0, -1e9f);
+    assert_int_equal(pairs[0].code, -127);
+    tw_float_set(pairs, TW_F16I8, 0, NAN);
+    assert_int_equal(pairs[0].code, 0);
+    pairs[0].factor = 0;
+    tw_float_set(pairs, TW_F16I8, 0, 1);
+    assert_true(tw_float_get(pairs, TW_F16I8, 0) == 0);
 }
 
 static void test_e8m0_encode(void **state) {
@@ -365,6 +395,7 @@ int main(void) {
         cmocka_unit_test(test_every_code_decodes),
         cmocka_unit_test(test_specified_values),
         cmocka_unit_test(test_rounding_between_neighbours),
+        cmocka_unit_test(test_pairs),
         cmocka_unit_test(test_e8m0_encode),
         cmocka_unit_test(test_overflow_and_nan),
         cmocka_unit_test(test_rounds_once),

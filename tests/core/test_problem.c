@@ -115,9 +115,10 @@ static void test_all_schemes(void **state) {
     /* Plain: 3 with a=none.  Scales: 5 dtypes; i1..u8: zero modes none, code, value, but no value
      * with e8m0 (14); 5 float dtypes: none, value (9); lut4: none (5).  For each: 7 groups with
      * all of QUANTS; i8 with 4 activation groups under K groups of 32 (4), 128 (2), 64 (3), 1 (4);
-     * and e4m3 with 4 under each. */
+     * and e4m3 with 4 under each.  f16i8 with the groups that divide 256, and all zero modes. */
     assert_null(tw_act_get((tw_act_quant)QUANTS));
-    assert_int_equal(good, 3 + (16 * 14 + 5 * 9 + 5) * (7 * QUANTS + 4 + 2 + 3 + 4 + 7 * 4));
+    int pairs = (16 * 3 + 5 * 2 + 1) * (4 * QUANTS + 4 + 2 + 3 + 4 + 4 * 4);
+    assert_int_equal(good, 3 + (16 * 14 + 5 * 9 + 5) * (7 * QUANTS + 4 + 2 + 3 + 4 + 7 * 4) + pairs);
     assert_true(bad > good);
 }
 
@@ -187,9 +188,9 @@ static const bad_text bad_fields[] = {
     {"g=268435457", "g: \"268435457\", expected " GROUPS},
     {"g=4294967297x1", "g: \"4294967297x1\", expected " GROUPS},
     {"g=block", "g: \"block\", expected " GROUPS},
-    {"s=u8", "s: \"u8\", expected f32, f16, bf16, e8m0 or e4m3"},
-    {"s=none", "s: \"none\", expected f32, f16, bf16, e8m0 or e4m3"},
-    {"s=e5m2", "s: \"e5m2\", expected f32, f16, bf16, e8m0 or e4m3"},
+    {"s=u8", "s: \"u8\", expected f32, f16, bf16, e8m0, e4m3 or f16i8"},
+    {"s=none", "s: \"none\", expected f32, f16, bf16, e8m0, e4m3 or f16i8"},
+    {"s=e5m2", "s: \"e5m2\", expected f32, f16, bf16, e8m0, e4m3 or f16i8"},
     {"z=float", "z: \"float\", expected none, code or value"},
     {"a=i4", "a: \"i4\", expected " ACTQS},
     {"a=i8g", "a: \"i8g\", expected " ACTQS},
@@ -212,6 +213,8 @@ static const bad_text bad_schemes[] = {
     {"z=none,w=f32", "z: given, but w=f32 is plain: it has no g, s, z and only a=none"},
     {"w=f32,a=i8", "a: given, but w=f32 is plain: it has no g, s, z and only a=none"},
     {"w=e4m3,z=code", "z: code, needs integer weights, w is e4m3"},
+    {"w=u4,s=f16i8", "s: f16i8 with group 0 along K, must divide the 256 of a factor"},
+    {"w=u4,s=f16i8,g=48", "s: f16i8 with group 48 along K, must divide the 256 of a factor"},
     {"w=u4,z=value,s=e8m0",
      "z: value, zeros have the dtype of s, and e8m0 has neither 0 nor a sign"},
     {"w=u4,g=32,a=i8g48", "a: group 48, must be a multiple of the weights' group 32"},
@@ -331,7 +334,7 @@ static void test_check(void **state) {
     BREAKS(p.scheme.weight = (tw_dtype)99, "w: ?, expected " WEIGHTS);
     BREAKS(p.scheme.weight = TW_F16, "s: f32, but w=f16 is plain: it has no scales");
     BREAKS(p.scheme.scale = TW_NONE, "s: none, but w=u4 has codes, which need a scale dtype");
-    BREAKS(p.scheme.scale = TW_U8, "s: u8, expected f32, f16, bf16, e8m0 or e4m3");
+    BREAKS(p.scheme.scale = TW_U8, "s: u8, expected f32, f16, bf16, e8m0, e4m3 or f16i8");
     BREAKS(p.scheme.zero_mode = (tw_zero_mode)3, "z: 3, is no zero mode");
     BREAKS(p.scheme.group_n = -1, "g: -1, must be from 0 to 268435456");
     BREAKS(p.scheme.group_k = -32, "g: -32, must be from 0 to 268435456");
@@ -438,6 +441,9 @@ static void test_weight_bytes(void **state) {
         {"N=3,K=5,w=i8", 15 + 12},
         {"N=4096,K=4096,w=u4,g=32,s=f16,z=value", 4096 * 2048 + 4096 * 128 * 4},
         {"N=64,K=64,w=e2m1,g=32,s=e8m0", 64 * 32 + 64 * 2},
+        {"N=4,K=300,w=u4,g=32,s=f16i8,z=value", 4 * (150 + 2 * 10 + 2 * 4)},
+        {"N=4,K=512,w=i6,g=16,s=f16i8", 4 * (384 + 32 + 2 * 2)},
+        {"N=4,K=512,w=u6,g=16,s=f16i8,z=code", 4 * (384 + 64 + 2 * 2)},
         {"N=268435456,K=268435456,w=u8,g=1,s=f32,z=value", ((int64_t)9) << 56},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++) {

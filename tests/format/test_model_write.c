@@ -39,6 +39,7 @@ static tw_model *reopened(const memory *m, tw_model_kind kind) {
 
 static void fill_floats(void *data, tw_dtype dtype, size_t bytes, uint64_t *seed) {
     int64_t count = (int64_t)bytes * 8 / tw_dtype_bits(dtype);
+    for (int64_t i = 0; i < count && dtype == TW_F16I8; i++) ((tw_pair *)data)[i].factor = 0x3400;
     for (int64_t i = 0; i < count; i++)
         tw_float_set(data, dtype, i, dtype == TW_E8M0 ? 0.5f : (float)(random_bits(seed) % 15) - 7);
 }
@@ -173,6 +174,7 @@ static const char *const every_kind[] = {
     "w=bf16",
     "w=u4,g=32,s=f16,z=value,a=i8g32",
     "w=i4,g=32,s=f32",
+    "w=u4,g=32,s=f16i8,z=value",
     "w=u3,g=40,s=bf16,z=code",
     "w=i8,g=channel,s=f32,a=i8z",
     "w=i1,g=16,s=e8m0",

@@ -120,6 +120,14 @@ static void scale_off_by_an_ulp(mutant *m) {
     set_scale(&m->fed, i, get_scale(&m->fed, i) * (1 + 0x1p-10f));
 }
 
+/* What shares a factor in row 0 gets that of the next 256 columns. */
+static void use_next_factor(const mutant *m, tw_pair *pairs) {
+    int32_t some = TW_FACTOR_K / m->fed.problem.scheme.group_k;
+    for (int32_t j = 0; j < some; j++) pairs[j].factor = pairs[some].factor;
+}
+static void factor_of_neighbour(mutant *m) { use_next_factor(m, m->fed.scales); }
+static void zero_factor_of_neighbour(mutant *m) { use_next_factor(m, m->fed.zeros); }
+
 static void wrong_zero(mutant *m) {
     int64_t i = layer_scales(&m->fed) - 1;
     while (get_scale(&m->fed, i) == 0) i--;
@@ -151,6 +159,8 @@ static void asymmetric_x(mutant *m) { m->compiled_for.scheme.act_quant = TW_ACTQ
 #define INT_CODE "M=5,N=70,K=100,w=u4,g=32,s=f16,z=code,a=i8,bias=f16"
 #define INT_GROUP "M=5,N=70,K=100,x=bf16,w=i5,g=32,s=f16,a=i8g32,y=f16,act=silu"
 #define INT_VALUE "M=5,N=70,K=100,w=u4,g=32,s=f16,z=value,a=i8g32"
+#define INT_PAIRS "M=5,N=70,K=600,w=u4,g=32,s=f16i8,z=value,a=i8g256"
+#define DQ_PAIRS "M=5,N=70,K=600,w=u3,g=16,s=f16i8,z=value"
 #define DQ_CODE "M=5,N=70,K=100,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu"
 #define DQ_WIDE "M=2,N=64,K=4096,w=u4,g=128,s=f16,z=code"
 #define INT_WIDE "M=2,N=64,K=4096,w=i8,g=128,s=f16,a=i8"
@@ -182,6 +192,13 @@ static const struct {
     {"missing scale", INT_CODE, missing_scale},
     {"missing scale", DQ_CODE, missing_scale},
     {"scale of the neighbouring group", INT_VALUE, scale_of_neighbour},
+    {"scale of the neighbouring group", INT_PAIRS, scale_of_neighbour},
+    {"missing scale", DQ_PAIRS, missing_scale},
+    {"factor of the next 256", INT_PAIRS, factor_of_neighbour},
+    {"factor of the next 256", DQ_PAIRS, factor_of_neighbour},
+    {"factor of zeros of the next 256", INT_PAIRS, zero_factor_of_neighbour},
+    {"factor of zeros of the next 256", DQ_PAIRS, zero_factor_of_neighbour},
+    {"forgotten value zero", INT_PAIRS, value_zero_forgotten},
     {"scale of the neighbouring group", DQ_WIDE, scale_of_neighbour},
     {"scale off by its last place", INT_WIDE, scale_off_by_an_ulp},
     {"scale off by its last place", DQ_WIDE, scale_off_by_an_ulp},
@@ -420,6 +437,7 @@ static void test_operations(void **state) {
         {"M=8,N=87,K=94,w=i5,g=32,s=f16,a=i8g32,y=bf16,act=silu", TW_ISA_avx512vnni, NULL},
         {"M=8,N=87,K=94,x=bf16,w=u8,g=16,s=f16,z=value,a=i8z,y=f16", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,w=u2,g=64,s=f16,z=code,a=i8", TW_ISA_portable, NULL},
+        {"M=8,N=87,K=300,w=u4,g=32,s=f16i8,z=value,a=i8g256", TW_ISA_avx512vnni, NULL},
         {"M=8,N=87,K=94,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,x=f16,w=u3,g=64,s=bf16,z=value,y=bf16", TW_ISA_avx512, NULL},
         {"M=8,N=87,K=94,x=bf16,w=i4,g=32,s=f16,y=bf16", TW_ISA_avx512bf16, NULL},

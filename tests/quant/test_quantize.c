@@ -252,7 +252,8 @@ static void test_every_scheme(void **state) {
                 bool is_signed = tw_dtype_is_signed(s.weight), is_int = tw_dtype_is_int(s.weight);
                 if (tw_scheme_check(&s) != TW_OK || (s.zero_mode == TW_ZERO_CODE && is_signed))
                     continue;
-                if ((s.zero_mode && !is_int) || s.weight == TW_LUT4) continue;
+                if ((s.zero_mode && !is_int) || s.weight == TW_LUT4 || s.scale == TW_F16I8)
+                    continue;
                 snprintf(text, sizeof text, "w=%s,g=%dx%d,s=%s,z=%d", tw_dtype_name(s.weight),
                          s.group_n, s.group_k, tw_dtype_name(s.scale), (int)s.zero_mode);
                 fill(w, (uint64_t)checked, s.zero_mode || is_signed || !is_int);
@@ -336,6 +337,8 @@ static void test_refused(void **state) {
     assert_int_equal(quantize(&r, scheme_of("w=i4,z=code"), 2, 2, w, 2), TW_UNSUPPORTED);
     assert_string_equal(tw_error_message(),
                         "z: code, zeros are u8 codes and cannot centre w=i4; use unsigned weights");
+    assert_int_equal(quantize(&r, scheme_of("w=u4,s=f16i8,g=2"), 2, 2, w, 2), TW_UNSUPPORTED);
+    assert_non_null(strstr(tw_error_message(), "s: f16i8"));
     assert_int_equal(quantize(&r, scheme_of("w=lut4"), 2, 2, w, 2), TW_UNSUPPORTED);
     assert_string_equal(tw_error_message(), "w: lut4, a range of weights chooses no table");
     assert_int_equal(quantize(&r, scheme_of("w=e4m3,z=value"), 2, 2, w, 2), TW_UNSUPPORTED);
