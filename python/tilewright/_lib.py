@@ -12,7 +12,7 @@ VERSION = (0, 1)  # major and minor of the headers that this file mirrors
 STATUSES = ('OK', 'INVALID', 'UNSUPPORTED', 'MEMORY', 'DEVICE', 'COMPILE', 'VERIFY', 'CACHE',
             'MISS', 'IO', 'FORMAT', 'BUSY', 'INTERNAL', 'CANCELLED')
 DTYPES = {'none': 0, 'f32': 1, 'f16': 2, 'bf16': 3, 'e4m3': 4, 'e5m2': 5, 'e3m2': 6, 'e2m3': 7,
-          'e2m1': 8, 'e8m0': 9, 'lut4': 10, **{f'i{b}': 16 + b for b in range(1, 9)},
+          'e2m1': 8, 'e8m0': 9, 'lut4': 10, 'f16i8': 11, **{f'i{b}': 16 + b for b in range(1, 9)},
           **{f'u{b}': 32 + b for b in range(1, 9)}}
 DTYPE_NAMES = {value: name for name, value in DTYPES.items()}
 ACTS = ('none', 'relu', 'gelu', 'gelu_tanh', 'silu')

@@ -51,11 +51,13 @@ static double tile_cycles(const tw_target *target, const tw_problem *problem, co
     double missing = held + live + loop->temporaries - registers;
     if (missing > 0) step += missing;
     double fold = (accumulators * loop->fold + nv * loop->fold_load) / width;
-    /* Totals in stack slots: of wide vectors a store takes two cycles, and totals that only just fit
-     * push others out (groups of 16: a quarter on Zen 4). */
-    bool wide = wide_vectors(target);
-    if (2 * held + (wide ? live + loop->temporaries : 0) > registers)
-        fold += accumulators * (wide ? 2 : 1);
+    /* Totals in stack slots.  Wide vectors are stored one in two cycles, and totals that only just
+     * fit push others out (groups of 16: a quarter on Zen 4). */
+    double over = 2 * held + live + loop->temporaries - registers;
+    if (wide_vectors(target))
+        fold += 4 * larger(0, over < accumulators ? over : accumulators);
+    else if (2 * held > registers)
+        fold += accumulators;
     double k = (double)problem->K;
     double folds = k / (double)tw_min(loop->fold_k, tw_max(1, problem->K));
     return k / loop->step_k * step + folds * (fold + loop->latency * 3) + 8 * accumulators + 20;
