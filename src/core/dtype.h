@@ -72,15 +72,16 @@ typedef struct tw_pair {
 /* Columns of K that begin at a multiple of as many have one factor. */
 enum { TW_FACTOR_K = 256 };
 
-/* Element i of a canonical row of any float dtype, or of f16i8, as f32, exactly; NaN with its bits, made quiet.
+/* Element i of a canonical row of any float dtype, or of f16i8, as f32, exactly; NaN with its bits,
+ * made quiet.
  * e4m3 is OCP's: no infinities, 0x7f and 0xff are NaN; e5m2 follows IEEE 754; the 6- and 4-bit
  * types have neither; e8m0 is 2^(code - 127). */
 float tw_float_get(const void *data, tw_dtype dtype, int64_t i);
 /* What each code of a float dtype of up to 8 bits, but for e8m0, stands for. */
 const float *tw_float_table(tw_dtype dtype);
 /* Rounds half to even, once.  f32, f16 and bf16 overflow to infinity, narrower types saturate and
- * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards.  f16i8
- * keeps the factor that is there and takes the code that comes nearest, within +-127. */
+ * take NaN where they have one (else 0).  e8m0 takes the nearest power of two, a tie upwards.
+ * f16i8 keeps the factor that is there and takes the code that comes nearest, within +-127. */
 void tw_double_set(void *data, tw_dtype dtype, int64_t i, double value);
 /* The same of an f32, faster. */
 void tw_float_set(void *data, tw_dtype dtype, int64_t i, float value);

@@ -35,12 +35,8 @@ const tw_source_type *tw_safetensors_type_named(const char *name) {
 static const struct {
     const char *name;
     tw_dtype dtype;
-} floats[] = {{"F32", TW_F32},
-              {"F16", TW_F16},
-              {"BF16", TW_BF16},
-              {"F8_E4M3", TW_E4M3},
-              {"F8_E8M0", TW_E8M0},
-              {"U32", TW_F16I8}};
+} floats[] = {{"F32", TW_F32},      {"F16", TW_F16},      {"BF16", TW_BF16},
+              {"F8_E4M3", TW_E4M3}, {"F8_E8M0", TW_E8M0}, {"U32", TW_F16I8}};
 
 const char *tw_safetensors_type(tw_dtype dtype) {
     for (size_t i = 0; i < TW_COUNT(floats); i++)

@@ -47,8 +47,8 @@ static tw_val at_column(tw_gemm *t, tw_val row, int64_t size) {
     return tw_offset(t->g, row, tw_mul(t->g, t->column, tw_k64(t->g, size)));
 }
 
-/* Where a group has vector v of its scales or zeros.  They are prefetched as far ahead as the codes,
- * or the stream would have a hole for each group. */
+/* Where a group has vector v of its scales or zeros.  They are prefetched as far ahead as the
+ * codes, or the stream would have a hole for each group. */
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     int64_t size = tw_dtype_bits(dtype) / 8, inside = tw_gemm_vector_at(t, v, size);
     tw_val row = at_column(t, t->header[tw_gemm_stream(t, v)], size);
@@ -63,8 +63,7 @@ static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int
     int align = t->lanes * tw_dtype_bits(stored) / 8;
     tw_val at = header_at(t, base, stored, v);
     if (!tw_panel_has_factors(&t->panel)) return tw_load_f32(g, stored, at, t->lanes, align);
-    tw_val codes =
-        tw_cast(g, TW_IR_SEXT, tw_load(g, tw_i8(t->lanes), at, align), tw_i32(t->lanes));
+    tw_val codes = tw_cast(g, TW_IR_SEXT, tw_load(g, tw_i8(t->lanes), at, align), tw_i32(t->lanes));
     tw_val run = at_column(t, t->factors[tw_gemm_stream(t, v)], 2);
     tw_val factor = tw_at(g, run, factors + tw_gemm_vector_at(t, v, 2));
     return tw_fmul(g, tw_cast(g, TW_IR_SITOFP, codes, tw_f32(t->lanes)),
@@ -82,8 +81,7 @@ static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
 }
 
 tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
-    int64_t base = zeros_base(t, t->sub_group), factors = TW_PANEL_ROWS * 2;
-    return header_value(t, base, t->panel.zero, v, factors);
+    return header_value(t, zeros_base(t, t->sub_group), t->panel.zero, v, TW_PANEL_FACTORS);
 }
 
 tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
@@ -211,7 +209,7 @@ static void zero_all(tw_gemm *t, tw_val *out) {
 /* Totals live in registers (carried) or, when tiles are large, in slots, which only fold() then
  * touches. */
 static void fold_totals(tw_gemm *t, const tw_val *acc, tw_val *total) {
-    tw_val loaded[TW_TILE], slots = t->scaled_units ? t->sums : t->tile;
+    tw_val loaded[TW_TILE] = {{0}}, slots = t->scaled_units ? t->sums : t->tile;
     if (t->carried) {
         t->ops->fold(t, acc, total);
         return;
@@ -374,7 +372,7 @@ static tw_val least(tw_gemm *t, tw_val a, tw_val b) {
  * slots. */
 static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     tw_ir *g = t->g;
-    tw_val sum[TW_TILE], total[TW_TILE], run = tw_k64(g, t->scaled_units);
+    tw_val sum[TW_TILE] = {{0}}, total[TW_TILE] = {{0}}, run = tw_k64(g, t->scaled_units);
     tw_val first = stretch ? stretch[0] : tw_k64(g, 0);
     tw_val end = stretch ? stretch[1] : tw_k64(g, t->panel.units);
     int log = 0;
@@ -400,7 +398,7 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
 
 /* All units of the tile, or of the stretch, into totals in slots. */
 static void emit_units(tw_gemm *t, const tw_val *stretch) {
-    tw_val total[TW_TILE];
+    tw_val total[TW_TILE] = {{0}};
     if (t->scaled_units) {
         emit_scaled_units(t, stretch);
         return;
@@ -418,7 +416,7 @@ static void enter_tile(tw_gemm *t, tw_val m) {
 }
 
 static void emit_tile(tw_gemm *t, tw_val m) {
-    tw_val total[TW_TILE];
+    tw_val total[TW_TILE] = {{0}};
     bool slots = t->scaled_units || !t->carried;
     zero_all(t, total);
     if (slots) store_slots(t, t->tile, total);
@@ -466,7 +464,7 @@ static void begin_tile(tw_gemm *t, tw_loop *over_m, tw_val m0, tw_val slots) {
 
 static void emit_column_ahead(tw_gemm *t, tw_val m0) {
     tw_ir *g = t->g;
-    tw_val slots = t->tile, total[TW_TILE];
+    tw_val slots = t->tile, total[TW_TILE] = {{0}};
     tw_loop over_m, over_k;
     begin_tile(t, &over_m, m0, slots);
     zero_all(t, total);

@@ -7,8 +7,9 @@
  *         acc = init(); for each body of the fold: acc = steps(acc); total = fold(acc, total)
  *       store(total)
  *
- * Where several units have one scale of x, total is their sum at first.  With `ahead`, units go in stretches outside the loop over m: each is unpacked once, and totals
- * wait in slots from one stretch to the next. */
+ * Where several units have one scale of x, total is their sum at first.  With `ahead`, units go in
+ * stretches outside the loop over m: each is unpacked once, and totals wait in slots from one
+ * stretch to the next. */
 #ifndef TW_TEMPLATES_CPU_GEMM_H
 #define TW_TEMPLATES_CPU_GEMM_H
 

@@ -36,7 +36,7 @@ static tw_dtype stored_scale(tw_dtype scale) {
 static void set_runs(const tw_scheme *s, int64_t last_k, tw_panel *p) {
     bool factors = s->scale == TW_F16I8, values = s->zero_mode == TW_ZERO_VALUE;
     p->run_units = factors ? tw_max(1, TW_FACTOR_K / p->unit_k) : p->units;
-    p->factor_bytes = factors ? TW_PANEL_ROWS * (values ? 4 : 2) : 0;
+    p->factor_bytes = factors ? TW_PANEL_FACTORS * (values ? 2 : 1) : 0;
     p->run_stride = p->factor_bytes + p->run_units * p->unit_stride;
     p->panel_stride =
         tw_panel_unit_at(p, p->units - 1) + p->header_bytes + last_k / p->chunk_k * p->chunk_bytes;
@@ -261,7 +261,8 @@ static void load_pairs(const tw_panel *p, uint8_t *panel, int64_t row, const tw_
                        int64_t factors, int64_t offset) {
     for (int64_t j = 0, u = 0; j < p->groups; u++) {
         if (u % p->run_units == 0)
-            memcpy(panel + u / p->run_units * p->run_stride + factors + row * 2, &from[j].factor, 2);
+            memcpy(panel + u / p->run_units * p->run_stride + factors + row * 2, &from[j].factor,
+                   2);
         uint8_t *codes = panel + tw_panel_unit_at(p, u) + offset + row;
         for (int64_t i = 0; i < p->unit_groups && j < p->groups; i++, j++)
             codes[i * TW_PANEL_ROWS] = (uint8_t)from[j].code;
@@ -281,7 +282,7 @@ static header scales_of(const tw_problem *problem, const tw_panel *p) {
 
 static header zeros_of(const tw_problem *problem, const tw_panel *p) {
     tw_dtype is = p->zero == TW_U8 ? TW_U8 : problem->scheme.scale;
-    return (header){is, p->zero, p->scale_bytes, TW_PANEL_ROWS * 2};
+    return (header){is, p->zero, p->scale_bytes, TW_PANEL_FACTORS};
 }
 
 /* Rows [n0, n1) into their places. */
@@ -371,8 +372,7 @@ static void unpack(const tw_problem *problem, const void *packed, void *weight, 
         move_codes(problem, &p, (uint8_t *)packed, 0, problem->N, weight, UNPACK);
     }
     if (scales) store_header(problem, &p, (uint8_t *)packed, scales, scales_of(problem, &p));
-    if (zeros && p.zero)
-        store_header(problem, &p, (uint8_t *)packed, zeros, zeros_of(problem, &p));
+    if (zeros && p.zero) store_header(problem, &p, (uint8_t *)packed, zeros, zeros_of(problem, &p));
 }
 
 const tw_layout tw_layout_panel64 = {"panel64", 1, reject, bytes, pack, unpack};

@@ -374,17 +374,10 @@ static void from_float_refuses(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(weights_come_back),
-        TEST(weights_arguments),
-        TEST(null_arguments),
-        TEST(descriptions),
-        TEST(tensors),
-        TEST(not_finite),
-        TEST(pad_bits),
-        TEST(strided),
-        TEST(bad_pairs), TEST(bad_arrays),
-        TEST(from_float),
-        TEST(from_float_refuses),
+        TEST(weights_come_back), TEST(weights_arguments), TEST(null_arguments),
+        TEST(descriptions),      TEST(tensors),           TEST(not_finite),
+        TEST(pad_bits),          TEST(strided),           TEST(bad_pairs),
+        TEST(bad_arrays),        TEST(from_float),        TEST(from_float_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

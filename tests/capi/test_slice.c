@@ -108,8 +108,8 @@ static void pairs(void **state) {
     tw_scheme s;
     check_ok(tw_scheme_parse("w=u8,g=32,s=f16i8", &s));
     tw_tensor w = TW_TENSOR_2D(codes, TW_U8, ROWS, WIDTH),
-              sc = TW_TENSOR_2D(scales, TW_F16I8, ROWS, GROUPS),
-              part = {.data = out_codes}, part_scales = {.data = out_scales};
+              sc = TW_TENSOR_2D(scales, TW_F16I8, ROWS, GROUPS), part = {.data = out_codes},
+              part_scales = {.data = out_scales};
     const tw_canonical_views in = {&w, &sc, NULL}, out = {&part, &part_scales, NULL};
     check_ok(tw_slice(&s, ROWS, WIDTH, &in, 1, 3, 256, 544, &out));
     assert_int_equal(part_scales.shape[1], 9);

@@ -209,8 +209,10 @@ static void test_specified_values(void **state) {
     static const struct {
         tw_dtype dtype;
         float most;
-    } most[] = {{TW_F32, 0x1.fffffep127f}, {TW_F16, 65504}, {TW_BF16, 0x1.fep127f}, {TW_E4M3, 448},
-                {TW_E5M2, 57344},          {TW_E3M2, 28},   {TW_E2M3, 7.5f},        {TW_E2M1, 6},
+    } most[] = {{TW_F32, 0x1.fffffep127f}, {TW_F16, 65504},
+                {TW_BF16, 0x1.fep127f},    {TW_E4M3, 448},
+                {TW_E5M2, 57344},          {TW_E3M2, 28},
+                {TW_E2M3, 7.5f},           {TW_E2M1, 6},
                 {TW_E8M0, 0x1p127f},       {TW_F16I8, 65504 * 127.0f}};
     for (size_t i = 0; i < TW_COUNT(most); i++)
         assert_true(tw_float_max(most[i].dtype) == most[i].most);
@@ -250,9 +252,14 @@ static void test_pairs(void **state) {
         tw_pair pair;
         double value;
     } rows[] = {
-        {{0x3c00, 3, 0}, 3},          {{0x3c00, -128, 0}, -128},  {{0xb555, 127, 0}, -0x1.554p-2 * 127},
-        {{0x0001, 127, 0}, 0x7fp-24}, {{0x7bff, -127, 0}, -65504. * 127}, {{0x8000, 5, 0}, -0.0},
-        {{0x3800, 0, 0}, 0},          {{0xb800, 0, 0}, -0.0},
+        {{0x3c00, 3, 0}, 3},
+        {{0x3c00, -128, 0}, -128},
+        {{0xb555, 127, 0}, -0x1.554p-2 * 127},
+        {{0x0001, 127, 0}, 0x7fp-24},
+        {{0x7bff, -127, 0}, -65504. * 127},
+        {{0x8000, 5, 0}, -0.0},
+        {{0x3800, 0, 0}, 0},
+        {{0xb800, 0, 0}, -0.0},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++)
         if (!same((double)tw_float_get(&rows[i].pair, TW_F16I8, 0), rows[i].value))

@@ -118,7 +118,8 @@ static void test_all_schemes(void **state) {
      * and e4m3 with 4 under each.  f16i8 with the groups that divide 256, and all zero modes. */
     assert_null(tw_act_get((tw_act_quant)QUANTS));
     int pairs = (16 * 3 + 5 * 2 + 1) * (4 * QUANTS + 4 + 2 + 3 + 4 + 4 * 4);
-    assert_int_equal(good, 3 + (16 * 14 + 5 * 9 + 5) * (7 * QUANTS + 4 + 2 + 3 + 4 + 7 * 4) + pairs);
+    assert_int_equal(good,
+                     3 + (16 * 14 + 5 * 9 + 5) * (7 * QUANTS + 4 + 2 + 3 + 4 + 7 * 4) + pairs);
     assert_true(bad > good);
 }
 
@@ -441,9 +442,9 @@ static void test_weight_bytes(void **state) {
         {"N=3,K=5,w=i8", 15 + 12},
         {"N=4096,K=4096,w=u4,g=32,s=f16,z=value", 4096 * 2048 + 4096 * 128 * 4},
         {"N=64,K=64,w=e2m1,g=32,s=e8m0", 64 * 32 + 64 * 2},
-        {"N=4,K=300,w=u4,g=32,s=f16i8,z=value", 4 * (150 + 2 * 10 + 2 * 4)},
-        {"N=4,K=512,w=i6,g=16,s=f16i8", 4 * (384 + 32 + 2 * 2)},
-        {"N=4,K=512,w=u6,g=16,s=f16i8,z=code", 4 * (384 + 64 + 2 * 2)},
+        {"N=4,K=300,w=u4,g=32,s=f16i8,z=value", (int64_t)4 * (150 + 2 * 10 + 2 * 4)},
+        {"N=4,K=512,w=i6,g=16,s=f16i8", (int64_t)4 * (384 + 32 + 2 * 2)},
+        {"N=4,K=512,w=u6,g=16,s=f16i8,z=code", (int64_t)4 * (384 + 64 + 2 * 2)},
         {"N=268435456,K=268435456,w=u8,g=1,s=f32,z=value", ((int64_t)9) << 56},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
