@@ -77,9 +77,10 @@ TW_API const char *tw_error_message(void);
 
 /* ---- data types ------------------------------------------------------------------------------ */
 
-/* f16i8 is for scales alone: 32 bits an element, an f16 (bits 0 to 15) times an i8 (16 to 23), which
- * f32 holds exactly; the rest is 0.  The f16 is the same for all of each 256 columns of K that begin
- * at a multiple of 256: the two levels of GGUF's K-quants (ggml's d and sc), which layouts keep. */
+/* f16i8 is for scales alone: 32 bits an element, an f16 (bits 0 to 15) times an i8 (16 to 23),
+ * which f32 holds exactly; the rest is 0.  The f16 is the same for all of each 256 columns of K
+ * that begin at a multiple of 256: the two levels of GGUF's K-quants (ggml's d and sc), which
+ * layouts keep. */
 /*   name, value, text, bits, kind, exponent bits, mantissa bits */
 #define TW_DTYPES(X)                                                                               \
     X(F32, 1, "f32", 32, FLOAT, 8, 23)                                                             \
