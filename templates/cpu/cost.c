@@ -107,17 +107,19 @@ static void set_blocks(const tw_target *target, const tw_problem *problem, tw_co
 
 /* Few rows: prefetching gains up to a half where weights come from memory (K-quants of a model of
  * 280 MB on Zen 4), a tenth of small layers, whose model is large, and costs nothing where they are
- * in the cache.  Large layers are read in two streams, each a half of a thread's share (four gain
- * more on some processors, but take twice as long to compile). */
+ * in the cache.  Plain weights, nothing but one stream, the processor reads ahead by itself, at 95 %
+ * of the memory's speed.  Large layers are read in two streams, each a half of a thread's share
+ * (four gain more on some processors, but take twice as long to compile). */
 static void set_reading(const tw_target *target, const tw_problem *problem, tw_config *c) {
     if (problem->M > COLD_ROWS) return;
-    c->prefetch = 32;
+    bool plain = tw_scheme_plain(&problem->scheme);
+    c->prefetch = plain ? 0 : 32;
     if (tw_problem_weight_bytes(problem) < COLD_BYTES) return;
     int64_t share = tw_ceil_div(problem->N, tw_max(1, target->threads));
     tw_config wide = *c;
     wide.streams = 2;
     wide.block_n = (int32_t)tw_min(tw_round_up(share, (int64_t)2 * TW_PANEL_ROWS), FAR_BLOCK);
-    wide.prefetch = 64;
+    wide.prefetch = plain ? 0 : 64;
     if (!tw_gemm_reject(target, problem, &wide)) *c = wide;
 }
 

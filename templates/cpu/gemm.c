@@ -95,19 +95,18 @@ tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
                  offset + tw_gemm_vector_at(t, v, bytes / t->lanes));
 }
 
-static tw_val load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset, bool first) {
-    tw_ir *g = t->g;
-    int64_t bytes = tw_ty_bits(ty) / 8;
+tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
     /* One prefetch a cache line, however many vectors it holds. */
-    if (first && t->config->prefetch && v * bytes % 64 == 0) {
+    if (t->config->prefetch && v * bytes % 64 == 0) {
         int64_t ahead = (int64_t)t->config->prefetch * 64;
-        tw_prefetch(g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
+        tw_prefetch(t->g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
     }
-    return tw_load(g, ty, tw_gemm_codes_at(t, v, bytes, offset), (int)bytes);
+    return tw_gemm_codes_at(t, v, bytes, offset);
 }
 
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
-    return load_codes(t, v, ty, offset, true);
+    int64_t bytes = tw_ty_bits(ty) / 8;
+    return tw_load(t->g, ty, tw_gemm_codes_ahead(t, v, bytes, offset), (int)bytes);
 }
 
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
@@ -115,9 +114,12 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
     int64_t offset = k / p->chunk_k * p->chunk_bytes;
     for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
     offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROWS * 4;
+    int64_t bytes = (int64_t)t->lanes * 4;
     bool first = t->loaded[plane][v].offset != offset;
     if (first || !t->holds) {
-        t->loaded[plane][v].value = load_codes(t, v, tw_i32(t->lanes), offset, first);
+        tw_val at = first ? tw_gemm_codes_ahead(t, v, bytes, offset)
+                          : tw_gemm_codes_at(t, v, bytes, offset);
+        t->loaded[plane][v].value = tw_load(t->g, tw_i32(t->lanes), at, (int)bytes);
         t->loaded[plane][v].offset = offset;
     }
     return t->loaded[plane][v].value;

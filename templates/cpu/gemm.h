@@ -112,6 +112,8 @@ tw_val tw_gemm_value_zero(tw_gemm *t, int v);
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
 /* Address of vector v of a row of weights, of `bytes` bytes: offset within the body. */
 tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset);
+/* The same, and what lies `prefetch` lines behind it is prefetched. */
+tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset);
 /* Loads it, prefetching ahead. */
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
 /* The dwords that hold the codes of 4 consecutive k from k, relative to the body, in a plane:
