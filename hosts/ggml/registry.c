@@ -112,7 +112,8 @@ static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_prop
     props->description = device_description(device);
     props->type = device_type(device);
     device_memory(device, &props->memory_free, &props->memory_total);
-    props->caps = (struct ggml_backend_dev_caps){0};
+    props->caps =
+        (struct ggml_backend_dev_caps){.buffer_from_host_ptr = true, .mmap_support = true};
 }
 
 static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params) {
@@ -123,6 +124,12 @@ static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params)
 static ggml_backend_buffer_type_t device_buffer_type(ggml_backend_dev_t device) {
     (void)device;
     return twg_buffer_type();
+}
+
+static ggml_backend_buffer_t device_buffer_of_host(ggml_backend_dev_t device, void *memory,
+                                                   size_t size, size_t largest_tensor) {
+    (void)device, (void)largest_tensor;
+    return twg_buffer_of_host(twg_buffer_type(), memory, size);
 }
 
 static bool is_product(const struct ggml_tensor *op) {
@@ -160,6 +167,7 @@ static const struct ggml_backend_device_i device_interface = {
     .get_props = device_props,
     .init_backend = device_init,
     .get_buffer_type = device_buffer_type,
+    .buffer_from_host_ptr = device_buffer_of_host,
     .supports_op = device_supports_op,
     .supports_buft = device_supports_buffer_type,
 };
