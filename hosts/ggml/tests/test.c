@@ -151,9 +151,9 @@ typedef struct host {
 /* Matrices of random numbers, in a file or, without one, in memory of nobody's. */
 static host host_of(FILE *file, int protection, int flags) {
     host h = {.bytes = MATRICES * matrix_bytes, .values = numbers((size_t)MATRICES * N * K)};
-    if (file && (fwrite(h.values, h.bytes, 1, file) != 1 || fflush(file))) exit(1);
+    if (file) GGML_ASSERT(fwrite(h.values, h.bytes, 1, file) == 1 && !fflush(file));
     h.memory = mmap(NULL, h.bytes, protection, flags, file ? fileno(file) : -1, 0);
-    if (h.memory == MAP_FAILED) exit(1);
+    GGML_ASSERT(h.memory != MAP_FAILED);
     if (protection & PROT_WRITE) {
         for (int i = 0; i < N * K; i++) h.values[i] += 1; /* what no file has */
         memcpy(h.memory, h.values, h.bytes);
