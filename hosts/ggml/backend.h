@@ -4,6 +4,7 @@
  *   buffer.c    buffers: memory as usual, but weights that are set become layers
  *   weights.c   a weight tensor as Tilewright layers
  *   packer.c    making them in the background
+ *   memory.c    where they lie
  *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
@@ -100,6 +101,12 @@ void twg_packer_pause(void);
 void twg_packer_resume(void);
 /* A parallel-for of a thread that packs; false: this one does not, and nothing was done. */
 bool twg_packer_run(void (*task)(void *arg, size_t i), void *arg, size_t count);
+
+/* ---- memory.c ---- */
+
+/* Tilewright's hook. */
+void *twg_memory_alloc(void *user, size_t size, size_t align);
+void twg_memory_free(void *user, void *p, size_t size);
 
 /* ---- team.c ---- */
 

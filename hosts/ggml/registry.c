@@ -41,6 +41,7 @@ tw_context *twg_context_hold(void) {
     if (!shared.context) {
         tw_options options = TW_OPTIONS_INIT;
         options.parallel = (tw_parallel){twg_parallel_run, NULL, twg_parallel_threads()};
+        options.allocator = (tw_allocator){twg_memory_alloc, twg_memory_free, NULL};
         options.log.write = write_log;
         if (tw_context_create(&options, &shared.context))
             GGML_LOG_ERROR("Tilewright: %s\n", tw_error_message());
