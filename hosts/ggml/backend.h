@@ -77,6 +77,8 @@ bool twg_buffer_is_ours(ggml_backend_buffer_t buffer);
  * before it loads a model.  (It has empty caches, too, when it measures only: they are written by
  * SET_ROWS and read through views.) */
 bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op);
+/* Whether the blocks of such a source can be read nevertheless. */
+bool twg_buffer_keeps(const struct ggml_tensor *source);
 /* The layers of a tensor in a buffer of ours: those made when it was set or mapped, waited for if
  * need be or, where nobody has said what the buffer is for, made now.  NULL: none. */
 twg_weights *twg_buffer_weights(struct ggml_tensor *tensor);

@@ -243,6 +243,11 @@ bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op) {
     return !root->buffer->size && root == source && op != GGML_OP_SET_ROWS && !ggml_op_is_empty(op);
 }
 
+bool twg_buffer_keeps(const struct ggml_tensor *source) {
+    ggml_backend_buffer_t buffer = (source->view_src ? source->view_src : source)->buffer;
+    return buffer->size && space_of(buffer)->keep; /* an empty one has nothing */
+}
+
 bool twg_buffer_unsaid(const struct ggml_tensor *tensor) {
     return twg_buffer_is_ours(tensor->buffer) &&
            tensor->buffer->usage == GGML_BACKEND_BUFFER_USAGE_ANY;

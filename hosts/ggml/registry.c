@@ -140,16 +140,18 @@ static bool is_product(const struct ggml_tensor *op) {
             op->src[1]->type == GGML_TYPE_BF16);
 }
 
-/* What ggml's CPU backend does, apart from reading weights that are packed: that is for products,
- * whose first source they are. */
+/* What ggml's CPU backend does, apart from reading weights that are packed and gone: that is for
+ * products, whose first source they are. */
 static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tensor *op) {
     bool packed = false;
     (void)device;
     for (int i = 0; i < GGML_MAX_SRC; i++) {
         const struct ggml_tensor *src = op->src[i];
         if (!src || !twg_buffer_packs(src, op->op)) continue;
-        if (i || src->view_src || !is_product(op) || !twg_weights_possible(src)) return false;
-        packed = true;
+        if (!i && !src->view_src && is_product(op) && twg_weights_possible(src))
+            packed = true;
+        else if (!twg_buffer_keeps(src))
+            return false;
     }
     return packed || ggml_backend_dev_supports_op(twg_cpu_device(), op);
 }

@@ -193,6 +193,16 @@ static double same(const host *h, bool placed) {
     return memcmp(h->memory, h->values, h->bytes) ? INFINITY : 0;
 }
 
+/* Which only ggml's own kernels can read. */
+static double product_of_view(const host *h, const float *x) {
+    struct ggml_tensor *w = h->tensors[0];
+    struct ggml_tensor *view = ggml_view_2d(h->context, w, K, N, w->nb[1], 0);
+    struct ggml_tensor *in = ggml_new_tensor_2d(h->context, GGML_TYPE_F32, K, M);
+    ggml_backend_view_init(view);
+    bool taken = ggml_backend_dev_supports_op(device, ggml_mul_mat(h->context, view, in));
+    return taken ? product(backend, view, h->values, x) : INFINITY;
+}
+
 static void host_memory(const char *what, host h) {
     float *x = numbers(M * K);
     printf("%s:\n", what);
@@ -200,6 +210,7 @@ static void host_memory(const char *what, host h) {
     check("  a token", product_of_all(&h, 1, x));
     check("  another one", product_of_all(&h, 1, x));
     check("  some rows", product_of_all(&h, M, x));
+    check("  a view", product_of_view(&h, x));
     check("  read back", same(&h, true));
     take_away(&h);
     place(&h);
