@@ -3,6 +3,8 @@
  *   registry.c  what ggml finds: registry, device, buffer type
  *   buffer.c    buffers: memory as usual, but weights that are set become layers
  *   weights.c   a weight tensor as Tilewright layers
+ *   packer.c    making them in the background
+ *   memory.c    where they lie
  *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
@@ -38,12 +40,20 @@ void twg_backend_set_abort_callback(ggml_backend_t backend, ggml_abort_callback 
 
 /* ---- weights.c ---- */
 
+/* How far the making of layers has come. */
+typedef enum twg_state { TWG_WAITS, TWG_TAKEN, TWG_DONE } twg_state;
+
 /* A tensor [K, N, ne2, ne3] of a GGUF type as ne2 * ne3 layers of [N, K]. */
 typedef struct twg_weights {
     struct twg_weights *next; /* of its buffer's */
     struct ggml_tensor *tensor;
-    int64_t count;        /* of layers; 0: none could be made */
-    tw_linear *linears[]; /* i3 * ne2 + i2 */
+    struct ggml_tensor like;          /* as it was: who packs may outlast what describes it */
+    struct twg_weights *waits_behind; /* the next one in packer.c's line */
+    _Atomic twg_state state;          /* TWG_DONE: the rest can be read */
+    atomic_bool fresh;                /* not multiplied by yet, and its blocks can be read */
+    atomic_bool mapped;               /* its blocks' pages are there, and come again when needed */
+    int64_t count;                    /* of layers; 0: none could be made */
+    tw_linear *linears[];             /* i3 * ne2 + i2 */
 } twg_weights;
 
 /* Whether layers can be made of such a tensor, wherever it lies. */
@@ -58,19 +68,47 @@ void twg_weights_destroy(twg_weights *weights);
 /* ---- buffer.c ---- */
 
 ggml_backend_buffer_t twg_buffer_create(ggml_backend_buffer_type_t type, size_t size);
+/* Over memory that is the host's and stays so. */
+ggml_backend_buffer_t twg_buffer_of_host(ggml_backend_buffer_type_t type, void *memory,
+                                         size_t size);
 bool twg_buffer_is_ours(ggml_backend_buffer_t buffer);
 /* Whether the source of an operation is weights that are packed, which only products can read:
  * those of buffers that are said to hold weights, and what llama.cpp asks about in empty buffers
  * before it loads a model.  (It has empty caches, too, when it measures only: they are written by
  * SET_ROWS and read through views.) */
 bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op);
-/* The layers of a tensor in a buffer of ours: those made when it was set or, where nobody has said
- * what the buffer is for, made now.  NULL: none. */
+/* Whether the blocks of such a source can be read nevertheless. */
+bool twg_buffer_keeps(const struct ggml_tensor *source);
+/* The layers of a tensor in a buffer of ours: those made when it was set or mapped, waited for if
+ * need be or, where nobody has said what the buffer is for, made now.  NULL: none. */
 twg_weights *twg_buffer_weights(struct ggml_tensor *tensor);
+/* What is known of weights that ggml's own kernels may be the first to multiply by; NULL: they are
+ * not such. */
+twg_weights *twg_buffer_fresh(const struct ggml_tensor *tensor);
 /* Whether nobody has said what its buffer is for: then a graph may write it. */
 bool twg_buffer_unsaid(const struct ggml_tensor *tensor);
 /* The tensor, or a view's, is written. */
 void twg_buffer_changed(struct ggml_tensor *tensor);
+
+/* ---- packer.c ---- */
+
+/* Puts mapped weights at the line's end, to be filled from like.data by some thread. */
+void twg_packer_add(twg_weights *weights);
+/* Works along until they are TWG_DONE. */
+void twg_packer_finish(const twg_weights *weights);
+/* They are about to be destroyed. */
+void twg_packer_forget(twg_weights *weights);
+/* Threads in the background rest from one to the other; each call of the one needs the other. */
+void twg_packer_pause(void);
+void twg_packer_resume(void);
+/* A parallel-for of a thread that packs; false: this one does not, and nothing was done. */
+bool twg_packer_run(void (*task)(void *arg, size_t i), void *arg, size_t count);
+
+/* ---- memory.c ---- */
+
+/* Tilewright's hook. */
+void *twg_memory_alloc(void *user, size_t size, size_t align);
+void twg_memory_free(void *user, void *p, size_t size);
 
 /* ---- team.c ---- */
 

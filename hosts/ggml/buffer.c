@@ -4,8 +4,14 @@
  * as a whole go into their layers and leave their place untouched, so that they exist once; those
  * that come in pieces, or are read into the place, become layers when a graph first multiplies by
  * them, and the place is given back.  TW_GGML_KEEP=1 keeps ggml's blocks as well, for programs that
- * read weights back or change parts of them. */
+ * read weights back or change parts of them.
+ *
+ * A buffer over a host's memory leaves that as it is.  Where it is a file mapped for reading only,
+ * what is in it is there from the start: layers are made in the background as soon as a tensor is
+ * placed.  The pages may be given back nevertheless, since the kernel reads them again. */
+#include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,7 +24,9 @@ typedef struct space {
     size_t size;
     pthread_mutex_t lock; /* held to make layers and to drop them, in the list and in `extra` */
     twg_weights *weights; /* of all tensors that have layers, or cannot have any */
-    bool keep;
+    bool keep;            /* the blocks can always be read in their place */
+    bool host;            /* the memory is somebody else's */
+    bool mapped;          /* namely a file's, shared and read-only */
 } space;
 
 static space *space_of(ggml_backend_buffer_t buffer) { return buffer->context; }
@@ -27,9 +35,10 @@ static void free_buffer(ggml_backend_buffer_t buffer) {
     space *s = space_of(buffer);
     for (twg_weights *next, *w = s->weights; w; w = next) {
         next = w->next;
+        twg_packer_forget(w);
         twg_weights_destroy(w);
     }
-    munmap(s->base, s->size);
+    if (!s->host) munmap(s->base, s->size);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -41,9 +50,20 @@ static twg_weights *find(const struct ggml_tensor *tensor) {
     return __atomic_load_n((twg_weights *const *)&tensor->extra, __ATOMIC_ACQUIRE);
 }
 
+static bool is_done(const twg_weights *w) {
+    return atomic_load_explicit(&w->state, memory_order_acquire) == TWG_DONE;
+}
+
 static bool is_packed(const struct ggml_tensor *tensor) {
     const twg_weights *w = find(tensor);
     return w && w->count;
+}
+
+/* The lock is held. */
+static void show(space *s, struct ggml_tensor *tensor, twg_weights *w) {
+    w->next = s->weights;
+    s->weights = w;
+    __atomic_store_n((twg_weights **)&tensor->extra, w, __ATOMIC_RELEASE);
 }
 
 /* Makes layers of the blocks, or notes that there can be none.  The lock is held. */
@@ -51,9 +71,7 @@ static bool enter(space *s, struct ggml_tensor *tensor, const void *blocks) {
     twg_weights *w = twg_weights_create(tensor);
     if (!w) return false;
     bool made = twg_weights_fill(w, blocks);
-    w->next = s->weights;
-    s->weights = w;
-    __atomic_store_n((twg_weights **)&tensor->extra, w, __ATOMIC_RELEASE);
+    show(s, tensor, w);
     return made;
 }
 
@@ -63,6 +81,7 @@ static void leave(space *s, struct ggml_tensor *tensor) {
     while (*at && *at != w) at = &(*at)->next;
     if (*at) *at = w->next;
     tensor->extra = NULL;
+    twg_packer_forget(w);
     twg_weights_destroy(w);
     pthread_mutex_unlock(&s->lock);
 }
@@ -79,7 +98,10 @@ static void discard(char *from, size_t size) {
 static void use_place(space *s, const struct ggml_tensor *tensor, bool writes, size_t size) {
     const struct ggml_tensor *root = tensor->view_src ? tensor->view_src : tensor;
     bool whole = root == tensor && size == ggml_nbytes(tensor);
-    if (!is_packed(root) || s->keep || root->buffer->usage != GGML_BACKEND_BUFFER_USAGE_WEIGHTS ||
+    if (s->mapped && writes)
+        GGML_ABORT("Tilewright: %s is written, but it lies in a file that is mapped for reading",
+                   root->name);
+    if (s->keep || !is_packed(root) || root->buffer->usage != GGML_BACKEND_BUFFER_USAGE_WEIGHTS ||
         (writes && whole))
         return;
     GGML_ABORT("Tilewright: %s (%s, %zu bytes) is %s, but its blocks were packed and not kept; "
@@ -120,35 +142,93 @@ static void memset_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tens
 static void clear(ggml_backend_buffer_t buffer, uint8_t value) {
     space *s = space_of(buffer);
     while (s->weights) leave(s, s->weights->tensor);
-    if (value)
+    if (value || s->host)
         memset(s->base, value, s->size);
     else
         madvise(s->base, s->size, MADV_DONTNEED); /* and it reads as zeros */
 }
 
+/* Tuning would measure what packing leaves of the machine: then who needs layers makes them. */
+static bool tunes(void) {
+    const char *tune = getenv("TW_TUNE");
+    return tune && *tune && strcmp(tune, "0") != 0;
+}
+
+static enum ggml_status init_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor) {
+    space *s = space_of(buffer);
+    bool matrix = !tensor->view_src && tensor->ne[1] > 1 && twg_weights_possible(tensor);
+    if (!s->mapped || buffer->usage != GGML_BACKEND_BUFFER_USAGE_WEIGHTS || !matrix || tunes())
+        return GGML_STATUS_SUCCESS;
+    twg_weights *w = twg_weights_create(tensor);
+    if (!w) return GGML_STATUS_ALLOC_FAILED;
+    w->fresh = w->mapped = true;
+    pthread_mutex_lock(&s->lock);
+    twg_packer_add(w);
+    show(s, tensor, w);
+    pthread_mutex_unlock(&s->lock);
+    return GGML_STATUS_SUCCESS;
+}
+
 static const struct ggml_backend_buffer_i buffer_interface = {
     .free_buffer = free_buffer,
     .get_base = get_base,
+    .init_tensor = init_tensor,
     .memset_tensor = memset_tensor,
     .set_tensor = set_tensor,
     .get_tensor = get_tensor,
     .clear = clear,
 };
 
-ggml_backend_buffer_t twg_buffer_create(ggml_backend_buffer_type_t type, size_t size) {
+static space *space_create(void *base, size_t size) {
     const char *keep = getenv("TW_GGML_KEEP");
     space *s = calloc(1, sizeof *s);
     if (!s) return NULL;
-    s->keep = keep && *keep && strcmp(keep, "0") != 0;
+    s->base = base;
     s->size = size;
+    s->keep = keep && *keep && strcmp(keep, "0") != 0;
     pthread_mutex_init(&s->lock, NULL);
-    s->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    if (s->base == MAP_FAILED) {
+    return s;
+}
+
+ggml_backend_buffer_t twg_buffer_create(ggml_backend_buffer_type_t type, size_t size) {
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) {
         GGML_LOG_ERROR("Tilewright: no %zu bytes of addresses for a buffer\n", size);
-        free(s);
         return NULL;
     }
+    space *s = space_create(base, size);
+    if (s) return ggml_backend_buffer_init(type, buffer_interface, s, size);
+    munmap(base, size);
+    return NULL;
+}
+
+/* Whether all of the memory is files that are mapped shared and for reading only: nobody can have
+ * changed it through the mapping, so that pages that are given back come again as they were. */
+static bool is_mapped_file(const void *memory, size_t size) {
+    FILE *maps = fopen("/proc/self/maps", "re");
+    uintptr_t at = (uintptr_t)memory, end = at + size, from, to;
+    char line[512], access[5];
+    unsigned long inode;
+    bool whole_line = true;
+    while (maps && at < end && fgets(line, sizeof line, maps)) {
+        bool begins = whole_line;
+        whole_line = strchr(line, '\n');
+        if (!begins || sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %*s %*s %lu", &from, &to, access,
+                              &inode) != 4)
+            continue;
+        if (from <= at && at < to && access[1] == '-' && access[3] == 's' && inode) at = to;
+    }
+    if (maps) fclose(maps);
+    return maps && at >= end;
+}
+
+ggml_backend_buffer_t twg_buffer_of_host(ggml_backend_buffer_type_t type, void *memory,
+                                         size_t size) {
+    space *s = space_create(memory, size);
+    if (!s) return NULL;
+    s->host = s->keep = true;
+    s->mapped = is_mapped_file(memory, size);
     return ggml_backend_buffer_init(type, buffer_interface, s, size);
 }
 
@@ -163,9 +243,38 @@ bool twg_buffer_packs(const struct ggml_tensor *source, enum ggml_op op) {
     return !root->buffer->size && root == source && op != GGML_OP_SET_ROWS && !ggml_op_is_empty(op);
 }
 
+bool twg_buffer_keeps(const struct ggml_tensor *source) {
+    ggml_backend_buffer_t buffer = (source->view_src ? source->view_src : source)->buffer;
+    return buffer->size && space_of(buffer)->keep; /* an empty one has nothing */
+}
+
 bool twg_buffer_unsaid(const struct ggml_tensor *tensor) {
     return twg_buffer_is_ours(tensor->buffer) &&
            tensor->buffer->usage == GGML_BACKEND_BUFFER_USAGE_ANY;
+}
+
+twg_weights *twg_buffer_fresh(const struct ggml_tensor *tensor) {
+    if (!twg_buffer_is_ours(tensor->buffer) || tensor->view_src || tensor->op != GGML_OP_NONE)
+        return NULL;
+    twg_weights *w = find(tensor);
+    return w && atomic_load_explicit(&w->fresh, memory_order_relaxed) ? w : NULL;
+}
+
+/* Makes layers of a tensor that has been written in its place. */
+static void enter_late(space *s, struct ggml_tensor *tensor) {
+    bool said = tensor->buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+    pthread_mutex_lock(&s->lock);
+    bool made = !find(tensor) && enter(s, tensor, tensor->data);
+    if (made && (s->mapped || (!s->keep && said))) discard(tensor->data, ggml_nbytes(tensor));
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Mapped weights whose layers are multiplied by for the first time: now nobody reads the blocks. */
+static void leave_mapping(space *s, const struct ggml_tensor *tensor, twg_weights *w) {
+    pthread_mutex_lock(&s->lock);
+    if (w->mapped && w->count) discard(tensor->data, ggml_nbytes(tensor));
+    w->mapped = false;
+    pthread_mutex_unlock(&s->lock);
 }
 
 twg_weights *twg_buffer_weights(struct ggml_tensor *tensor) {
@@ -173,15 +282,13 @@ twg_weights *twg_buffer_weights(struct ggml_tensor *tensor) {
     if (!twg_buffer_is_ours(buffer) || tensor->view_src || tensor->op != GGML_OP_NONE) return NULL;
     twg_weights *w = find(tensor);
     if (!w && buffer->usage != GGML_BACKEND_BUFFER_USAGE_COMPUTE && twg_weights_possible(tensor)) {
-        space *s = space_of(buffer);
-        pthread_mutex_lock(&s->lock);
-        bool made = !find(tensor) && enter(s, tensor, tensor->data);
-        if (made && !s->keep && buffer->usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
-            discard(tensor->data, ggml_nbytes(tensor));
-        pthread_mutex_unlock(&s->lock);
+        enter_late(space_of(buffer), tensor);
         w = find(tensor);
     }
-    return w && w->count ? w : NULL;
+    if (!w) return NULL;
+    if (!is_done(w)) twg_packer_finish(w);
+    if (w->mapped) leave_mapping(space_of(buffer), tensor, w);
+    return w->count ? w : NULL;
 }
 
 void twg_buffer_changed(struct ggml_tensor *tensor) {

@@ -11,7 +11,7 @@
 
 #include "hosts/ggml/backend.h"
 
-enum { MOST_TOGETHER = 4, TOGETHER_ROWS = 64, TOGETHER_REACH = 16 };
+enum { MOST_TOGETHER = 4, TOGETHER_ROWS = 64, TOGETHER_REACH = 16, BRIEF_TOKENS = 4 };
 
 typedef struct product {
     twg_operation operation;
@@ -241,6 +241,11 @@ static bool is_product(const struct ggml_tensor *node) {
            node->flags & GGML_TENSOR_FLAG_COMPUTE && !ggml_is_empty(node);
 }
 
+/* How many tokens a product is of. */
+static int64_t tokens_of(const struct ggml_tensor *node) {
+    return node->op == GGML_OP_MUL_MAT ? ggml_nrows(node->src[1]) : node->src[2]->ne[1];
+}
+
 /* Layers of tensors that this graph writes would be stale in the midst of it. */
 static void forget_written(struct ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; i++)
@@ -315,24 +320,60 @@ static void give_back(const backend *b) {
     }
 }
 
+/* Whether it is a graph of so few tokens that ggml's own kernels are through with it before layers
+ * of a model that has just been mapped are made. */
+static bool is_brief(const struct ggml_cgraph *graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const struct ggml_tensor *node = graph->nodes[i];
+        if (is_product(node) && twg_buffer_fresh(node->src[0]) && tokens_of(node) > BRIEF_TOKENS)
+            return false;
+    }
+    return true;
+}
+
+/* A product whose weights were mapped and never multiplied by is left to ggml's kernels, which read
+ * the blocks, if its graph is brief.  It is so whether the layers are made already or not: what a
+ * model computes must not be a matter of time. */
+static bool leaves(const struct ggml_tensor *node, bool brief) {
+    return brief && twg_buffer_fresh(node->src[0]) &&
+           ggml_backend_dev_supports_op(twg_cpu_device(), node);
+}
+
+/* None of its weights is fresh from now on. */
+static void settle(const struct ggml_cgraph *graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        twg_weights *w =
+            is_product(graph->nodes[i]) ? twg_buffer_fresh(graph->nodes[i]->src[0]) : NULL;
+        if (w) atomic_store_explicit(&w->fresh, false, memory_order_relaxed);
+    }
+}
+
 static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgraph *graph) {
     backend *b = backend_->context;
     b->count = 0;
     b->status = TW_OK;
     if (!room_for(b, (size_t)graph->n_nodes)) return GGML_STATUS_ALLOC_FAILED;
     forget_written(graph);
+    bool brief = is_brief(graph), left = false;
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
         if (!is_product(node) ||
             (twg_buffer_unsaid(node->src[0]) && written_by(graph, node->src[0])))
             continue;
+        if (leaves(node, brief)) {
+            left = true;
+            continue;
+        }
         twg_weights *weights = twg_buffer_weights(node->src[0]);
         if (!weights) continue;
         take_over(b, node, i, weights);
         join(b, graph);
     }
+    if (left) twg_packer_pause();
     enum ggml_status status = ggml_backend_graph_compute(b->cpu, graph);
+    if (left) twg_packer_resume();
     give_back(b);
+    settle(graph);
     return status == GGML_STATUS_SUCCESS && b->status ? GGML_STATUS_FAILED : status;
 }
 

@@ -41,6 +41,7 @@ tw_context *twg_context_hold(void) {
     if (!shared.context) {
         tw_options options = TW_OPTIONS_INIT;
         options.parallel = (tw_parallel){twg_parallel_run, NULL, twg_parallel_threads()};
+        options.allocator = (tw_allocator){twg_memory_alloc, twg_memory_free, NULL};
         options.log.write = write_log;
         if (tw_context_create(&options, &shared.context))
             GGML_LOG_ERROR("Tilewright: %s\n", tw_error_message());
@@ -112,7 +113,8 @@ static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_prop
     props->description = device_description(device);
     props->type = device_type(device);
     device_memory(device, &props->memory_free, &props->memory_total);
-    props->caps = (struct ggml_backend_dev_caps){0};
+    props->caps =
+        (struct ggml_backend_dev_caps){.buffer_from_host_ptr = true, .mmap_support = true};
 }
 
 static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params) {
@@ -125,6 +127,12 @@ static ggml_backend_buffer_type_t device_buffer_type(ggml_backend_dev_t device) 
     return twg_buffer_type();
 }
 
+static ggml_backend_buffer_t device_buffer_of_host(ggml_backend_dev_t device, void *memory,
+                                                   size_t size, size_t largest_tensor) {
+    (void)device, (void)largest_tensor;
+    return twg_buffer_of_host(twg_buffer_type(), memory, size);
+}
+
 static bool is_product(const struct ggml_tensor *op) {
     return (op->op == GGML_OP_MUL_MAT || op->op == GGML_OP_MUL_MAT_ID) &&
            op->type == GGML_TYPE_F32 &&
@@ -132,16 +140,18 @@ static bool is_product(const struct ggml_tensor *op) {
             op->src[1]->type == GGML_TYPE_BF16);
 }
 
-/* What ggml's CPU backend does, apart from reading weights that are packed: that is for products,
- * whose first source they are. */
+/* What ggml's CPU backend does, apart from reading weights that are packed and gone: that is for
+ * products, whose first source they are. */
 static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tensor *op) {
     bool packed = false;
     (void)device;
     for (int i = 0; i < GGML_MAX_SRC; i++) {
         const struct ggml_tensor *src = op->src[i];
         if (!src || !twg_buffer_packs(src, op->op)) continue;
-        if (i || src->view_src || !is_product(op) || !twg_weights_possible(src)) return false;
-        packed = true;
+        if (!i && !src->view_src && is_product(op) && twg_weights_possible(src))
+            packed = true;
+        else if (!twg_buffer_keeps(src))
+            return false;
     }
     return packed || ggml_backend_dev_supports_op(twg_cpu_device(), op);
 }
@@ -160,6 +170,7 @@ static const struct ggml_backend_device_i device_interface = {
     .get_props = device_props,
     .init_backend = device_init,
     .get_buffer_type = device_buffer_type,
+    .buffer_from_host_ptr = device_buffer_of_host,
     .supports_op = device_supports_op,
     .supports_buft = device_supports_buffer_type,
 };

@@ -123,7 +123,7 @@ void twg_parallel_run(void *user, void (*task)(void *arg, size_t i), void *arg, 
     twg_operation *o = leading;
     (void)user;
     if (!o) {
-        run_loose(task, arg, count);
+        if (!twg_packer_run(task, arg, count)) run_loose(task, arg, count);
         return;
     }
     if (o->nth == 1) {

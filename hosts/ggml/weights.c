@@ -21,11 +21,13 @@ twg_weights *twg_weights_create(struct ggml_tensor *tensor) {
     twg_weights *w = calloc(1, sizeof *w + count * sizeof w->linears[0]);
     if (!w) return NULL;
     w->tensor = tensor;
+    w->like = *tensor;
+    w->state = TWG_DONE;
     return w;
 }
 
 static bool make_linears(twg_weights *w, tw_context *context, const char *blocks) {
-    const struct ggml_tensor *t = w->tensor;
+    const struct ggml_tensor *t = &w->like;
     tw_linear_desc desc = TW_LINEAR_DESC_INIT;
     desc.K = t->ne[0];
     desc.N = t->ne[1];
@@ -51,7 +53,7 @@ bool twg_weights_fill(twg_weights *w, const void *blocks) {
     tw_context *context = twg_context_hold();
     if (!context) return false;
     if (make_linears(w, context, blocks)) return true;
-    GGML_LOG_WARN("Tilewright: %s: %s; ggml's CPU backend computes with it\n", w->tensor->name,
+    GGML_LOG_WARN("Tilewright: %s: %s; ggml's CPU backend computes with it\n", w->like.name,
                   tw_error_message());
     if (w->count)
         drop_linears(w);

@@ -1,7 +1,9 @@
-/* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset;
- * broadcast, strides, experts; from several backends at once.  GGML_BACKEND_PATH names the backend.
+/* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
+ * or lying in a host's memory; experts; from several backends at once.  GGML_BACKEND_PATH names the
+ * backend.
  *
  * usage: test     exits with how many cases are wrong */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
 #include <ggml.h>
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { K = 256, N = 70, M = 5, EXPERTS = 6, USED = 2 };
 
@@ -75,22 +78,27 @@ static void release(weights *w) {
     ggml_free(w->context);
 }
 
-static double product(ggml_backend_t with, struct ggml_tensor *w, const float *truth,
-                      const float *x_values) {
+static double product_of(int64_t rows, ggml_backend_t with, struct ggml_tensor *w,
+                         const float *truth, const float *x_values) {
     struct ggml_context *context = tensors();
-    struct ggml_tensor *x = ggml_new_tensor_2d(context, GGML_TYPE_F32, K, M);
+    struct ggml_tensor *x = ggml_new_tensor_2d(context, GGML_TYPE_F32, K, rows);
     struct ggml_tensor *y = ggml_mul_mat(context, w, x);
     struct ggml_cgraph *graph = ggml_new_graph(context);
     ggml_build_forward_expand(graph, y);
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, with);
-    ggml_backend_tensor_set(x, x_values, 0, sizeof(float) * M * K);
+    ggml_backend_tensor_set(x, x_values, 0, sizeof(float) * (size_t)rows * K);
     float out[M * N];
     bool ran = ggml_backend_graph_compute(with, graph) == GGML_STATUS_SUCCESS;
     bool restored = y->op == GGML_OP_MUL_MAT;
-    ggml_backend_tensor_get(y, out, 0, sizeof out);
+    ggml_backend_tensor_get(y, out, 0, ggml_nbytes(y));
     ggml_backend_buffer_free(buffer);
     ggml_free(context);
-    return ran && restored ? error_of(truth, x_values, out, M) : INFINITY;
+    return ran && restored ? error_of(truth, x_values, out, rows) : INFINITY;
+}
+
+static double product(ggml_backend_t with, struct ggml_tensor *w, const float *truth,
+                      const float *x_values) {
+    return product_of(M, with, w, truth, x_values);
 }
 
 static void setting(void) {
@@ -124,6 +132,127 @@ static void setting(void) {
     check("and is read back", memcmp(back, a, whole) ? INFINITY : 0);
     release(&w);
     free(a), free(b), free(x);
+}
+
+/* ---- a host's memory ---- */
+
+enum { MATRICES = 24 };
+static const size_t matrix_bytes = sizeof(float) * N * K;
+
+typedef struct host {
+    char *memory;
+    size_t bytes;
+    float *values; /* what is in it */
+    struct ggml_context *context;
+    ggml_backend_buffer_t buffer;
+    struct ggml_tensor *tensors[MATRICES];
+} host;
+
+/* Matrices of random numbers, in a file or, without one, in memory of nobody's. */
+static host host_of(FILE *file, int protection, int flags) {
+    host h = {.bytes = MATRICES * matrix_bytes, .values = numbers((size_t)MATRICES * N * K)};
+    if (file) GGML_ASSERT(fwrite(h.values, h.bytes, 1, file) == 1 && !fflush(file));
+    h.memory = mmap(NULL, h.bytes, protection, flags, file ? fileno(file) : -1, 0);
+    GGML_ASSERT(h.memory != MAP_FAILED);
+    if (protection & PROT_WRITE) {
+        for (int i = 0; i < N * K; i++) h.values[i] += 1; /* what no file has */
+        memcpy(h.memory, h.values, h.bytes);
+    }
+    return h;
+}
+
+static void place(host *h) {
+    h->context = tensors();
+    h->buffer = ggml_backend_dev_buffer_from_host_ptr(device, h->memory, h->bytes, matrix_bytes);
+    ggml_backend_buffer_set_usage(h->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    for (size_t i = 0; i < MATRICES; i++) {
+        h->tensors[i] = ggml_new_tensor_2d(h->context, GGML_TYPE_F32, K, N);
+        ggml_backend_tensor_alloc(h->buffer, h->tensors[i], h->memory + i * matrix_bytes);
+    }
+}
+
+static void take_away(host *h) {
+    ggml_backend_buffer_free(h->buffer);
+    ggml_free(h->context);
+}
+
+static double product_of_all(const host *h, int64_t rows, const float *x) {
+    double worst = 0;
+    for (size_t i = 0; i < MATRICES; i++)
+        worst = fmax(worst, product_of(rows, backend, h->tensors[i], h->values + i * N * K, x));
+    return worst;
+}
+
+/* In the buffer while there is one, and in the memory afterwards. */
+static double same(const host *h, bool placed) {
+    float back[N * K];
+    for (size_t i = 0; placed && i < MATRICES; i++) {
+        ggml_backend_tensor_get(h->tensors[i], back, 0, sizeof back);
+        if (memcmp(back, h->values + i * N * K, sizeof back) != 0) return INFINITY;
+    }
+    return memcmp(h->memory, h->values, h->bytes) ? INFINITY : 0;
+}
+
+/* Which only ggml's own kernels can read. */
+static double product_of_view(const host *h, const float *x) {
+    struct ggml_tensor *w = h->tensors[0];
+    struct ggml_tensor *view = ggml_view_2d(h->context, w, K, N, w->nb[1], 0);
+    struct ggml_tensor *in = ggml_new_tensor_2d(h->context, GGML_TYPE_F32, K, M);
+    ggml_backend_view_init(view);
+    bool taken = ggml_backend_dev_supports_op(device, ggml_mul_mat(h->context, view, in));
+    return taken ? product(backend, view, h->values, x) : INFINITY;
+}
+
+static void host_memory(const char *what, host h) {
+    float *x = numbers(M * K);
+    printf("%s:\n", what);
+    place(&h);
+    check("  a token", product_of_all(&h, 1, x));
+    check("  another one", product_of_all(&h, 1, x));
+    check("  some rows", product_of_all(&h, M, x));
+    check("  a view", product_of_view(&h, x));
+    check("  read back", same(&h, true));
+    take_away(&h);
+    place(&h);
+    check("  anew, with rows first", product_of_all(&h, M, x));
+    check("  and a token", product_of_all(&h, 1, x));
+    take_away(&h);
+    for (int i = 0; i < 20; i++) { /* in the midst of packing */
+        place(&h);
+        take_away(&h);
+    }
+    check("  untouched when the buffer is gone", same(&h, false));
+    munmap(h.memory, h.bytes);
+    free(h.values), free(x);
+}
+
+static void written_by_host(void) {
+    host h = host_of(NULL, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+    float *x = numbers(M * K);
+    const size_t half = matrix_bytes / 2;
+    place(&h);
+    product(backend, h.tensors[0], h.values, x);
+    memcpy((char *)h.values + half, h.values + N * K, half);
+    ggml_backend_tensor_set(h.tensors[0], h.values + N * K, half, half);
+    check("  a part is set", product(backend, h.tensors[0], h.values, x));
+    ggml_backend_tensor_set(h.tensors[1], h.values, 0, matrix_bytes);
+    memcpy(h.values + N * K, h.values, matrix_bytes);
+    check("  and a whole", product(backend, h.tensors[1], h.values, x));
+    check("  in the host's memory", same(&h, true));
+    take_away(&h);
+    munmap(h.memory, h.bytes);
+    free(h.values), free(x);
+}
+
+static void host_memories(void) {
+    FILE *file = tmpfile();
+    host_memory("a file, mapped for reading", host_of(file, PROT_READ, MAP_SHARED));
+    rewind(file);
+    host_memory("a private mapping", host_of(file, PROT_READ | PROT_WRITE, MAP_PRIVATE));
+    fclose(file);
+    host_memory("memory of no file",
+                host_of(NULL, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS));
+    written_by_host();
 }
 
 /* ---- experts ---- */
@@ -202,6 +331,7 @@ int main(void) {
     }
     backend = ggml_backend_dev_init(device, NULL);
     setting();
+    host_memories();
     experts();
     at_once();
     ggml_backend_free(backend);
