@@ -118,19 +118,20 @@ static inline void move_dword(int bits, int shift, uint8_t *codes, uint8_t *dwor
     if (to_packed) memcpy(dword, &word, sizeof word);
 }
 
-/* A run of chunks of one unit and row; dword is where the plane has its first. */
+/* Some chunks of a row, as far apart as `stride`; dword is where the plane has its first. */
 typedef struct run {
     const tw_panel *panel;
     int shift;
     int64_t chunks;
     uint8_t *codes, *dword;
+    ptrdiff_t stride;
 } run;
 
-/* single: the plane is the only one, and a chunk one dword of it. */
+/* single: the plane is the only one, a chunk one dword of it, and chunks are adjacent. */
 static inline void move_run(int bits, bool single, const run *r, bool to_packed) {
     const ptrdiff_t next = (ptrdiff_t)TW_PANEL_ROWS * 4; /* from one dword of a row to its next */
     const int64_t chunk_k = single ? 32 / bits : r->panel->chunk_k;
-    const ptrdiff_t stride = single ? next : (ptrdiff_t)r->panel->chunk_bytes;
+    const ptrdiff_t stride = single ? next : r->stride;
     uint8_t *codes = r->codes, *chunk = r->dword;
     for (int64_t i = r->chunks; i; i--, chunk += stride) {
         uint8_t *dword = chunk;
@@ -142,7 +143,7 @@ static inline void move_run(int bits, bool single, const run *r, bool to_packed)
 
 /* The width as a constant, which the loops above are made for. */
 static void move_plane(int bits, const run *r, bool to_packed) {
-    bool single = r->panel->planes == 1;
+    bool single = r->panel->planes == 1 && r->stride == r->panel->chunk_bytes;
     if (!to_packed) {
         move_run(bits, false, r, false);
     } else if (single) {
@@ -151,6 +152,7 @@ static void move_plane(int bits, const run *r, bool to_packed) {
         if (bits == 2) move_run(2, true, r, true);
         if (bits == 1) move_run(1, true, r, true);
     } else {
+        if (bits == 8) move_run(8, false, r, true);
         if (bits == 4) move_run(4, false, r, true);
         if (bits == 2) move_run(2, false, r, true);
         if (bits == 1) move_run(1, false, r, true);
@@ -165,13 +167,19 @@ static void move_chunks(const tw_panel *p, uint8_t *packed, int64_t n, int64_t f
     int64_t plane[TW_PANEL_PLANES] = {0}; /* from a chunk to this plane's dwords in it */
     for (int i = 1; i < p->planes; i++)
         plane[i] = plane[i - 1] + p->chunk_k * p->plane_bits[i - 1] / 32 * TW_PANEL_ROWS * 4;
-    for (int64_t some; count; count -= some, codes += some * p->chunk_k, u++, inside = 0) {
-        some = u + 1 == p->units ? count : tw_min(count, p->unit_chunks - inside);
+    /* Units of one chunk, as Q6_K's, go by the run. */
+    const bool small = p->unit_chunks == 1;
+    for (int64_t some; count; count -= some, codes += some * p->chunk_k, inside = 0) {
+        uint8_t *chunk = unit_at(p, packed, n, u) + ahead + inside * p->chunk_bytes;
+        some = small               ? tw_min(count, p->run_units - u % p->run_units)
+               : u + 1 == p->units ? count
+                                   : tw_min(count, p->unit_chunks - inside);
         for (int i = 0; i < p->planes; i++) {
-            uint8_t *chunk = unit_at(p, packed, n, u) + ahead + inside * p->chunk_bytes;
-            run r = {p, p->plane_shift[i], some, codes, chunk + plane[i]};
+            run r = {p,     p->plane_shift[i], some,
+                     codes, chunk + plane[i],  small ? p->unit_stride : p->chunk_bytes};
             move_plane(p->plane_bits[i], &r, to_packed);
         }
+        u += small ? some : 1;
     }
 }
 
