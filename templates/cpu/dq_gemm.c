@@ -45,7 +45,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     static const tw_gemm_ops ops = {begin, init, steps, NULL, tw_dequant_fold, NULL, NULL};
     dq_gemm self = {0};
     tw_gemm_init(&self.t, g, problem, config, &ops, tw_scheme_plain(&problem->scheme) ? 4 : 8,
-                 TW_DEQUANT_FOLD);
+                 TW_DEQUANT_FOLD, false);
     tw_real_geometry(problem, &self.t.geometry);
     self.t.x_bytes = 4;
     tw_real_emit_pack(g, problem, TW_F32, NULL);

@@ -11,7 +11,7 @@
 static int64_t clamp(int64_t v, int64_t lo, int64_t hi) { return v < lo ? lo : v > hi ? hi : v; }
 
 void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,
-                  const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k) {
+                  const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k, bool sums) {
     t->g = g;
     t->problem = problem;
     t->config = config;
@@ -19,15 +19,17 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     tw_panel_init(problem, &t->panel);
     t->lanes = tw_target_lanes(g->target);
     t->rows = config->micro_m;
+    t->acc_rows = t->rows + sums;
     t->streams = (int)tw_max(config->streams, 1);
     t->nv = config->micro_n / t->lanes * t->streams;
     t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
     t->fold_k = tw_min(fold_k, t->panel.unit_k);
     /* Totals stay in registers while they and the accumulators fit, beside the weights where a
      * group is one body: slots are cheap, spills in the loop are not. */
-    int vectors = t->rows * t->nv, beside = t->panel.unit_k <= t->body_k ? t->nv + 4 : 0;
-    bool fit = 2 * vectors + beside <= tw_target_isa(g->target)->vector_registers;
-    t->carried = fit ? vectors : 0;
+    int vectors = t->acc_rows * t->nv, totals = t->rows * t->nv,
+        beside = t->panel.unit_k <= t->body_k ? t->nv + 4 : 0;
+    bool fit = vectors + totals + beside <= tw_target_isa(g->target)->vector_registers;
+    t->carried = fit ? totals : 0;
     /* Beside the accumulators: dwords, their unpacked codes, x, and what unpacking takes. */
     int unpacking = t->nv * (t->panel.planes + 1) + 4;
     t->holds = vectors + unpacking <= tw_target_isa(g->target)->vector_registers;
@@ -169,14 +171,14 @@ static int64_t codes_step(const tw_gemm *t) {
 static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val bodies,
                         int64_t constant_bodies) {
     tw_ir *g = t->g;
-    int count = t->rows * t->nv;
+    int count = t->acc_rows * t->nv;
     if (constant_bodies == 1) {
         enter_body(t, codes, x);
         t->ops->steps(t, acc, 0, t->body_k);
         return;
     }
     /* The counter runs in bytes of x, so that the loop keeps one register for it and one for w. */
-    tw_val carried[TW_TILE + 1];
+    tw_val carried[TW_ACCUMULATORS + 1];
     for (int i = 0; i < count; i++) carried[i] = acc[i];
     carried[count] = tw_k64(g, 0);
     tw_loop loop;
@@ -227,7 +229,7 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
     const tw_panel *p = &t->panel;
     tw_val meta = t->meta;
     for (int64_t sub = 0; sub < p->unit_groups; sub++) {
-        tw_val acc[TW_TILE];
+        tw_val acc[TW_ACCUMULATORS];
         t->sub_group = (int)sub;
         in_streams(t, tw_at(g, unit, sub * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8), t->header);
         t->meta = tw_add(g, meta, tw_k64(g, sub * 4));
@@ -255,7 +257,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     in_streams(t, unit, t->header);
     tw_val codes = t->ahead_units ? t->unit_strip : unit_codes(t, unit);
     int64_t fold_bodies = t->fold_k / t->body_k;
-    tw_val acc[TW_TILE];
+    tw_val acc[TW_ACCUMULATORS];
     if (t->panel.unit_k <= t->fold_k) {
         enter_fold(t, x, bodies, acc);
         emit_bodies(t, acc, codes, x, bodies, constant_bodies);

@@ -16,14 +16,16 @@
 #include "templates/layouts/panel64.h"
 #include "templates/template.h"
 
-enum { TW_TILE = 64, TW_STREAMS = 4 }; /* vectors of accumulators, and streams, at most */
+enum { TW_TILE = 64, TW_STREAMS = 4 }; /* vectors of totals, and streams, at most */
+enum { TW_ACCUMULATORS = 2 * TW_TILE };
 /* Of the stack, for a stretch of unpacked codes, and as much for the totals of a task's column of
  * tiles. */
 enum { TW_AHEAD_BYTES = 32 << 10 };
 
 typedef struct tw_gemm tw_gemm;
 
-/* Accumulators and totals are indexed [row * nv + vector]. */
+/* Accumulators and totals are indexed [row * nv + vector]; of accumulators there may be one row
+ * more. */
 typedef struct tw_gemm_ops {
     /* At the function's start; may be NULL. */
     void (*begin)(tw_gemm *t);
@@ -52,11 +54,12 @@ struct tw_gemm {
     tw_panel panel;
     tw_geometry geometry;
     int lanes, rows; /* f32 lanes of a vector; micro_m */
-    int streams;     /* panels side by side */
-    int nv;          /* vectors in a row of the tile: those of the first stream, the next.. */
-    int carried;     /* totals that loops carry in registers: all of them or none */
-    bool holds;      /* a dword of codes stays in a register from its first step to its last */
-    int64_t x_bytes; /* of packed x per k */
+    int acc_rows; /* of accumulators: rows, and one for sums of codes where a template wants it */
+    int streams;  /* panels side by side */
+    int nv;       /* vectors in a row of the tile: those of the first stream, the next.. */
+    int carried;  /* totals that loops carry in registers: all of them or none */
+    bool holds;   /* a dword of codes stays in a register from its first step to its last */
+    int64_t x_bytes;        /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
     tw_val args, w, xq, xmeta, y, bias, y_stride;
@@ -97,9 +100,9 @@ static inline int64_t tw_gemm_vector_at(const tw_gemm *t, int v, int64_t size) {
 }
 
 /* Fills everything that does not depend on emitted values; body_want is rounded to what the layout
- * allows. */
+ * allows.  sums: there is a row of accumulators for sums of codes. */
 void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,
-                  const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k);
+                  const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k, bool sums);
 /* Number of folds along K: entries of the per-fold arrays in a meta row. */
 int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k);
 /* Emits tw_matmul. */

@@ -19,9 +19,11 @@ typedef struct int_gemm {
     tw_int_form form;
     tw_int_meta meta;
     tw_dot dot;
-    int flush;            /* vpmaddubsw results that fit one i16 */
-    bool words_hold_sums; /* zero and group sum fit i16: vpmaddwd multiplies them */
-    tw_val mask;          /* of one plane's codes in each byte, where a register is left for it */
+    int flush;             /* vpmaddubsw results that fit one i16 */
+    bool shifts;           /* x lies there less TW_INT_SHIFT: the sums of codes make up for it */
+    bool words_hold_sums;  /* zero and group sum fit i16: vpmaddwd multiplies them */
+    bool words_hold_codes; /* so does a fold's sum of codes */
+    tw_val mask;           /* of one plane's codes in each byte, where a register is left for it */
 } int_gemm;
 
 static const tw_scheme *scheme(const tw_gemm *t) { return &t->problem->scheme; }
@@ -31,12 +33,15 @@ int32_t tw_int_constant_zero(const tw_problem *problem) {
 }
 
 tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem) {
-    if (problem->scheme.act_quant == TW_ACTQ_I8Z)
-        return TW_INT_WORDS; /* codes minus zero need 9 bits */
     /* 2 * 255 * 127 saturates vpmaddubsw's i16; 2 * 127 * 128 does not. */
     bool saturates =
         tw_target_isa(target)->dot == TW_DOT_MADDUBS && tw_dtype_bits(problem->scheme.weight) == 8;
     return saturates ? TW_INT_WORDS : TW_INT_BYTES;
+}
+
+bool tw_int_shifts(const tw_target *target, const tw_problem *problem) {
+    return problem->scheme.act_quant == TW_ACTQ_I8Z &&
+           tw_int_form_of(target, problem) == TW_INT_BYTES;
 }
 
 int tw_int_largest_x(const tw_problem *problem) {
@@ -169,6 +174,7 @@ static void init(tw_gemm *t, tw_val *acc) {
                                            : tw_mul(t->g, zeros[v], start);
         }
     }
+    for (int i = t->rows * t->nv; i < t->acc_rows * t->nv; i++) acc[i] = tw_const_int(t->g, ty, 0);
 }
 
 /* Bits [from, from + count) of each byte, at `to`.  The bit matrix is one instruction for two, but
@@ -241,7 +247,7 @@ static void steps_words(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
 /* Sums of vpmaddubsw stay in i16 while they fit; one vpmaddwd by ones widens them. */
 static void flush(tw_gemm *t, tw_val *acc, tw_val *partial) {
     tw_val ones = tw_const_int(t->g, tw_i32(t->lanes), 0x00010001);
-    for (int i = 0; i < t->rows * t->nv; i++) {
+    for (int i = 0; i < t->acc_rows * t->nv; i++) {
         tw_val wide = madd_words(t, tw_bitcast(t->g, partial[i], tw_i32(t->lanes)), ones);
         acc[i] = tw_add(t->g, acc[i], wide);
         partial[i].p = NULL;
@@ -254,15 +260,16 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
         steps_words(t, acc, k0, k1);
         return;
     }
-    tw_val partial[TW_TILE] = {0};
+    tw_val partial[TW_ACCUMULATORS] = {0};
     int pending = 0;
     for (int64_t k = k0; k < k1; k += 4) {
         /* In one block the packed codes stay in registers from step to step; with few of those,
          * accumulators then move to the stack, at two thirds of the speed. */
         if (k > k0 && (self->dot != TW_DOT_DPBUSD || few_registers(t))) tw_cut(t->g);
         tw_val codes[TW_TILE];
-        for (int row = 0; row < t->rows; row++) {
-            tw_val x = x_dword(t, row, k, 0);
+        for (int row = 0; row < t->acc_rows; row++) {
+            tw_val x = row < t->rows ? x_dword(t, row, k, 0)
+                                     : tw_const_int(t->g, tw_i32(t->lanes), 0x01010101);
             for (int v = 0; v < t->nv; v++) {
                 int i = row * t->nv + v;
                 /* Unpacked where first used: with one row, one vector at a time is alive. */
@@ -318,6 +325,18 @@ static tw_val with_value_zero(tw_gemm *t, tw_val acc, tw_val scale, tw_val zero,
     return tw_fadd(g, y, lost);
 }
 
+/* What the token's zero point is below TW_INT_SHIFT, in all lanes. */
+static tw_val shift_of(tw_gemm *t, int row) {
+    tw_val at = tw_at(t->g, t->tile_meta, row * t->geometry.xmeta_stride + TW_INT_SHIFT_AT);
+    return tw_broadcast(t->g, tw_i32(t->lanes), at);
+}
+
+/* What x with the zero point taken off adds to x as it lies there. */
+static tw_val shifted(tw_gemm *t, tw_val codes, tw_val shift) {
+    const int_gemm *self = (const int_gemm *)t;
+    return self->words_hold_codes ? madd_words(t, codes, shift) : tw_mul(t->g, codes, shift);
+}
+
 static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     int_gemm *self = (int_gemm *)t;
     tw_ir *g = t->g;
@@ -327,13 +346,16 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     if (self->meta.total >= 0)
         for (int v = 0; v < t->nv; v++) zero[v] = tw_gemm_value_zero(t, v);
     for (int row = 0; row < t->rows; row++) {
-        tw_val x_scale = {0}, x_total = {0};
+        tw_val x_scale = {0}, x_total = {0}, shift = {0};
+        if (self->shifts) shift = shift_of(t, row);
         if (self->meta.scale >= 0 && !t->scaled_units)
             x_scale = meta_broadcast(t, f32, row, self->meta.scale);
         if (self->meta.total >= 0) x_total = meta_broadcast(t, f32, row, self->meta.total);
         for (int v = 0; v < t->nv; v++) {
             tw_val *y = &total[row * t->nv + v];
             tw_val products = acc[row * t->nv + v];
+            if (shift.p)
+                products = tw_add(g, products, shifted(t, acc[t->rows * t->nv + v], shift));
             if (x_total.p) {
                 tw_val part = with_value_zero(t, products, scale[v], zero[v], x_total);
                 *y = x_scale.p ? tw_fma(g, part, x_scale, *y) : tw_fadd(g, part, *y);
@@ -378,8 +400,8 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
  * unpacking and memory is the limit anyway: half the code to compile. */
 static int flush_of(const tw_problem *problem, const tw_config *config) {
     int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
-    return (int)tw_min(config->micro_m <= 2 ? 4 : 8,
-                       32767 / (2 * tw_int_largest_x(problem) * largest));
+    int most = tw_min(tw_int_largest_x(problem), TW_INT_SHIFT); /* as it lies there */
+    return (int)tw_min(config->micro_m <= 2 ? 4 : 8, 32767 / (2 * most * largest));
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
@@ -390,12 +412,15 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     self.flush =
         self.form == TW_INT_BYTES && self.dot == TW_DOT_MADDUBS ? flush_of(problem, config) : 1;
     int64_t body_want = self.dot == TW_DOT_MADDUBS ? 4 * self.flush : 8;
-    tw_gemm_init(&self.t, g, problem, config, &ops, body_want, tw_int_fold_k(problem));
+    self.shifts = tw_int_shifts(g->target, problem);
+    tw_gemm_init(&self.t, g, problem, config, &ops, body_want, tw_int_fold_k(problem), self.shifts);
     geometry(problem, &self.t.geometry);
     self.t.scaled_units = scaled_units(&self.t);
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
     int64_t largest_sum = tw_min(self.t.panel.group_k, self.t.fold_k) * tw_int_largest_x(problem);
     self.words_hold_sums = largest_sum <= 32767;
+    int64_t largest_code = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
+    self.words_hold_codes = tw_min(self.t.panel.group_k, self.t.fold_k) * largest_code <= 32767;
     tw_int_emit_pack(g, problem);
     tw_gemm_emit(&self.t);
     return TW_OK;
@@ -447,6 +472,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
         loop->latency = 2;
         loop->temporaries = 3;
     }
+    if (tw_int_shifts(target, problem)) loop->unpack += loop->product, loop->fold += 2;
 }
 
 static double cost(const tw_target *target, const tw_problem *problem, const tw_config *config) {

@@ -11,7 +11,11 @@ typedef enum tw_int_form {
                      not fit */
 } tw_int_form;
 
-/* A meta row: token scale (f32) and 12 unused bytes, then arrays of one entry a fold:
+/* Bytes of x with a zero point (a=i8z) are its codes less this, so that they are signed. */
+enum { TW_INT_SHIFT = 128 };
+
+/* A meta row: token scale (f32), where x is shifted TW_INT_SHIFT less its zero point (i32, at
+ * TW_INT_SHIFT_AT), unused bytes up to 16, then arrays of one entry a fold:
  *   i32 sum    of what init() needs: the codes' negated sum, times the constant zero where zeros
  *              are none
  *   i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
@@ -21,7 +25,11 @@ typedef struct tw_int_meta {
     int64_t entries, sum, fixed, scale, total, stride; /* byte offsets; -1: not there */
 } tw_int_meta;
 
+enum { TW_INT_SHIFT_AT = 4 };
+
 tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem);
+/* Whether packed x is shifted. */
+bool tw_int_shifts(const tw_target *target, const tw_problem *problem);
 /* Largest magnitude of a code of x, without its zero point. */
 int tw_int_largest_x(const tw_problem *problem);
 /* Columns of K whose sum of products is exact: in 32 bits, and with value zeros as an f32 too.  A

@@ -12,6 +12,7 @@ typedef struct pack {
     tw_ir *g;
     const tw_problem *problem;
     bool asymmetric, full; /* a=i8z, a=i8full */
+    bool shifts;           /* asymmetric, and codes lie there less TW_INT_SHIFT */
     tw_panel panel;
     tw_int_form form;
     tw_int_meta meta;
@@ -162,15 +163,14 @@ static void store_codes(pack *s, tw_val codes, tw_val k) {
     tw_store(g, words, tw_offset(g, s->xq, tw_mul(g, k, tw_k64(g, 2))), 2);
 }
 
-/* A code plus the zero point, without it. */
+/* Codes with their zero point. */
 static tw_val asymmetric_codes(pack *s, const act_scale *a, tw_val scaled) {
     tw_ir *g = s->g;
     /* Rounded before the zero is added; clamped as a code.  Lanes past the row hold x = 0, whose
      * code is the zero point: nothing. */
     tw_val code = tw_add(g, round_to_int(g, clamp_f32(g, scaled, -512.0f, 512.0f)), a->zero);
     code = tw_binary(g, TW_IR_SMAX, code, tw_const_int(g, code.ty, 0));
-    code = tw_binary(g, TW_IR_SMIN, code, tw_const_int(g, code.ty, 255));
-    return tw_sub(g, code, a->zero);
+    return tw_binary(g, TW_IR_SMIN, code, tw_const_int(g, code.ty, 255));
 }
 
 /* Adds codes to the sum in carried[0]: symmetric ones with MAGIC in every lane, whose low half is
@@ -184,8 +184,11 @@ static void codes_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
     tw_val codes =
         s->asymmetric ? asymmetric_codes(s, a, rounded(s, scaled)) : round_to_bits(g, scaled);
     if (s->full) codes = tw_binary(g, TW_IR_SMIN, codes, tw_const_int(g, codes.ty, MAGIC + 127));
+    tw_val stored = codes;
+    if (s->shifts) stored = tw_sub(g, codes, tw_const_int(g, codes.ty, TW_INT_SHIFT));
+    if (s->asymmetric) codes = tw_sub(g, codes, a->zero);
     carried[0] = tw_add(g, carried[0], codes);
-    store_codes(s, codes, k);
+    store_codes(s, s->shifts ? stored : codes, k);
 }
 
 static void store_meta(pack *s, tw_val vector, int64_t array, tw_val entry) {
@@ -251,6 +254,10 @@ static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length
     (void)arg;
     act_scale a = emit_scale(s, from, length);
     if (!s->problem->scheme.act_group) tw_store(s->g, tw_extract(s->g, a.scale, 0), s->xmeta, 4);
+    if (s->shifts) {
+        tw_val shift = tw_sub(s->g, tw_const_int(s->g, a.zero.ty, TW_INT_SHIFT), a.zero);
+        tw_store(s->g, tw_extract(s->g, shift, 0), tw_at(s->g, s->xmeta, TW_INT_SHIFT_AT), 4);
+    }
     for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
 }
 
@@ -283,6 +290,7 @@ void tw_int_emit_pack(tw_ir *g, const tw_problem *problem) {
     tw_panel_init(problem, &s.panel);
     tw_int_meta_init(problem, &s.meta);
     s.asymmetric = problem->scheme.act_quant == TW_ACTQ_I8Z;
+    s.shifts = tw_int_shifts(g->target, problem);
     s.full = problem->scheme.act_quant == TW_ACTQ_I8_FULL;
     s.size = tw_dtype_bits(problem->x) / 8;
     /* A vector must not straddle two groups. */
