@@ -20,6 +20,7 @@ typedef struct int_gemm {
     tw_int_meta meta;
     tw_dot dot;
     int flush;             /* vpmaddubsw results that fit one i16 */
+    int byte_sums;         /* codes whose sum fits a byte */
     bool shifts;           /* x lies there less TW_INT_SHIFT: the sums of codes make up for it */
     bool words_hold_sums;  /* zero and group sum fit i16: vpmaddwd multiplies them */
     bool words_hold_codes; /* so does a fold's sum of codes */
@@ -247,10 +248,37 @@ static void steps_words(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
 /* Sums of vpmaddubsw stay in i16 while they fit; one vpmaddwd by ones widens them. */
 static void flush(tw_gemm *t, tw_val *acc, tw_val *partial) {
     tw_val ones = tw_const_int(t->g, tw_i32(t->lanes), 0x00010001);
-    for (int i = 0; i < t->acc_rows * t->nv; i++) {
+    for (int i = 0; i < t->rows * t->nv; i++) {
         tw_val wide = madd_words(t, tw_bitcast(t->g, partial[i], tw_i32(t->lanes)), ones);
         acc[i] = tw_add(t->g, acc[i], wide);
         partial[i].p = NULL;
+    }
+}
+
+/* Sums of codes stay in bytes while they fit, too. */
+static void add_codes(tw_gemm *t, const tw_val *codes, tw_val *bytes) {
+    tw_ty ty = tw_i8(4 * t->lanes);
+    for (int v = 0; v < t->nv; v++) {
+        tw_val step = tw_bitcast(t->g, codes[v], ty);
+        bytes[v] = bytes[v].p ? tw_add(t->g, bytes[v], step) : step;
+    }
+}
+
+static void flush_codes(tw_gemm *t, tw_val *acc, tw_val *bytes) {
+    const int_gemm *self = (const int_gemm *)t;
+    tw_ir *g = t->g;
+    tw_ty dwords = tw_i32(t->lanes);
+    tw_val ones = tw_const_int(g, dwords, 0x01010101), pairs = tw_const_int(g, dwords, 0x00010001);
+    for (int v = 0; v < t->nv; v++) {
+        tw_val *sum = &acc[t->rows * t->nv + v], four = tw_bitcast(g, bytes[v], dwords);
+        if (self->dot == TW_DOT_DPBUSD)
+            *sum = dpbusd(t, *sum, four, ones);
+        else if (self->dot == TW_DOT_GENERIC)
+            *sum = tw_add(g, *sum, dot_generic(t, four, ones));
+        else
+            *sum = tw_add(g, *sum,
+                          madd_words(t, tw_bitcast(g, madd_bytes(t, four, ones), dwords), pairs));
+        bytes[v].p = NULL;
     }
 }
 
@@ -260,16 +288,15 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
         steps_words(t, acc, k0, k1);
         return;
     }
-    tw_val partial[TW_ACCUMULATORS] = {0};
-    int pending = 0;
+    tw_val partial[TW_TILE] = {0}, bytes[TW_TILE] = {0};
+    int pending = 0, summed = 0;
     for (int64_t k = k0; k < k1; k += 4) {
         /* In one block the packed codes stay in registers from step to step; with few of those,
          * accumulators then move to the stack, at two thirds of the speed. */
         if (k > k0 && (self->dot != TW_DOT_DPBUSD || few_registers(t))) tw_cut(t->g);
         tw_val codes[TW_TILE];
-        for (int row = 0; row < t->acc_rows; row++) {
-            tw_val x = row < t->rows ? x_dword(t, row, k, 0)
-                                     : tw_const_int(t->g, tw_i32(t->lanes), 0x01010101);
+        for (int row = 0; row < t->rows; row++) {
+            tw_val x = x_dword(t, row, k, 0);
             for (int v = 0; v < t->nv; v++) {
                 int i = row * t->nv + v;
                 /* Unpacked where first used: with one row, one vector at a time is alive. */
@@ -287,6 +314,12 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
         if (self->dot == TW_DOT_MADDUBS && (++pending == self->flush || k + 4 >= k1)) {
             flush(t, acc, partial);
             pending = 0;
+        }
+        if (!self->shifts) continue;
+        add_codes(t, codes, bytes);
+        if (++summed == self->byte_sums || k + 4 >= k1) {
+            flush_codes(t, acc, bytes);
+            summed = 0;
         }
     }
 }
@@ -420,6 +453,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     int64_t largest_sum = tw_min(self.t.panel.group_k, self.t.fold_k) * tw_int_largest_x(problem);
     self.words_hold_sums = largest_sum <= 32767;
     int64_t largest_code = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
+    self.byte_sums = (int)(255 / largest_code);
     self.words_hold_codes = tw_min(self.t.panel.group_k, self.t.fold_k) * largest_code <= 32767;
     tw_int_emit_pack(g, problem);
     tw_gemm_emit(&self.t);
@@ -472,7 +506,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
         loop->latency = 2;
         loop->temporaries = 3;
     }
-    if (tw_int_shifts(target, problem)) loop->unpack += loop->product, loop->fold += 2;
+    if (tw_int_shifts(target, problem)) loop->unpack += 1.5, loop->fold += 2;
 }
 
 static double cost(const tw_target *target, const tw_problem *problem, const tw_config *config) {
