@@ -104,8 +104,7 @@ static void set_factors(tw_pair *pairs, int64_t count, double factor) {
 
 static void make_scales(const tw_scheme *s, struct tw_data_table *t) {
     double half = half_range(s->weight);
-    int exponents = s->scale == TW_F16I8 ? 5 : tw_dtype_get(s->scale)->exponent_bits;
-    double smallest = ldexp(1, 2 - (1 << (exponents - 1)));
+    double smallest = ldexp(1, 2 - (1 << (tw_dtype_get(s->scale)->exponent_bits - 1)));
     double base = fmax(1 / (4 * half), smallest);
     bool has_sign = s->scale != TW_E8M0;
     if (s->scale == TW_F16I8) {

@@ -52,17 +52,21 @@ typedef struct twg_weights {
     _Atomic twg_state state;          /* TWG_DONE: the rest can be read */
     atomic_bool fresh;                /* not multiplied by yet, and its blocks can be read */
     atomic_bool mapped;               /* its blocks' pages are there, and come again when needed */
-    int64_t count;                    /* of layers; 0: none could be made */
-    tw_linear *linears[];             /* i3 * ne2 + i2 */
+    bool prepared;
+    int64_t count;        /* of layers; 0: none could be made */
+    tw_linear *linears[]; /* i3 * ne2 + i2 */
 } twg_weights;
 
 /* Whether layers can be made of such a tensor, wherever it lies. */
 bool twg_weights_possible(const struct ggml_tensor *tensor);
 /* Room for a tensor's layers.  NULL: out of memory. */
 twg_weights *twg_weights_create(struct ggml_tensor *tensor);
-/* Makes them of the tensor's blocks, ready for a token and for a batch.  false: failed, which is
- * logged. */
+/* Makes them of the tensor's blocks.  false: failed, which is logged. */
 bool twg_weights_fill(twg_weights *weights, const void *blocks);
+/* Has kernels for a token and for a batch, compiled if the cache has none: never on a thread of
+ * ours, under which a process that ends would take the compiler away.  false: failed, which is
+ * logged, and there are no layers. */
+bool twg_weights_prepare(twg_weights *weights);
 void twg_weights_destroy(twg_weights *weights);
 
 /* ---- buffer.c ---- */

@@ -70,7 +70,7 @@ static void show(space *s, struct ggml_tensor *tensor, twg_weights *w) {
 static bool enter(space *s, struct ggml_tensor *tensor, const void *blocks) {
     twg_weights *w = twg_weights_create(tensor);
     if (!w) return false;
-    bool made = twg_weights_fill(w, blocks);
+    bool made = twg_weights_fill(w, blocks) && twg_weights_prepare(w);
     show(s, tensor, w);
     return made;
 }
@@ -272,7 +272,7 @@ static void enter_late(space *s, struct ggml_tensor *tensor) {
 /* Mapped weights whose layers are multiplied by for the first time: now nobody reads the blocks. */
 static void leave_mapping(space *s, const struct ggml_tensor *tensor, twg_weights *w) {
     pthread_mutex_lock(&s->lock);
-    if (w->mapped && w->count) discard(tensor->data, ggml_nbytes(tensor));
+    if (w->mapped && twg_weights_prepare(w)) discard(tensor->data, ggml_nbytes(tensor));
     w->mapped = false;
     pthread_mutex_unlock(&s->lock);
 }

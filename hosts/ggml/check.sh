@@ -9,6 +9,12 @@ folder=build-llama
 export GGML_BACKEND_PATH="$PWD/$folder/libggml-tilewright.so"
 
 $folder/test-backend
+for microseconds in 0 1000 3000 10000 30000; do
+    $folder/test-backend leave $microseconds 2>/dev/null || {
+        echo "hosts/ggml/check.sh: a process that ended after $microseconds us crashed" >&2
+        exit 1
+    }
+done
 $folder/bin/test-backend-ops test -b Tilewright -o MUL_MAT >$folder/ops.log 2>&1 || {
     grep -a FAIL $folder/ops.log >&2
     exit 1

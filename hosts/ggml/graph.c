@@ -339,7 +339,7 @@ static bool leaves(const struct ggml_tensor *node, bool brief) {
            ggml_backend_dev_supports_op(twg_cpu_device(), node);
 }
 
-/* None of its weights is fresh from now on. */
+/* None of its weights is fresh from now on, for whatever graph begins before this one ends. */
 static void settle(const struct ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         twg_weights *w =
@@ -369,11 +369,11 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
         take_over(b, node, i, weights);
         join(b, graph);
     }
+    settle(graph);
     if (left) twg_packer_pause();
     enum ggml_status status = ggml_backend_graph_compute(b->cpu, graph);
     if (left) twg_packer_resume();
     give_back(b);
-    settle(graph);
     return status == GGML_STATUS_SUCCESS && b->status ? GGML_STATUS_FAILED : status;
 }
 

@@ -1,7 +1,7 @@
 /* Packing in the background: the layers of a mapped file are made while llama.cpp sets up the rest,
  * and while nobody computes.
  *
- * Tensors wait in a line.  Threads of our own, one fewer than the machine's, take them from it and
+ * Tensors wait in a line.  Threads of our own, one fewer than kernels have, take them from it and
  * end when it is empty; who needs layers now works along.  The parallel loops of whoever packs a
  * tensor stand open to all who find the line empty, so that one large tensor is nobody's alone. */
 #include <pthread.h>
@@ -98,18 +98,22 @@ static void join(open_loop *loop) {
     pthread_cond_broadcast(&packer.changed);
 }
 
-/* Does something that there is to do, or waits until there may be. */
-static void help(void) {
-    if (packer.first) {
-        pack(packer.first);
-        return;
-    }
+/* Joins a loop, or waits until there may be one or a tensor is done. */
+static void help_others(void) {
     for (open_loop *loop = packer.loops; loop; loop = loop->next)
         if (atomic_load(&loop->at) < loop->count) {
             join(loop);
             return;
         }
     pthread_cond_wait(&packer.changed, &packer.lock);
+}
+
+/* Does something that there is to do, or waits until there may be. */
+static void help(void) {
+    if (packer.first)
+        pack(packer.first);
+    else
+        help_others();
 }
 
 /* ---- the line ---- */
@@ -152,7 +156,7 @@ void twg_packer_add(twg_weights *w) {
     w->waits_behind = NULL;
     *(packer.first ? packer.end : &packer.first) = w;
     packer.end = &w->waits_behind;
-    if (packer.threads < (most > 1 ? most : 1)) start_thread();
+    if (packer.threads < most) start_thread();
     pthread_cond_broadcast(&packer.changed);
     pthread_mutex_unlock(&packer.lock);
 }
@@ -169,7 +173,7 @@ void twg_packer_forget(twg_weights *w) {
         remove_from_line(w);
         w->state = TWG_DONE;
     }
-    while (w->state != TWG_DONE) help();
+    while (w->state != TWG_DONE) help_others();
     pthread_mutex_unlock(&packer.lock);
 }
 

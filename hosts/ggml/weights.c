@@ -37,8 +37,6 @@ static bool make_linears(twg_weights *w, tw_context *context, const char *blocks
                                   t->nb[1], NULL, out))
             return false;
         w->count++;
-        /* Layers of one shape share their kernels, so the first one stands for all. */
-        if (!i && tw_linear_prepare(*out, prepared_for, 2, 1)) return false;
     }
     return true;
 }
@@ -49,10 +47,7 @@ static void drop_linears(twg_weights *w) {
     w->count = 0;
 }
 
-bool twg_weights_fill(twg_weights *w, const void *blocks) {
-    tw_context *context = twg_context_hold();
-    if (!context) return false;
-    if (make_linears(w, context, blocks)) return true;
+static bool give_up(twg_weights *w) {
     GGML_LOG_WARN("Tilewright: %s: %s; ggml's CPU backend computes with it\n", w->like.name,
                   tw_error_message());
     if (w->count)
@@ -60,6 +55,20 @@ bool twg_weights_fill(twg_weights *w, const void *blocks) {
     else
         twg_context_release();
     return false;
+}
+
+bool twg_weights_fill(twg_weights *w, const void *blocks) {
+    tw_context *context = twg_context_hold();
+    if (!context) return false;
+    return make_linears(w, context, blocks) || give_up(w);
+}
+
+bool twg_weights_prepare(twg_weights *w) {
+    /* Layers of one shape share their kernels, so the first one stands for all. */
+    if (w->count && !w->prepared && tw_linear_prepare(w->linears[0], prepared_for, 2, 1))
+        return give_up(w);
+    w->prepared = true;
+    return w->count;
 }
 
 void twg_weights_destroy(twg_weights *w) {

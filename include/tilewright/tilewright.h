@@ -80,7 +80,7 @@ TW_API const char *tw_error_message(void);
 /* f16i8 is for scales alone: 32 bits an element, an f16 (bits 0 to 15) times an i8 (16 to 23),
  * which f32 holds exactly; the rest is 0.  The f16 is the same for all of each 256 columns of K
  * that begin at a multiple of 256: the two levels of GGUF's K-quants (ggml's d and sc), which
- * layouts keep. */
+ * layouts keep.  Its exponent is the f16's, and its mantissa that of the products. */
 /*   name, value, text, bits, kind, exponent bits, mantissa bits */
 #define TW_DTYPES(X)                                                                               \
     X(F32, 1, "f32", 32, FLOAT, 8, 23)                                                             \
@@ -93,7 +93,7 @@ TW_API const char *tw_error_message(void);
     X(E2M1, 8, "e2m1", 4, FLOAT, 2, 1)                                                             \
     X(E8M0, 9, "e8m0", 8, FLOAT, 8, 0)                                                             \
     X(LUT4, 10, "lut4", 4, LUT, 0, 0)                                                              \
-    X(F16I8, 11, "f16i8", 32, PAIR, 0, 0)                                                          \
+    X(F16I8, 11, "f16i8", 32, PAIR, 5, 17)                                                         \
     X(I1, 17, "i1", 1, INT, 0, 0)                                                                  \
     X(I2, 18, "i2", 2, INT, 0, 0)                                                                  \
     X(I3, 19, "i3", 3, INT, 0, 0)                                                                  \

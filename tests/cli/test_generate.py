@@ -11,6 +11,8 @@ import unittest
 import cli
 import gguf
 
+DATA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'data')
+
 TARGETS = ('portable', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16',
            'avx512gfni')
 
@@ -47,6 +49,18 @@ class Listings(cli.Cli):
         for row in self.records('list', 'schemes'):
             planned, = self.records('plan', 'cpu', 'M=4,N=512,K=512,' + row['fields'])
             self.assertNotEqual(planned['kernel'], 'reference', row)
+
+    def test_schemes_of_gguf_are_what_its_files_have(self):
+        named = {row['from'].removeprefix('GGUF ').split(':')[0]: row['fields']
+                 for row in self.records('list', 'schemes') if row['from'].startswith('GGUF')}
+        schemes = {name: fields for names, fields in named.items() for name in names.split(', ')}
+        seen = set()
+        for file in ('legacy', 'kquants', 'iq', 'ternary_fp4_align64'):
+            for row in self.records('shapes', os.path.join(DATA, 'gguf', file + '.gguf')):
+                if row['dtype'] in schemes:
+                    self.assertEqual(row['scheme'], schemes[row['dtype']], row['dtype'])
+                    seen.add(row['dtype'])
+        self.assertEqual(seen, set(schemes))
 
 
 class Plan(cli.Cli):

@@ -132,6 +132,13 @@ static void cancel_group(layer *l, int64_t i, float scale, uint64_t *state) {
     int32_t least = tw_dtype_min(s->weight), most = tw_dtype_max(s->weight);
     int32_t code = (int32_t)random_int(state, least, most);
     tw_float_set(l->zeros, s->scale, i, -(float)code * scale);
+    if (s->scale == TW_F16I8) {
+        /* Zeros of small codes by the scales' factor are exact. */
+        tw_pair *zero = (tw_pair *)l->zeros + i, *factor = (tw_pair *)l->scales + i;
+        code = (int32_t)random_int(state, tw_max(least, -15), tw_min(most, 15));
+        factor->code %= 9;
+        *zero = (tw_pair){factor->factor, (int8_t)(-code * factor->code), 0};
+    }
     for (int64_t n = n0; n < tw_min(p->N, n0 + group_n); n++) {
         char *row = (char *)l->weight + (size_t)n * tw_dtype_row_bytes(s->weight, p->K);
         for (int64_t k = k0; k < tw_min(p->K, k0 + group_k); k++) {

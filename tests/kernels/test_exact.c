@@ -87,7 +87,7 @@ static void test_cancelling_zeros(void **state) {
     (void)state;
     failures = kernels = 0;
     static const char *const weights[] = {"u4", "u8", "i5"}, *const scales[] = {"f32", "f16",
-                                                                                "bf16"};
+                                                                                "bf16", "f16i8"};
     static const struct {
         const char *group, *quant;
     } forms[] = {{"16", "i8g32"}, {"32", "i8g32"}, {"32", "none"},    {"64", "i8"},
@@ -98,6 +98,7 @@ static void test_cancelling_zeros(void **state) {
                 char text[256];
                 snprintf(text, sizeof text, "M=8,N=21,K=700,w=%s,s=%s,z=value,g=%s,a=%s",
                          weights[w], scales[s], forms[f].group, forms[f].quant);
+                if (!strcmp(scales[s], "f16i8") && !strcmp(forms[f].group, "channel")) continue;
                 tw_problem p = problem_of(text);
                 layer l;
                 layer_init(&l, &p, LAYER_CANCEL, 3 + f);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { K = 256, N = 70, M = 5, EXPERTS = 6, USED = 2 };
 
@@ -255,6 +256,14 @@ static void host_memories(void) {
     written_by_host();
 }
 
+/* A process that ends while layers are made of what it has mapped. */
+static int leave_early(long microseconds) {
+    host h = host_of(tmpfile(), PROT_READ, MAP_SHARED);
+    for (int i = 0; i < 20; i++) place(&h);
+    usleep((useconds_t)microseconds);
+    return 0;
+}
+
 /* ---- experts ---- */
 
 static void experts(void) {
@@ -322,13 +331,14 @@ static void at_once(void) {
     free(shared.a), free(shared.x);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     ggml_backend_load_all();
     device = ggml_backend_dev_by_name("Tilewright");
     if (!device) {
         fprintf(stderr, "test: no device Tilewright; GGML_BACKEND_PATH names the backend\n");
         return 1;
     }
+    if (argc > 2 && !strcmp(argv[1], "leave")) return leave_early(atol(argv[2]));
     backend = ggml_backend_dev_init(device, NULL);
     setting();
     host_memories();
