@@ -588,5 +588,5 @@ static int64_t chain(const tw_problem *problem) {
 }
 
 const tw_template tw_template_int_gemm = {
-    "cpu.int_gemm", 8,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
+    "cpu.int_gemm", 9,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
     guess,          cost, geometry,           chain,         emit};
