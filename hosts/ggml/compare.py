@@ -125,7 +125,8 @@ def compare_rest(model, options, writer):
     print(f'{model:16} next token {stock_next:9.0f} {next_ms:9.0f} ms'
           f'  {next_ms / stock_next:6.2f}x', flush=True)
     rows = [('load ms', 'stock', stock_ms, LOAD), ('load ms', 'tilewright', ms, LOAD),
-            ('next token ms', 'stock', stock_next, ''), ('next token ms', 'tilewright', next_ms, '')]
+            ('next token ms', 'stock', stock_next, ''),
+            ('next token ms', 'tilewright', next_ms, '')]
     most = REQUIRED[model][2]
     if most is not None:
         stock, ours = (perplexity(model, options.threads, ours) for ours in (False, True))

@@ -108,9 +108,9 @@ static void set_blocks(const tw_target *target, const tw_problem *problem, tw_co
 /* Few rows: prefetching gains up to a half where weights come from memory (K-quants of a model of
  * 280 MB on Zen 4), a tenth of small layers, whose model is large, and costs nothing where they are
  * in the cache.  How far is a compromise: a Xeon would have 64 lines and Zen 4 16, and narrow
- * vectors lose a third by 32.  Plain weights, nothing but one stream, the processor reads ahead by itself.  Large
- * layers are read in two streams, each a half of a thread's share (four gain more on some
- * processors, but take twice as long to compile). */
+ * vectors lose a third by 32.  Plain weights, nothing but one stream, the processor reads ahead by
+ * itself.  Large layers are read in two streams, each a half of a thread's share (four gain more on
+ * some processors, but take twice as long to compile). */
 static void set_reading(const tw_target *target, const tw_problem *problem, tw_config *c) {
     if (problem->M > COLD_ROWS) return;
     bool plain = tw_scheme_plain(&problem->scheme);

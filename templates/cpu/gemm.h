@@ -64,7 +64,8 @@ struct tw_gemm {
     /* arguments */
     tw_val args, w, xq, xmeta, y, bias, y_stride;
     tw_val m1;
-    tw_val tile; /* stack slots of the totals, [rows][nv] vectors; none with one row */
+    tw_val tile; /* stack slots of the totals, [rows][nv] vectors; none where one row
+                    has them in registers to the end */
     /* Units that have one scale of x, which `fold` leaves out: its totals are sums of so many, in
      * registers or in slots of their own.  0: fold does all. */
     int64_t scaled_units;

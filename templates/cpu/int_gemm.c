@@ -331,8 +331,8 @@ static int bits_of(int64_t most) {
     return bits;
 }
 
-/* Whether zero * sum fits the 24 bits of an f32.  Of f32 zeros it cannot, but there q * scale as
- * it is defined rounds as much. */
+/* Whether zero * sum fits the 24 bits of an f32.  Of f32 zeros it may not, but there q * scale as
+ * it is defined rounds as much, which the oracle's bound knows; f16i8's products are exact. */
 static bool products_fit(const tw_gemm *t) {
     const tw_scheme *s = scheme(t);
     int64_t run = tw_min(t->panel.group_k, t->fold_k);
