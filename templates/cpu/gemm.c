@@ -286,15 +286,18 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     t->meta = loop.carried[count];
 }
 
+/* Of a power of two. */
+static int log2_of(int64_t n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
+
 /* Unit i in the panel; its run's factors, of each stream. */
 static tw_val enter_unit(tw_gemm *t, tw_val i) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     tw_val stride = tw_k64(g, p->unit_stride);
     if (!tw_panel_has_factors(p)) return tw_offset(g, t->panel_w, tw_mul(g, i, stride));
-    int log = 0; /* of the units in a run, which is a power of two where there are several */
-    while ((1 << log) < p->run_units) log++;
-    tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1)), run = tw_lshr(g, i, log);
+    /* Several units in a run are a power of two. */
+    tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
+    tw_val run = tw_lshr(g, i, log2_of(p->run_units));
     tw_val at = tw_offset(g, t->panel_w, tw_mul(g, run, tw_k64(g, p->run_stride)));
     in_streams(t, at, t->factors);
     /* The next run's factors, a line with each unit. */
@@ -379,8 +382,7 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     tw_val sum[TW_TILE] = {{0}}, total[TW_TILE] = {{0}}, run = tw_k64(g, t->scaled_units);
     tw_val first = stretch ? stretch[0] : tw_k64(g, 0);
     tw_val end = stretch ? stretch[1] : tw_k64(g, t->panel.units);
-    int log = 0;
-    while ((1 << log) < t->scaled_units) log++;
+    int log = log2_of(t->scaled_units);
     tw_loop loop;
     tw_val r0 = tw_lshr(g, first, log);
     tw_val r1 = tw_lshr(g, tw_add(g, end, tw_k64(g, t->scaled_units - 1)), log);

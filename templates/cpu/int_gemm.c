@@ -294,7 +294,7 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
         /* In one block the packed codes stay in registers from step to step; with few of those,
          * accumulators then move to the stack, at two thirds of the speed. */
         if (k > k0 && (self->dot != TW_DOT_DPBUSD || few_registers(t))) tw_cut(t->g);
-        tw_val codes[TW_TILE];
+        tw_val codes[TW_TILE] = {{0}};
         for (int row = 0; row < t->rows; row++) {
             tw_val x = x_dword(t, row, k, 0);
             for (int v = 0; v < t->nv; v++) {
