@@ -47,6 +47,7 @@ void tw_panel_init(const tw_problem *problem, tw_panel *p);
 static inline bool tw_panel_has_factors(const tw_panel *p) { return p->factor_bytes > 0; }
 /* From a panel to its unit u. */
 static inline int64_t tw_panel_unit_at(const tw_panel *p, int64_t u) {
+    if (!tw_panel_has_factors(p)) return u * p->unit_stride; /* packing asks for each group */
     return u / p->run_units * p->run_stride + p->factor_bytes + u % p->run_units * p->unit_stride;
 }
 
