@@ -6,6 +6,7 @@
  *   packer.c    making them in the background
  *   memory.c    where they lie
  *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
+ *   attention.c attention of many tokens, with attention_kernel.c's arithmetic
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
  * A device accepts whole graphs.  In computing one, each product by a weight of ours stands as a
@@ -113,6 +114,25 @@ bool twg_packer_run(void (*task)(void *arg, size_t i), void *arg, size_t count);
 /* Tilewright's hook. */
 void *twg_memory_alloc(void *user, size_t size, size_t align);
 void twg_memory_free(void *user, void *p, size_t size);
+
+/* ---- attention.c ---- */
+
+/* A node that all threads run together: what a custom operation has no room for, and what is to be
+ * taken next.  Zero `next` before each run. */
+typedef struct twg_attention {
+    _Alignas(64) atomic_size_t next;
+    float scale;         /* of scores: the node's first parameter */
+    int threads;         /* that scratch is for; others do nothing */
+    char *scratch;       /* aligned to 64 bytes */
+    size_t scratch_size; /* a thread's: at least what twg_attention_scratch asks for */
+} twg_attention;
+
+/* Whether a node is attention that this does, faster than ggml's own kernel. */
+bool twg_attention_takes(const struct ggml_tensor *node);
+/* Bytes for each thread; a multiple of 64. */
+size_t twg_attention_scratch(const struct ggml_tensor *node);
+/* A custom operation of ggml's in the node's place; user: its twg_attention. */
+void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user);
 
 /* ---- team.c ---- */
 

@@ -23,11 +23,11 @@ backend() {
         -DGGML_BACKEND_DL -DGGML_BACKEND_SHARED -DGGML_BACKEND_BUILD -DGGML_SHARED -I. -Iinclude \
         -isystem $folder/source/ggml/include -isystem $folder/source/ggml/src "$@" \
         hosts/ggml/*.c -o "$output" -L$folder/bin -lggml -lggml-base -Lbuild -ltilewright \
-        -Wl,-rpath,"$PWD/build" -Wl,-z,defs -lpthread
+        -Wl,-rpath,"$PWD/build" -Wl,-z,defs -lpthread -lm
 }
 backend $folder/libggml-tilewright.so
-"${CC:-cc}" -std=gnu17 -O1 -g -Wall -Wextra -Werror -isystem $folder/source/ggml/include \
-    hosts/ggml/tests/test.c -o $folder/test-backend -L$folder/bin -lggml -lggml-base -lpthread -lm \
-    -Wl,-rpath,"$PWD/$folder/bin"
+"${CC:-cc}" -std=gnu17 -O1 -g -Wall -Wextra -Werror -I. -isystem $folder/source/ggml/include \
+    hosts/ggml/tests/*.c hosts/ggml/attention_kernel.c -o $folder/test-backend -L$folder/bin \
+    -lggml -lggml-base -lpthread -lm -Wl,-rpath,"$PWD/$folder/bin"
 # As if for another ggml, to see that it is refused.
 backend $folder/libggml-tilewright-other.so -DTWG_API_VERSION=GGML_BACKEND_API_VERSION+1

@@ -1,6 +1,7 @@
 #!/bin/sh
-# What must be right before speed is looked at: our own cases, ggml's suite of matrix products, and
-# that a ggml of another backend API version refuses the backend with a sentence.
+# What must be right before speed is looked at: our own cases, ggml's suite of matrix products and
+# a part of that of attention, and that a ggml of another backend API version refuses the backend
+# with a sentence.
 #
 # usage: hosts/ggml/check.sh     from anywhere, after build.sh
 set -eu
@@ -15,11 +16,16 @@ for microseconds in 0 1000 3000 10000 30000; do
         exit 1
     }
 done
-$folder/bin/test-backend-ops test -b Tilewright -o MUL_MAT >$folder/ops.log 2>&1 || {
-    grep -a FAIL $folder/ops.log >&2
-    exit 1
+# suite OPERATION [PARAMETERS]
+suite() {
+    $folder/bin/test-backend-ops test -b Tilewright -o "$1" ${2:+-p "$2"} >$folder/ops.log 2>&1 || {
+        grep -a FAIL $folder/ops.log >&2
+        exit 1
+    }
+    echo "$1: $(grep -a 'tests passed' $folder/ops.log)"
 }
-grep -a 'tests passed' $folder/ops.log
+suite MUL_MAT
+suite FLASH_ATTN_EXT 'hsk=(64|128|192),.*nb=(32|75),.*type_K=(f16|q8_0),'
 export GGML_BACKEND_PATH="$PWD/$folder/libggml-tilewright-other.so"
 $folder/test-backend 2>&1 | grep 'incompatible API version' || {
     echo 'hosts/ggml/check.sh: a backend for another API version was not refused' >&2

@@ -77,10 +77,11 @@ def load_ms(model, threads, ours):
     return [min(times) for times in zip(*found)]
 
 
-def perplexity(model, threads, ours, context=256):
-    """Of text.txt."""
-    out, err = run('llama-perplexity', ['-m', path_of(model), '-f', os.path.join(HERE, 'text.txt'),
+def perplexity(model, threads, ours, context=512, chunks=32):
+    """Of the beginning of the text that fetch.sh got."""
+    out, err = run('llama-perplexity', ['-m', path_of(model), '-f', os.path.join(BUILT, 'text.txt'),
                                         '-t', str(threads), '-c', str(context), '-b', '512',
+                                        '--chunks', str(chunks),
                                         '--device', 'Tilewright' if ours else 'none'], ours)
     return float(re.search(r'Final estimate: PPL = ([0-9.]+)', out + err).group(1))
 

@@ -13,18 +13,29 @@
 
 enum { MOST_TOGETHER = 4, TOGETHER_ROWS = 64, TOGETHER_REACH = 16, BRIEF_TOKENS = 4 };
 
+/* A node that is a custom operation for the time of the computation, and what it is else. */
+typedef struct stand_in {
+    struct ggml_tensor *node;
+    enum ggml_op op;
+    int32_t op_params[GGML_MAX_OP_PARAMS / sizeof(int32_t)];
+} stand_in;
+
 typedef struct product {
     twg_operation operation;
     struct ggml_tensor *node;
+    stand_in own;
     int index; /* of the node in its graph */
     twg_weights *weights;
     struct product *with[MOST_TOGETHER - 1]; /* products that are done with this one */
     int with_count;
     bool joined; /* done with another one */
     struct backend *backend;
-    enum ggml_op op; /* the node's own, to be put back */
-    int32_t op_params[GGML_MAX_OP_PARAMS / sizeof(int32_t)];
 } product;
+
+typedef struct attention {
+    twg_attention operation;
+    stand_in own;
+} attention;
 
 typedef struct backend {
     ggml_backend_t cpu; /* runs the graphs, for us alone */
@@ -32,10 +43,15 @@ typedef struct backend {
     ggml_threadpool_t threads; /* of the most that was asked for; NULL: ggml makes one each time */
     int most_threads;
     ggml_backend_set_abort_callback_t set_abort_callback;
+    int n_threads;
     product *products;
     size_t capacity, count;
+    attention *attentions;
+    size_t attention_capacity, attention_count;
     char *scratch; /* rows of x as f32, and of y */
     size_t scratch_size;
+    char *attention_scratch; /* of all threads; and the size of one's */
+    size_t attention_scratch_capacity, attention_scratch_size;
     tw_status status; /* the first that a layer gave */
 } backend;
 
@@ -214,7 +230,7 @@ static void multiply_by_id(product *p) {
 
 static void lead(void *arg) {
     product *p = arg;
-    if (p->op == GGML_OP_MUL_MAT)
+    if (p->own.op == GGML_OP_MUL_MAT)
         multiply(p);
     else
         multiply_by_id(p);
@@ -228,12 +244,14 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 
 /* ---- the graph ---- */
 
-static bool room_for(backend *b, size_t count) {
-    if (b->capacity >= count) return true;
-    free(b->products);
-    b->products = aligned_alloc(64, count * sizeof(product));
-    b->capacity = b->products ? count : 0;
-    return b->products;
+/* At least `count` elements of `size` bytes, whole cache lines; what was in them is lost. */
+static bool room_for(void *array, size_t *capacity, size_t count, size_t size) {
+    void **elements = array;
+    if (*capacity >= count) return true;
+    free(*elements);
+    *elements = aligned_alloc(64, count * size);
+    *capacity = *elements ? count : 0;
+    return *elements;
 }
 
 static bool is_product(const struct ggml_tensor *node) {
@@ -260,9 +278,22 @@ static bool written_by(const struct ggml_cgraph *graph, const struct ggml_tensor
     return false;
 }
 
-static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weights *weights) {
+static stand_in replace(struct ggml_tensor *node, ggml_custom_op_t run, void *operation) {
     const struct ggml_custom_op_params custom = {
-        .fun = run_product, .n_tasks = GGML_N_TASKS_MAX, .userdata = &b->products[b->count]};
+        .fun = run, .n_tasks = GGML_N_TASKS_MAX, .userdata = operation};
+    stand_in own = {.node = node, .op = node->op};
+    memcpy(own.op_params, node->op_params, sizeof own.op_params);
+    memcpy(node->op_params, &custom, sizeof custom);
+    node->op = GGML_OP_CUSTOM;
+    return own;
+}
+
+static void put_back(const stand_in *own) {
+    own->node->op = own->op;
+    memcpy(own->node->op_params, own->op_params, sizeof own->op_params);
+}
+
+static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weights *weights) {
     product *p = &b->products[b->count++];
     atomic_init(&p->operation.epoch, 0);
     p->node = node;
@@ -271,10 +302,32 @@ static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weigh
     p->with_count = 0;
     p->joined = false;
     p->backend = b;
-    p->op = node->op;
-    memcpy(p->op_params, node->op_params, sizeof p->op_params);
-    memcpy(node->op_params, &custom, sizeof custom);
-    node->op = GGML_OP_CUSTOM;
+    p->own = replace(node, run_product, p);
+}
+
+/* Room for the attentions of a graph; false: out of memory, and ggml's kernel does them. */
+static bool room_for_attention(backend *b, const struct ggml_cgraph *graph) {
+    size_t count = 0, size = 0;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (!twg_attention_takes(graph->nodes[i])) continue;
+        size_t needed = twg_attention_scratch(graph->nodes[i]);
+        if (needed > size) size = needed;
+        count++;
+    }
+    b->attention_scratch_size = size;
+    return room_for(&b->attention_scratch, &b->attention_scratch_capacity,
+                    size * (size_t)b->n_threads, 1) &&
+           room_for(&b->attentions, &b->attention_capacity, count, sizeof *b->attentions);
+}
+
+static void take_attention(backend *b, struct ggml_tensor *node) {
+    attention *a = &b->attentions[b->attention_count++];
+    atomic_init(&a->operation.next, 0);
+    memcpy(&a->operation.scale, node->op_params, sizeof a->operation.scale);
+    a->operation.threads = b->n_threads;
+    a->operation.scratch = b->attention_scratch;
+    a->operation.scratch_size = b->attention_scratch_size;
+    a->own = replace(node, twg_attention_run, &a->operation);
 }
 
 static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
@@ -297,11 +350,12 @@ static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor 
 static void join(backend *b, const struct ggml_cgraph *graph) {
     product *p = &b->products[b->count - 1];
     const struct ggml_tensor *x = p->node->src[1];
-    if (p->op != GGML_OP_MUL_MAT || !is_plain(p->node) || ggml_nrows(x) > TOGETHER_ROWS) return;
+    if (p->own.op != GGML_OP_MUL_MAT || !is_plain(p->node) || ggml_nrows(x) > TOGETHER_ROWS) return;
     for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= TOGETHER_REACH;) {
         product *first = &b->products[at];
-        bool free = !first->joined && first->op == GGML_OP_MUL_MAT && first->node->src[1] == x &&
-                    first->with_count < MOST_TOGETHER - 1 && is_plain(first->node);
+        bool free = !first->joined && first->own.op == GGML_OP_MUL_MAT &&
+                    first->node->src[1] == x && first->with_count < MOST_TOGETHER - 1 &&
+                    is_plain(first->node);
         for (int i = first->index; free && i < p->index; i++)
             free = !minds(graph->nodes[i], p->node);
         if (!free) continue;
@@ -313,11 +367,8 @@ static void join(backend *b, const struct ggml_cgraph *graph) {
 }
 
 static void give_back(const backend *b) {
-    for (size_t i = 0; i < b->count; i++) {
-        const product *p = &b->products[i];
-        p->node->op = p->op;
-        memcpy(p->node->op_params, p->op_params, sizeof p->op_params);
-    }
+    for (size_t i = 0; i < b->count; i++) put_back(&b->products[i].own);
+    for (size_t i = 0; i < b->attention_count; i++) put_back(&b->attentions[i].own);
 }
 
 /* Whether it is a graph of so few tokens that ggml's own kernels are through with it before layers
@@ -350,13 +401,15 @@ static void settle(const struct ggml_cgraph *graph) {
 
 static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgraph *graph) {
     backend *b = backend_->context;
-    b->count = 0;
+    b->count = b->attention_count = 0;
     b->status = TW_OK;
-    if (!room_for(b, (size_t)graph->n_nodes)) return GGML_STATUS_ALLOC_FAILED;
+    if (!room_for(&b->products, &b->capacity, (size_t)graph->n_nodes, sizeof *b->products))
+        return GGML_STATUS_ALLOC_FAILED;
     forget_written(graph);
-    bool brief = is_brief(graph), left = false;
+    bool brief = is_brief(graph), left = false, attends = room_for_attention(b, graph);
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
+        if (attends && twg_attention_takes(node)) take_attention(b, node);
         if (!is_product(node) ||
             (twg_buffer_unsaid(node->src[0]) && written_by(graph, node->src[0])))
             continue;
@@ -396,6 +449,8 @@ static void free_backend(ggml_backend_t backend_) {
     if (b->threads && destroy) destroy(b->threads);
     twg_context_release();
     free(b->products);
+    free(b->attentions);
+    free(b->attention_scratch);
     free(b->scratch);
     free(b);
     free(backend_);
@@ -424,6 +479,7 @@ ggml_backend_t twg_backend_create(ggml_backend_dev_t device) {
         return NULL;
     }
     b->cpu = cpu;
+    b->n_threads = GGML_DEFAULT_N_THREADS;
     b->set_n_threads = (ggml_backend_set_n_threads_t)twg_cpu_function("ggml_backend_set_n_threads");
     b->set_abort_callback =
         (ggml_backend_set_abort_callback_t)twg_cpu_function("ggml_backend_set_abort_callback");
@@ -447,6 +503,7 @@ static void set_pool(backend *b, int n_threads) {
 
 void twg_backend_set_n_threads(ggml_backend_t backend_, int n_threads) {
     backend *b = backend_->context;
+    b->n_threads = n_threads;
     set_pool(b, n_threads);
     if (b->set_n_threads) b->set_n_threads(b->cpu, n_threads);
 }

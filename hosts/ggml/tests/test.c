@@ -1,6 +1,6 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
- * or lying in a host's memory; experts; from several backends at once.  GGML_BACKEND_PATH names the
- * backend.
+ * or lying in a host's memory; experts; from several backends at once; and attention.
+ * GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
@@ -16,10 +16,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "hosts/ggml/tests/test.h"
+
 enum { K = 256, N = 70, M = 5, EXPERTS = 6, USED = 2 };
 
 static ggml_backend_dev_t device;
-static ggml_backend_t backend;
+ggml_backend_t backend;
 static int wrong;
 
 static float next(void) {
@@ -28,13 +30,13 @@ static float next(void) {
     return (float)(state >> 8) / (1 << 23) - 1;
 }
 
-static float *numbers(size_t count) {
+float *numbers(size_t count) {
     float *v = malloc(count * sizeof *v);
     for (size_t i = 0; i < count; i++) v[i] = next();
     return v;
 }
 
-static struct ggml_context *tensors(void) {
+struct ggml_context *tensors(void) {
     return ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
 }
 
@@ -51,7 +53,7 @@ static double error_of(const float *w, const float *x, const float *y, int64_t r
     return error / (signal > 0 ? signal : 1);
 }
 
-static void check(const char *what, double error) {
+void check(const char *what, double error) {
     bool right = error < 1e-9;
     printf("%-52s %s (%.1e)\n", what, right ? "ok" : "WRONG", error);
     wrong += !right;
@@ -344,6 +346,7 @@ int main(int argc, char **argv) {
     host_memories();
     experts();
     at_once();
+    attentions();
     ggml_backend_free(backend);
     return wrong;
 }

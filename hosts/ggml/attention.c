@@ -1,0 +1,284 @@
+/* FLASH_ATTN_EXT of many queries, on ggml's threads:
+ *
+ *   y[i3][t][h] = sum over keys of softmax(scale * q[i3][h][t] k[i3][h/r] + mask[i3][t]) v[i3][h/r]
+ *
+ * The r heads that share keys and values go together: head h of token t is query t * r + h % r of
+ * h/r.  TWG_QUERIES of them make a tile.  A task is some tiles, against all keys, TWG_KEYS at a
+ * time: those are converted once for all of its tiles, and left out where the mask says so. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "hosts/ggml/attention.h"
+#include "hosts/ggml/backend.h"
+
+/* With fewer queries than that lanes would be idle: ggml's kernel for few is better.  A task has at
+ * most so many tiles, and so many bytes of them, for the L2 cache. */
+enum { LEAST_QUERIES = 32, MOST_TILES = 4, MOST_BYTES = 256 << 10, MOST_HEAD = 1024 };
+/* Below any score, above minus infinity. */
+#define NOTHING (-1e30f)
+#define LOG2_E 1.44269504f
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* One operation as all threads see it. */
+typedef struct plan {
+    const struct ggml_tensor *y, *q, *k, *v, *mask, *sinks;
+    const twg_attention_kernel *kernel;
+    float scale;            /* into units of log2 */
+    int64_t dk, dv, keys;   /* numbers of a key and a value; of keys */
+    int64_t together;       /* heads that share keys */
+    int64_t queries, tiles; /* of one key head */
+    int64_t task_tiles, key_heads, tasks;
+} plan;
+
+static float parameter(const struct ggml_tensor *node, int i) {
+    float value;
+    memcpy(&value, node->op_params + i, sizeof value);
+    return value;
+}
+
+static int64_t tile_floats(const plan *p) { return (p->dk + p->dv + 2) * TWG_QUERIES; }
+
+static plan plan_of(const struct ggml_tensor *node, int nth) {
+    plan p = {.y = node,
+              .q = node->src[0],
+              .k = node->src[1],
+              .v = node->src[2],
+              .mask = node->src[3],
+              .sinks = node->src[4],
+              .kernel = twg_attention_kernel_at(0)};
+    p.dk = p.k->ne[0];
+    p.dv = p.v->ne[0];
+    p.keys = p.k->ne[1];
+    p.together = p.q->ne[2] / p.k->ne[2];
+    p.queries = p.q->ne[1] * p.together;
+    p.tiles = ceil_div(p.queries, TWG_QUERIES);
+    p.key_heads = p.k->ne[2] * p.q->ne[3];
+    int64_t fit = MOST_BYTES / (tile_floats(&p) * (int64_t)sizeof(float));
+    p.task_tiles = fit < 1 ? 1 : min(fit, MOST_TILES);
+    /* Several tasks a thread, so that a slow one holds nobody up. */
+    while (p.task_tiles > 1 && p.key_heads * ceil_div(p.tiles, p.task_tiles) < (int64_t)4 * nth)
+        p.task_tiles--;
+    p.tasks = p.key_heads * ceil_div(p.tiles, p.task_tiles);
+    return p;
+}
+
+/* ---- what is taken ---- */
+
+static bool readable(const struct ggml_tensor *t) {
+    return t->nb[0] == ggml_type_size(t->type) && t->ne[0] % 4 == 0 && t->ne[0] <= MOST_HEAD &&
+           (t->type == GGML_TYPE_F32 || ggml_get_type_traits(t->type)->to_float);
+}
+
+/* Slopes of the mask (ALiBi) and capped scores are left to ggml. */
+bool twg_attention_takes(const struct ggml_tensor *node) {
+    if (node->op != GGML_OP_FLASH_ATTN_EXT || !twg_attention_kernel_at(0)) return false;
+    const struct ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2],
+                             *mask = node->src[3];
+    if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE) || ggml_is_empty(node)) return false;
+    return q->type == GGML_TYPE_F32 && readable(q) && readable(k) && readable(v) &&
+           parameter(node, 1) == 0 && parameter(node, 2) == 0 && k->ne[2] == v->ne[2] &&
+           k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0 &&
+           q->ne[1] * (q->ne[2] / k->ne[2]) >= LEAST_QUERIES &&
+           (!mask || (mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) &&
+                      mask->ne[2] == 1));
+}
+
+size_t twg_attention_scratch(const struct ggml_tensor *node) {
+    plan p = plan_of(node, 1);
+    int64_t keys = (p.dk + p.dv + 2 * (int64_t)TWG_QUERIES) * TWG_KEYS;
+    size_t bytes = (size_t)(keys + p.task_tiles * tile_floats(&p)) * sizeof(float);
+    return (bytes + 63) / 64 * 64;
+}
+
+/* ---- one task ---- */
+
+typedef struct task {
+    const plan *p;
+    int64_t i3, head;     /* of the keys */
+    int64_t first, tiles; /* of its key head's */
+    float *k, *v, *scores, *mask, *tile;
+} task;
+
+/* Query i of the key head: its token and its head. */
+static int64_t token_of(const task *t, int64_t i) { return i / t->p->together; }
+static int64_t head_of(const task *t, int64_t i) {
+    return t->head * t->p->together + i % t->p->together;
+}
+
+/* The task's tile number i; k, v and mask are the caller's to set. */
+static twg_attention_tile tile_at(const task *t, int64_t i) {
+    const plan *p = t->p;
+    float *q = t->tile + i * tile_floats(p), *out = q + p->dk * TWG_QUERIES,
+          *most = out + p->dv * TWG_QUERIES;
+    return (twg_attention_tile){.dk = p->dk,
+                                .dv = p->dv,
+                                .k = t->k,
+                                .v = t->v,
+                                .q = q,
+                                .scores = t->scores,
+                                .most = most,
+                                .sum = most + TWG_QUERIES,
+                                .out = out};
+}
+
+/* Of the task's tile i: its first query, and how many it has. */
+static int64_t first_query(const task *t, int64_t i) { return (t->first + i) * TWG_QUERIES; }
+static int64_t queries_of(const task *t, int64_t i) {
+    return min(t->p->queries - first_query(t, i), TWG_QUERIES);
+}
+
+static void begin_tile(const task *t, int64_t i) {
+    const plan *p = t->p;
+    const struct ggml_tensor *q = p->q;
+    const float *rows[TWG_QUERIES];
+    twg_attention_tile tile = tile_at(t, i);
+    float *to = t->tile + i * tile_floats(p);
+    memset(to, 0, (size_t)tile_floats(p) * sizeof(float));
+    for (int64_t lane = 0; lane < queries_of(t, i); lane++) {
+        int64_t at = first_query(t, i) + lane;
+        rows[lane] = (const float *)((const char *)q->data + (size_t)token_of(t, at) * q->nb[1] +
+                                     (size_t)head_of(t, at) * q->nb[2] + (size_t)t->i3 * q->nb[3]);
+    }
+    p->kernel->turn(rows, queries_of(t, i), p->dk, p->scale, to);
+    for (int lane = 0; lane < TWG_QUERIES; lane++) tile.most[lane] = NOTHING;
+}
+
+/* What a query's values are multiplied by in the end.  A head's sink is one more score, of no
+ * value. */
+static float last_factor(const plan *p, int64_t head, float most, float sum) {
+    float factor = 1;
+    if (p->sinks) {
+        float sink = ((const float *)p->sinks->data)[head] * LOG2_E,
+              higher = sink > most ? sink : most;
+        factor = exp2f(most - higher);
+        sum = sum * factor + exp2f(sink - higher);
+    }
+    return sum > 0 ? factor / sum : 0;
+}
+
+static void end_tile(const task *t, int64_t i) {
+    const plan *p = t->p;
+    const struct ggml_tensor *y = p->y;
+    float factors[TWG_QUERIES], *rows[TWG_QUERIES];
+    twg_attention_tile tile = tile_at(t, i);
+    for (int64_t lane = 0; lane < queries_of(t, i); lane++) {
+        int64_t at = first_query(t, i) + lane, head = head_of(t, at);
+        factors[lane] = last_factor(p, head, tile.most[lane], tile.sum[lane]);
+        rows[lane] = (float *)((char *)y->data + (size_t)head * y->nb[1] +
+                               (size_t)token_of(t, at) * y->nb[2] + (size_t)t->i3 * y->nb[3]);
+    }
+    p->kernel->turn_back(tile.out, queries_of(t, i), p->dv, factors, rows);
+}
+
+/* Keys or values from `first` on as f32. */
+static void load_rows(const task *t, const struct ggml_tensor *of, int64_t first, int64_t count,
+                      float *to) {
+    int64_t i3 = t->i3 / (t->p->q->ne[3] / of->ne[3]);
+    const char *from = (const char *)of->data + (size_t)first * of->nb[1] +
+                       (size_t)t->head * of->nb[2] + (size_t)i3 * of->nb[3];
+    for (int64_t i = 0; i < count; i++, from += of->nb[1], to += of->ne[0])
+        if (of->type == GGML_TYPE_F16)
+            t->p->kernel->halves((const uint16_t *)from, to, of->ne[0]);
+        else if (of->type == GGML_TYPE_F32)
+            memcpy(to, from, (size_t)of->ne[0] * sizeof(float));
+        else
+            ggml_get_type_traits(of->type)->to_float(from, to, of->ne[0]);
+}
+
+static const uint16_t *mask_of(const task *t, int64_t token, int64_t key) {
+    const struct ggml_tensor *mask = t->p->mask;
+    return (const uint16_t *)((const char *)mask->data + (size_t)token * mask->nb[1] +
+                              (size_t)(t->i3 % mask->ne[3]) * mask->nb[3]) +
+           key;
+}
+
+typedef enum seen { NONE, SOME, ALL } seen;
+
+/* What the mask lets tile i see of some keys; SOME: in part, or with something added. */
+static seen look(const task *t, int64_t i, int64_t key, int64_t keys) {
+    /* f16 bits: all but the sign; minus infinity's.  Four at a time. */
+    const uint64_t magnitude = 0x7fff7fff7fff7fff, closed = 0xfc00fc00fc00fc00;
+    uint64_t added = 0, open = 0, four;
+    if (!t->p->mask) return ALL;
+    int64_t last = token_of(t, first_query(t, i) + queries_of(t, i) - 1);
+    for (int64_t token = token_of(t, first_query(t, i)); token <= last; token++) {
+        const uint16_t *mask = mask_of(t, token, key);
+        int64_t j = 0;
+        for (; j + 4 <= keys; j += 4) {
+            memcpy(&four, mask + j, sizeof four);
+            added |= four & magnitude;
+            open |= four ^ closed;
+        }
+        for (; j < keys; j++) {
+            added |= mask[j] & (magnitude & 0xffff);
+            open |= mask[j] ^ (closed & 0xffff);
+        }
+    }
+    return !open ? NONE : added ? SOME : ALL;
+}
+
+/* The mask of tile i with queries side by side, in units of log2. */
+static void load_mask(const task *t, int64_t i, int64_t key, int64_t keys) {
+    float f32[TWG_QUERIES][TWG_KEYS]; /* of each token */
+    const float *rows[TWG_QUERIES];
+    int64_t first = token_of(t, first_query(t, i)), tokens = 0;
+    for (int64_t lane = 0; lane < queries_of(t, i); lane++) {
+        int64_t row = token_of(t, first_query(t, i) + lane) - first;
+        for (; tokens <= row; tokens++)
+            t->p->kernel->halves(mask_of(t, first + tokens, key), f32[tokens], keys);
+        rows[lane] = f32[row];
+    }
+    /* Of a few keys too many, which are not used. */
+    t->p->kernel->turn(rows, queries_of(t, i), (keys + 3) / 4 * 4, LOG2_E, t->mask);
+}
+
+static void run_task(const task *t) {
+    const plan *p = t->p;
+    for (int64_t i = 0; i < t->tiles; i++) begin_tile(t, i);
+    for (int64_t key = 0; key < p->keys; key += TWG_KEYS) {
+        int64_t keys = min(p->keys - key, TWG_KEYS);
+        bool loaded = false;
+        for (int64_t i = 0; i < t->tiles; i++) {
+            seen what = look(t, i, key, keys);
+            if (what == NONE) continue;
+            if (!loaded) {
+                load_rows(t, p->k, key, keys, t->k);
+                load_rows(t, p->v, key, keys, t->v);
+                loaded = true;
+            }
+            if (what == SOME) load_mask(t, i, key, keys);
+            twg_attention_tile tile = tile_at(t, i);
+            tile.keys = keys;
+            tile.mask = what == SOME ? t->mask : NULL;
+            p->kernel->step(&tile);
+        }
+    }
+    for (int64_t i = 0; i < t->tiles; i++) end_tile(t, i);
+}
+
+void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user) {
+    twg_attention *operation = user;
+    if (ith >= operation->threads) return;
+    plan p = plan_of(node, nth);
+    p.scale = operation->scale * LOG2_E;
+    task t = {.p = &p};
+    t.k = (float *)(operation->scratch + (size_t)ith * operation->scratch_size);
+    t.v = t.k + TWG_KEYS * p.dk;
+    t.scores = t.v + TWG_KEYS * p.dv;
+    t.mask = t.scores + TWG_KEYS * TWG_QUERIES;
+    t.tile = t.mask + TWG_KEYS * TWG_QUERIES;
+    /* Keys past the last are multiplied, too, if not used. */
+    memset(t.k, 0, (size_t)(TWG_KEYS * p.dk) * sizeof(float));
+    int64_t i;
+    /* The last queries first: they see the most keys. */
+    while ((i = p.tasks - 1 - (int64_t)atomic_fetch_add(&operation->next, 1)) >= 0) {
+        int64_t key_head = i % p.key_heads;
+        t.i3 = key_head / p.k->ne[2];
+        t.head = key_head % p.k->ne[2];
+        t.first = i / p.key_heads * p.task_tiles;
+        t.tiles = min(p.tiles - t.first, p.task_tiles);
+        run_task(&t);
+    }
+}

@@ -1,0 +1,87 @@
+/* attention_loops.h for the sets of instructions that there are. */
+#include "hosts/ggml/attention.h"
+
+#include <stddef.h>
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+/* Blocks of four by four; the last queries one by one. */
+static void turn(const float *const *rows, int64_t queries, int64_t length, float factor,
+                 float *to) {
+    const __m128 by = _mm_set1_ps(factor);
+    int64_t query = 0;
+    for (; query + 4 <= queries; query += 4)
+        for (int64_t d = 0; d < length; d += 4) {
+            __m128 a = _mm_loadu_ps(rows[query] + d) * by,
+                   b = _mm_loadu_ps(rows[query + 1] + d) * by,
+                   c = _mm_loadu_ps(rows[query + 2] + d) * by,
+                   e = _mm_loadu_ps(rows[query + 3] + d) * by;
+            float *at = to + d * TWG_QUERIES + query;
+            _MM_TRANSPOSE4_PS(a, b, c, e);
+            _mm_storeu_ps(at, a);
+            _mm_storeu_ps(at + TWG_QUERIES, b);
+            _mm_storeu_ps(at + (ptrdiff_t)2 * TWG_QUERIES, c);
+            _mm_storeu_ps(at + (ptrdiff_t)3 * TWG_QUERIES, e);
+        }
+    for (; query < queries; query++)
+        for (int64_t d = 0; d < length; d++) to[d * TWG_QUERIES + query] = rows[query][d] * factor;
+}
+
+static void turn_back(const float *from, int64_t queries, int64_t length, const float *factors,
+                      float *const *rows) {
+    int64_t query = 0;
+    for (; query + 4 <= queries; query += 4)
+        for (int64_t d = 0; d < length; d += 4) {
+            const __m128 by = _mm_loadu_ps(factors + query);
+            const float *at = from + d * TWG_QUERIES + query;
+            __m128 a = _mm_loadu_ps(at) * by, b = _mm_loadu_ps(at + TWG_QUERIES) * by,
+                   c = _mm_loadu_ps(at + (ptrdiff_t)2 * TWG_QUERIES) * by,
+                   e = _mm_loadu_ps(at + (ptrdiff_t)3 * TWG_QUERIES) * by;
+            _MM_TRANSPOSE4_PS(a, b, c, e);
+            _mm_storeu_ps(rows[query] + d, a);
+            _mm_storeu_ps(rows[query + 1] + d, b);
+            _mm_storeu_ps(rows[query + 2] + d, c);
+            _mm_storeu_ps(rows[query + 3] + d, e);
+        }
+    for (; query < queries; query++)
+        for (int64_t d = 0; d < length; d++)
+            rows[query][d] = from[d * TWG_QUERIES + query] * factors[query];
+}
+
+#define SET(name) avx512_##name
+#define SET_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")))
+#define SET_WIDTH 16
+#define SET_VECTORS 4
+#define SET_MAX(a, b) ((avx512_floats)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define SET_HALVES(at) ((avx512_floats)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at))))
+#include "hosts/ggml/attention_loops.h"
+
+#define SET(name) avx2_##name
+#define SET_TARGET __attribute__((target("avx2,fma,f16c")))
+#define SET_WIDTH 8
+#define SET_VECTORS 2
+#define SET_MAX(a, b) ((avx2_floats)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define SET_HALVES(at) ((avx2_floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(at))))
+#include "hosts/ggml/attention_loops.h"
+
+const twg_attention_kernel *twg_attention_kernel_at(int n) {
+    static const twg_attention_kernel avx512 = {avx512_step, avx512_convert, turn, turn_back},
+                                      avx2 = {avx2_step, avx2_convert, turn, turn_back};
+    const twg_attention_kernel *all[3];
+    int count = 0;
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
+        all[count++] = &avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+        all[count++] = &avx2;
+    all[count] = NULL;
+    return all[n < count ? n : count];
+}
+#else
+const twg_attention_kernel *twg_attention_kernel_at(int n) {
+    (void)n;
+    return NULL;
+}
+#endif

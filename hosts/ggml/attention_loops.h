@@ -1,0 +1,114 @@
+/* One set of attention_kernel.c; included once for each.
+ *
+ * SET(name)       the name of this set's function
+ * SET_TARGET      its attributes
+ * SET_WIDTH       floats in a vector
+ * SET_VECTORS     vectors side by side that four rows of sums fit registers with
+ * SET_MAX         of two vectors
+ * SET_HALVES(at)  a vector of f16 in memory */
+
+#define FLOATS SET(floats)
+#define INTS SET(ints)
+/* Counts up to a constant, without a loop: or sums would not stay in registers. */
+#define EACH(i, count) _Pragma("GCC unroll 4") for (int i = 0; i < (count); i++)
+typedef float FLOATS __attribute__((vector_size(SET_WIDTH * 4), aligned(4), may_alias));
+typedef int32_t INTS __attribute__((vector_size(SET_WIDTH * 4), aligned(4), may_alias));
+
+enum { SET(BLOCK) = SET_VECTORS * SET_WIDTH, SET(ROWS) = 4 };
+
+SET_TARGET static inline FLOATS SET(get)(const float *at) { return *(const FLOATS *)at; }
+SET_TARGET static inline void SET(put)(float *at, FLOATS v) { *(FLOATS *)at = v; }
+
+/* 2^x for x up to 0, within 2^-22 of it; 0 for x of -126 and below.  The polynomial is the best of
+ * its degree for the relative error on [-1/2, 1/2], with 1 at 0. */
+SET_TARGET static inline FLOATS SET(exp2)(FLOATS x) {
+    const FLOATS zero = {0}, least = zero - 126, magic = zero + 0x1.8p23f;
+    INTS there = x > least;
+    FLOATS kept = SET_MAX(x, least), whole = kept + magic, f = kept - (whole - magic);
+    FLOATS p = zero + 0.00132647273f;
+    p = p * f + 0.00967151299f;
+    p = p * f + 0.0555073358f;
+    p = p * f + 0.240222424f;
+    p = p * f + 0.693147004f;
+    p = p * f + 1;
+    return (FLOATS)(((INTS)p + ((INTS)whole << 23)) & there);
+}
+
+/* c [rows][TWG_QUERIES] = c * factor [TWG_QUERIES], or 0 without one,
+ *   + sum over depth of a[row * row_step + d * depth_step] * b [depth][TWG_QUERIES] */
+SET_TARGET static void SET(gemm)(int64_t rows, int64_t depth, const float *a, int64_t row_step,
+                                 int64_t depth_step, const float *b, const float *factor,
+                                 float *c) {
+    for (int64_t row = 0; row < rows; row += SET(ROWS))
+        for (int64_t q = 0; q < TWG_QUERIES; q += SET(BLOCK)) {
+            FLOATS sum[SET(ROWS)][SET_VECTORS] = {0};
+            float *to = c + row * TWG_QUERIES + q;
+            if (factor)
+                EACH (r, SET(ROWS))
+                    EACH (v, SET_VECTORS)
+                        sum[r][v] = SET(get)(to + r * TWG_QUERIES + v * SET_WIDTH) *
+                                    SET(get)(factor + q + v * SET_WIDTH);
+            const float *from = a + row * row_step, *line = b + q;
+            for (int64_t d = 0; d < depth; d++, from += depth_step, line += TWG_QUERIES) {
+                FLOATS across[SET_VECTORS];
+                EACH (v, SET_VECTORS) across[v] = SET(get)(line + v * SET_WIDTH);
+                EACH (r, SET(ROWS))
+                    EACH (v, SET_VECTORS) sum[r][v] += from[r * row_step] * across[v];
+            }
+            EACH (r, SET(ROWS))
+                EACH (v, SET_VECTORS) SET(put)(to + r * TWG_QUERIES + v * SET_WIDTH, sum[r][v]);
+        }
+}
+
+/* Scores of SET(BLOCK) queries from q on become 2^(score - largest); factor: of what came of
+ * earlier keys. */
+SET_TARGET static void SET(weigh)(const twg_attention_tile *t, int64_t q, float *factor) {
+    FLOATS most[SET_VECTORS], sum[SET_VECTORS];
+    EACH (v, SET_VECTORS) most[v] = SET(get)(t->most + q + v * SET_WIDTH);
+    for (int64_t key = 0; key < t->keys; key++)
+        EACH (v, SET_VECTORS) {
+            int64_t at = key * TWG_QUERIES + q + v * SET_WIDTH;
+            FLOATS score = SET(get)(t->scores + at);
+            if (t->mask) score += SET(get)(t->mask + at), SET(put)(t->scores + at, score);
+            most[v] = SET_MAX(score, most[v]);
+        }
+    EACH (v, SET_VECTORS) {
+        int64_t at = q + v * SET_WIDTH;
+        FLOATS rest = SET(exp2)(SET(get)(t->most + at) - most[v]);
+        SET(put)(factor + at, rest);
+        SET(put)(t->most + at, most[v]);
+        sum[v] = SET(get)(t->sum + at) * rest;
+    }
+    for (int64_t key = 0; key < t->keys; key++)
+        EACH (v, SET_VECTORS) {
+            float *at = t->scores + key * TWG_QUERIES + q + v * SET_WIDTH;
+            FLOATS weight = SET(exp2)(SET(get)(at) - most[v]);
+            SET(put)(at, weight);
+            sum[v] += weight;
+        }
+    EACH (v, SET_VECTORS) SET(put)(t->sum + q + v * SET_WIDTH, sum[v]);
+}
+
+SET_TARGET static void SET(step)(const twg_attention_tile *t) {
+    float factor[TWG_QUERIES];
+    int64_t rows = (t->keys + SET(ROWS) - 1) / SET(ROWS) * SET(ROWS);
+    SET(gemm)(rows, t->dk, t->k, t->dk, 1, t->q, NULL, t->scores);
+    for (int64_t q = 0; q < TWG_QUERIES; q += SET(BLOCK)) SET(weigh)(t, q, factor);
+    SET(gemm)(t->dv, t->keys, t->v, 1, t->dv, t->scores, factor, t->out);
+}
+
+SET_TARGET static void SET(convert)(const uint16_t *f16, float *f32, int64_t count) {
+    int64_t i = 0;
+    for (; i + SET_WIDTH <= count; i += SET_WIDTH) SET(put)(f32 + i, SET_HALVES(f16 + i));
+    for (; i < count; i++) f32[i] = _cvtsh_ss(f16[i]);
+}
+
+#undef FLOATS
+#undef INTS
+#undef EACH
+#undef SET
+#undef SET_TARGET
+#undef SET_WIDTH
+#undef SET_VECTORS
+#undef SET_MAX
+#undef SET_HALVES

@@ -1,0 +1,184 @@
+/* Attention of many tokens against straight loops.  Its error tells who computed it: ggml's kernel
+ * for so few tokens rounds queries to f16, or to eight bits. */
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hosts/ggml/attention.h"
+#include "hosts/ggml/tests/test.h"
+
+typedef enum masking { NOT, CAUSAL, CLOSED, ADDED } masking;
+
+typedef struct shape {
+    const char *what;
+    int64_t dk, dv, heads, key_heads, tokens, keys, sequences;
+    enum ggml_type type;
+    masking mask;
+    bool sinks;
+} shape;
+
+/* A tensor of a graph and its values, as f32. */
+typedef struct data {
+    struct ggml_tensor *tensor;
+    float *values;
+    int64_t count;
+} data;
+
+static data data_of(struct ggml_context *context, enum ggml_type type, int64_t a, int64_t b,
+                    int64_t c, int64_t d) {
+    struct ggml_tensor *t = ggml_new_tensor_4d(context, type, a, b, c, d);
+    return (data){t, numbers((size_t)(a * b * c * d)), a * b * c * d};
+}
+
+/* Into the tensor, and back as the type rounds them. */
+static void set(data *d) {
+    const struct ggml_tensor *t = d->tensor;
+    void *raw = malloc(ggml_nbytes(t));
+    ggml_quantize_chunk(t->type, d->values, raw, 0, d->count / t->ne[0], t->ne[0], NULL);
+    ggml_backend_tensor_set(d->tensor, raw, 0, ggml_nbytes(t));
+    if (t->type == GGML_TYPE_F32)
+        memcpy(d->values, raw, ggml_nbytes(t));
+    else
+        ggml_get_type_traits(t->type)->to_float(raw, d->values, d->count);
+    free(raw);
+}
+
+/* CLOSED: a token sees nothing, and one tile of keys is nobody's; ADDED: a number each. */
+static void set_mask(const shape *s, data *mask) {
+    for (int64_t i = 0; i < mask->count; i++) {
+        int64_t key = i % s->keys, token = i / s->keys % s->tokens, last = s->keys - s->tokens;
+        bool closed = s->mask == CAUSAL   ? key > token + last
+                      : s->mask == CLOSED ? token == 3 || key / 64 == 1 || key % 7 == token % 7
+                                          : false;
+        mask->values[i] = closed ? -INFINITY : s->mask == ADDED ? mask->values[i] * 4 : 0;
+    }
+    set(mask);
+}
+
+/* Of one token's head; k, v: its key head's. */
+static void attend(const shape *s, const float *q, const float *k, const float *v,
+                   const float *mask, const float *sink, int64_t step, double *y) {
+    double *score = malloc(sizeof *score * (size_t)s->keys), most = sink ? *sink : -INFINITY, sum;
+    for (int64_t key = 0; key < s->keys; key++) {
+        score[key] = 0;
+        for (int64_t d = 0; d < s->dk; d++) score[key] += (double)q[d] * k[key * step * s->dk + d];
+        score[key] = score[key] / sqrt((double)s->dk) + (mask ? mask[key] : 0);
+        most = fmax(most, score[key]);
+    }
+    sum = sink ? exp(*sink - most) : 0;
+    for (int64_t d = 0; d < s->dv; d++) y[d] = 0;
+    for (int64_t key = 0; key < s->keys; key++) {
+        double weight = score[key] == -INFINITY ? 0 : exp(score[key] - most);
+        sum += weight;
+        for (int64_t d = 0; d < s->dv; d++) y[d] += weight * v[key * step * s->dv + d];
+    }
+    for (int64_t d = 0; d < s->dv; d++) y[d] = sum > 0 ? y[d] / sum : 0;
+    free(score);
+}
+
+/* Tensors as llama.cpp has them: [numbers, heads, tokens or keys, sequences], heads permuted. */
+static void attention(const shape *s) {
+    struct ggml_context *context = tensors();
+    data q = data_of(context, GGML_TYPE_F32, s->dk, s->heads, s->tokens, s->sequences),
+         k = data_of(context, s->type, s->dk, s->key_heads, s->keys, s->sequences),
+         v = data_of(context, s->type, s->dv, s->key_heads, s->keys, s->sequences),
+         mask = data_of(context, GGML_TYPE_F16, s->keys, s->tokens, 1, s->sequences),
+         sinks = data_of(context, GGML_TYPE_F32, s->heads, 1, 1, 1);
+    struct ggml_tensor *y = ggml_flash_attn_ext(
+        context, ggml_permute(context, q.tensor, 0, 2, 1, 3),
+        ggml_permute(context, k.tensor, 0, 2, 1, 3), ggml_permute(context, v.tensor, 0, 2, 1, 3),
+        s->mask ? mask.tensor : NULL, 1 / sqrtf((float)s->dk), 0, 0);
+    if (s->sinks) ggml_flash_attn_ext_add_sinks(y, sinks.tensor);
+    struct ggml_cgraph *graph = ggml_new_graph(context);
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
+    set(&q), set(&k), set(&v), set(&sinks), set_mask(s, &mask);
+    bool ran = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS &&
+               y->op == GGML_OP_FLASH_ATTN_EXT;
+    float *out = malloc(ggml_nbytes(y));
+    ggml_backend_tensor_get(y, out, 0, ggml_nbytes(y));
+    double error = 0, signal = 0, *truth = malloc(sizeof *truth * (size_t)s->dv);
+    for (int64_t i = 0; i < s->sequences * s->tokens * s->heads; i++) {
+        int64_t head = i % s->heads, token = i / s->heads % s->tokens,
+                sequence = i / s->heads / s->tokens, key_head = head * s->key_heads / s->heads,
+                first = sequence * s->keys * s->key_heads + key_head;
+        attend(s, q.values + i * s->dk, k.values + first * s->dk, v.values + first * s->dv,
+               s->mask ? mask.values + (sequence * s->tokens + token) * s->keys : NULL,
+               s->sinks ? sinks.values + head : NULL, s->key_heads, truth);
+        for (int64_t d = 0; d < s->dv; d++) {
+            error += (truth[d] - out[i * s->dv + d]) * (truth[d] - out[i * s->dv + d]);
+            signal += truth[d] * truth[d];
+        }
+    }
+    check(s->what, ran ? error / signal : INFINITY);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(context);
+    free(q.values), free(k.values), free(v.values), free(mask.values), free(sinks.values);
+    free(out), free(truth);
+}
+
+/* A tile after another by each kernel there is, against the same loops. */
+static void kernel(int n, int64_t keys, bool masked) {
+    enum { DK = 36, DV = 44, QUERIES = TWG_QUERIES, STEPS = 2 };
+    const twg_attention_kernel *kernel = twg_attention_kernel_at(n);
+    float *q = numbers((size_t)DK * QUERIES), *k = numbers((size_t)STEPS * TWG_KEYS * DK),
+          *v = numbers((size_t)STEPS * TWG_KEYS * DV),
+          *mask = numbers((size_t)STEPS * TWG_KEYS * QUERIES),
+          *scores = numbers((size_t)TWG_KEYS * QUERIES), *out = numbers((size_t)DV * QUERIES),
+          most[QUERIES], sum[QUERIES];
+    memset(out, 0, sizeof *out * DV * QUERIES);
+    memset(sum, 0, sizeof sum);
+    for (int i = 0; i < QUERIES; i++) most[i] = -1e30f;
+    for (int step = 0; step < STEPS; step++)
+        kernel->step(&(twg_attention_tile){
+            keys, DK, DV, k + (ptrdiff_t)step * TWG_KEYS * DK, v + (ptrdiff_t)step * TWG_KEYS * DV,
+            masked ? mask + (ptrdiff_t)step * TWG_KEYS * QUERIES : NULL, q, scores, most, sum,
+            out});
+    double error = 0, signal = 0;
+    for (int i = 0; i < QUERIES; i++) {
+        double total = 0, y[DV] = {0};
+        for (int step = 0; step < STEPS; step++)
+            for (int64_t j = 0; j < keys; j++) {
+                int64_t key = step * TWG_KEYS + j;
+                double score = masked ? mask[key * QUERIES + i] : 0;
+                for (int d = 0; d < DK; d++) score += (double)q[d * QUERIES + i] * k[key * DK + d];
+                total += exp2(score);
+                for (int d = 0; d < DV; d++) y[d] += exp2(score) * v[key * DV + d];
+            }
+        for (int d = 0; d < DV; d++) {
+            double got = out[d * QUERIES + i] / sum[i];
+            error += (y[d] / total - got) * (y[d] / total - got);
+            signal += y[d] / total * y[d] / total;
+        }
+    }
+    char what[64];
+    snprintf(what, sizeof what, "attention kernel %d, %d keys%s", n, (int)keys,
+             masked ? ", masked" : "");
+    check(what, error / signal);
+    free(q), free(k), free(v), free(mask), free(scores), free(out);
+}
+
+void attentions(void) {
+    for (int n = 0; twg_attention_kernel_at(n); n++)
+        for (int masked = 0; masked < 2; masked++) {
+            kernel(n, TWG_KEYS, masked);
+            kernel(n, 13, masked);
+        }
+    static const shape shapes[] = {
+        {"attention", 64, 64, 4, 4, 63, 64, 1, GGML_TYPE_F16, NOT, false},
+        {"attention, heads that share keys, rest of a tile", 64, 64, 6, 2, 45, 77, 1, GGML_TYPE_F16,
+         CAUSAL, false},
+        {"attention, some see nothing", 40, 40, 4, 2, 40, 200, 1, GGML_TYPE_F16, CLOSED, false},
+        {"attention, a mask that adds, two sequences", 80, 80, 3, 3, 33, 129, 2, GGML_TYPE_F16,
+         ADDED, false},
+        {"attention, sinks", 64, 64, 8, 2, 17, 65, 1, GGML_TYPE_F16, CAUSAL, true},
+        {"attention, values shorter than keys", 192, 128, 4, 4, 50, 100, 1, GGML_TYPE_F16, CAUSAL,
+         false},
+        {"attention, f32 keys", 64, 64, 2, 2, 40, 70, 1, GGML_TYPE_F32, CAUSAL, false},
+        {"attention, q8_0 keys", 64, 64, 2, 2, 40, 70, 1, GGML_TYPE_Q8_0, CAUSAL, false},
+        {"attention, long", 128, 128, 2, 1, 300, 900, 1, GGML_TYPE_F16, CAUSAL, false},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) attention(&shapes[i]);
+}

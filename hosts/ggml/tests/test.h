@@ -1,0 +1,22 @@
+/* What the files of test.c's program share. */
+#ifndef TILEWRIGHT_HOSTS_GGML_TESTS_TEST_H
+#define TILEWRIGHT_HOSTS_GGML_TESTS_TEST_H
+
+#include <ggml-backend.h>
+#include <ggml.h>
+#include <stddef.h>
+
+/* Ours. */
+extern ggml_backend_t backend;
+
+/* Values of [-1, 1), for free. */
+float *numbers(size_t count);
+/* A context without memory for tensors. */
+struct ggml_context *tensors(void);
+/* Prints a case; error: over signal, squared. */
+void check(const char *what, double error);
+
+/* attention.c */
+void attentions(void);
+
+#endif
