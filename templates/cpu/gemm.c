@@ -43,6 +43,12 @@ int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
 
 /* ---- loads of one group's scales and zeros ---- */
 
+/* A place in the first stream's weights, and the same in the others. */
+static void in_streams(tw_gemm *t, tw_val first, tw_val *each) {
+    each[0] = first;
+    for (int s = 1; s < t->streams; s++) each[s] = tw_offset(t->g, first, t->apart_w[s]);
+}
+
 /* The tile's first column in a row of the panel with `size` bytes a column. */
 static tw_val at_column(tw_gemm *t, tw_val row, int64_t size) {
     if (t->config->micro_n == TW_PANEL_ROWS) return row;
@@ -59,17 +65,26 @@ static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     return tw_at(t->g, row, base + inside);
 }
 
+/* i8 codes at `base` in the header, in i32 lanes. */
+static tw_val header_codes(tw_gemm *t, int64_t base, int v) {
+    tw_val codes = tw_load(t->g, tw_i8(t->lanes), header_at(t, base, TW_I8, v), t->lanes);
+    return tw_cast(t->g, TW_IR_SEXT, codes, tw_i32(t->lanes));
+}
+
+tw_val tw_gemm_factor(tw_gemm *t, int v, int64_t base) {
+    tw_val run = at_column(t, t->factors[tw_gemm_stream(t, v)], 2);
+    tw_val at = tw_at(t->g, run, base + tw_gemm_vector_at(t, v, 2));
+    return tw_load_f32(t->g, TW_F16, at, t->lanes, t->lanes * 2);
+}
+
 /* Of `stored` elements, at `base` in the header; with factors, those at `factors` in their run. */
 static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int64_t factors) {
     tw_ir *g = t->g;
-    int align = t->lanes * tw_dtype_bits(stored) / 8;
-    tw_val at = header_at(t, base, stored, v);
-    if (!tw_panel_has_factors(&t->panel)) return tw_load_f32(g, stored, at, t->lanes, align);
-    tw_val codes = tw_cast(g, TW_IR_SEXT, tw_load(g, tw_i8(t->lanes), at, align), tw_i32(t->lanes));
-    tw_val run = at_column(t, t->factors[tw_gemm_stream(t, v)], 2);
-    tw_val factor = tw_at(g, run, factors + tw_gemm_vector_at(t, v, 2));
-    return tw_fmul(g, tw_cast(g, TW_IR_SITOFP, codes, tw_f32(t->lanes)),
-                   tw_load_f32(g, TW_F16, factor, t->lanes, t->lanes * 2));
+    if (!tw_panel_has_factors(&t->panel))
+        return tw_load_f32(g, stored, header_at(t, base, stored, v), t->lanes,
+                           t->lanes * tw_dtype_bits(stored) / 8);
+    tw_val codes = tw_cast(g, TW_IR_SITOFP, header_codes(t, base, v), tw_f32(t->lanes));
+    return t->late_factors ? codes : tw_fmul(g, codes, tw_gemm_factor(t, v, factors));
 }
 
 tw_val tw_gemm_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }
@@ -84,6 +99,18 @@ static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
 
 tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
     return header_value(t, zeros_base(t, t->sub_group), t->panel.zero, v, TW_PANEL_FACTORS);
+}
+
+tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    tw_val codes[2];
+    for (int i = 0; i < 2; i++) {
+        in_streams(t, tw_at(g, t->run, p->factor_bytes + (u + i) * p->unit_stride), t->header);
+        codes[i] = header_codes(t, zeros_base(t, 0), v);
+    }
+    return tw_or(g, tw_and(g, codes[0], tw_const_int(g, codes[0].ty, 0xffff)),
+                 tw_shl(g, codes[1], 16));
 }
 
 tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
@@ -138,12 +165,6 @@ tw_val tw_gemm_unpacked(tw_gemm *t, int v, int64_t k) {
 }
 
 /* ---- the walk over K of one tile ---- */
-
-/* A place in the first stream's weights, and the same in the others. */
-static void in_streams(tw_gemm *t, tw_val first, tw_val *each) {
-    each[0] = first;
-    for (int s = 1; s < t->streams; s++) each[s] = tw_offset(t->g, first, t->apart_w[s]);
-}
 
 static void enter_body(tw_gemm *t, tw_val codes, tw_val x) {
     in_streams(t, codes, t->codes);
@@ -289,23 +310,28 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
 /* Of a power of two. */
 static int log2_of(int64_t n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
 
+/* The run of unit i: its factors, of each stream. */
+static void enter_run(tw_gemm *t, tw_val i) {
+    tw_ir *g = t->g;
+    tw_val run = tw_lshr(g, i, log2_of(t->panel.run_units)); /* a power of two */
+    t->run = tw_offset(g, t->panel_w, tw_mul(g, run, tw_k64(g, t->panel.run_stride)));
+    in_streams(t, t->run, t->factors);
+}
+
 /* Unit i in the panel; its run's factors, of each stream. */
 static tw_val enter_unit(tw_gemm *t, tw_val i) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     tw_val stride = tw_k64(g, p->unit_stride);
     if (!tw_panel_has_factors(p)) return tw_offset(g, t->panel_w, tw_mul(g, i, stride));
-    /* Several units in a run are a power of two. */
     tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
-    tw_val run = tw_lshr(g, i, log2_of(p->run_units));
-    tw_val at = tw_offset(g, t->panel_w, tw_mul(g, run, tw_k64(g, p->run_stride)));
-    in_streams(t, at, t->factors);
+    enter_run(t, i);
     /* The next run's factors, a line with each unit. */
     for (int s = 0; s < t->streams && t->config->prefetch; s++) {
         tw_val line = tw_add(g, tw_mul(g, inside, tw_k64(g, 64)), tw_k64(g, p->run_stride));
         tw_prefetch(g, tw_offset(g, t->factors[s], line));
     }
-    return tw_at(g, tw_offset(g, at, tw_mul(g, inside, stride)), p->factor_bytes);
+    return tw_at(g, tw_offset(g, t->run, tw_mul(g, inside, stride)), p->factor_bytes);
 }
 
 /* Unit i of the stretch in the strip. */
@@ -396,8 +422,8 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     if (!t->carried) load_slots(t, t->sums, sum);
     load_slots(t, t->tile, total);
     t->meta = unit_meta(t, begin); /* the last fold may be of groups past K */
-    for (int i = 0; i < t->rows * t->nv; i++)
-        total[i] = t->ops->scale_sum(t, i / t->nv, sum[i], total[i]);
+    if (t->late_factors) enter_run(t, begin);
+    t->ops->scale_sums(t, sum, total);
     store_slots(t, t->tile, total);
     tw_loop_end(g, &loop, NULL);
 }

@@ -39,9 +39,9 @@ typedef struct tw_gemm_ops {
     tw_val (*unpack)(tw_gemm *t, int v, int64_t k);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
-    /* Where several units have one scale of x: scales what they sum up to, vector v of a row, and
-     * adds it to the total.  NULL: never. */
-    tw_val (*scale_sum)(tw_gemm *t, int row, tw_val sum, tw_val total);
+    /* Where several units have one scale of x: scales what they sum up to, and adds it to the
+     * totals.  NULL: never. */
+    void (*scale_sums)(tw_gemm *t, const tw_val *sum, tw_val *total);
     /* What is left to do to one row of totals before bias and activation; may be NULL. */
     void (*finish)(tw_gemm *t, tw_val row, tw_val *total);
 } tw_gemm_ops;
@@ -70,6 +70,9 @@ struct tw_gemm {
      * registers or in slots of their own.  0: fold does all. */
     int64_t scaled_units;
     tw_val sums;
+    /* Those units are a run, whose factors scale_sums applies: until then scales are codes. */
+    bool late_factors;
+    tw_val run; /* the run at hand, of the first stream */
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]
      * vectors; those of the unit at hand. */
     int64_t ahead_units;
@@ -112,6 +115,10 @@ void tw_gemm_emit(tw_gemm *t);
 /* Scales and zeros of vector v of the group at hand, as f32. */
 tw_val tw_gemm_scale(tw_gemm *t, int v);
 tw_val tw_gemm_value_zero(tw_gemm *t, int v);
+/* Of the run at hand, the factor of vector v's scales (base 0) or zeros (TW_PANEL_FACTORS), as f32;
+ * and codes of its zeros, of unit u in the low half of each lane and of u + 1 in the high one. */
+tw_val tw_gemm_factor(tw_gemm *t, int v, int64_t base);
+tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u);
 /* u8 zeros in i32 lanes. */
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
 /* Address of vector v of a row of weights, of `bytes` bytes: offset within the body. */

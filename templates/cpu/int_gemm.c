@@ -14,6 +14,9 @@
 #include "templates/cpu/convert.h"
 #include "templates/cpu/cost.h"
 
+/* Most units of a run whose zeros are multiplied at once: all of them are in the code. */
+enum { LATE_UNITS = 16 };
+
 typedef struct int_gemm {
     tw_gemm t; /* first: hooks get a pointer to it */
     tw_int_form form;
@@ -60,18 +63,32 @@ int64_t tw_int_fold_k(const tw_problem *problem) {
     return fold_k;
 }
 
+bool tw_int_late_factors(const tw_problem *problem) {
+    const tw_scheme *s = &problem->scheme;
+    tw_panel p;
+    tw_panel_init(problem, &p);
+    bool runs = tw_panel_has_factors(&p) && p.unit_groups == 1 && p.run_units > 1 &&
+                p.run_units <= LATE_UNITS && p.units % p.run_units == 0;
+    /* A group's sum of x fits i16, so that two are multiplied at once. */
+    return runs && s->act_group && tw_act_group(s, problem->K) == p.run_units * p.unit_k &&
+           p.unit_k <= tw_int_fold_k(problem) && p.unit_k * tw_int_largest_x(problem) <= 32767;
+}
+
 void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out) {
     const tw_scheme *s = &problem->scheme;
     tw_panel panel;
     tw_panel_init(problem, &panel);
-    *out = (tw_int_meta){tw_gemm_folds(&panel, tw_int_fold_k(problem)), -1, -1, -1, -1, 16};
+    *out = (tw_int_meta){tw_gemm_folds(&panel, tw_int_fold_k(problem)), -1, -1, -1, -1, -1, 16};
     int64_t array = out->entries * 4;
     bool constant = tw_int_constant_zero(problem) != 0;
     if (s->zero_mode == TW_ZERO_CODE || (constant && s->zero_mode == TW_ZERO_NONE))
         out->sum = out->stride, out->stride += array;
     if (constant && s->zero_mode == TW_ZERO_VALUE) out->fixed = out->stride, out->stride += array;
     if (s->act_group) out->scale = out->stride, out->stride += array;
-    if (s->zero_mode == TW_ZERO_VALUE) out->total = out->stride, out->stride += array;
+    if (s->zero_mode == TW_ZERO_VALUE && tw_int_late_factors(problem))
+        out->half = out->stride, out->stride += array / 2;
+    else if (s->zero_mode == TW_ZERO_VALUE)
+        out->total = out->stride, out->stride += array;
     out->stride = tw_round_up(out->stride, 64);
 }
 
@@ -340,20 +357,22 @@ static bool products_fit(const tw_gemm *t) {
     return s->scale == TW_F32 || tw_dtype_get(s->scale)->mantissa_bits + 1 + bits_of(sum) <= 24;
 }
 
-/* scale * acc + zero * x_sum: both products whole, so that what cancels leaves no error. */
-static tw_val with_value_zero(tw_gemm *t, tw_val acc, tw_val scale, tw_val zero, tw_val x_sum) {
+/* scale * sum + zero * x_sum, of f32: both products whole, so that what cancels leaves no error.
+ * fits: zero * x_sum is exact. */
+static tw_val with_value_zero(tw_gemm *t, tw_val sum, tw_val scale, tw_val zero, tw_val x_sum,
+                              bool fits) {
     tw_ir *g = t->g;
     if (g->target->isa == TW_ISA_portable) { /* it has no fused multiply-add */
         tw_ty f64 = tw_f64(t->lanes);
         tw_val a =
-            tw_fmul(g, tw_cast(g, TW_IR_SITOFP, acc, f64), tw_cast(g, TW_IR_FPEXT, scale, f64));
+            tw_fmul(g, tw_cast(g, TW_IR_FPEXT, sum, f64), tw_cast(g, TW_IR_FPEXT, scale, f64));
         tw_val b =
             tw_fmul(g, tw_cast(g, TW_IR_FPEXT, zero, f64), tw_cast(g, TW_IR_FPEXT, x_sum, f64));
         return tw_cast(g, TW_IR_FPTRUNC, tw_fadd(g, a, b), scale.ty);
     }
     tw_val product = tw_fmul(g, zero, x_sum);
-    tw_val y = tw_fma(g, tw_cast(g, TW_IR_SITOFP, acc, scale.ty), scale, product);
-    if (products_fit(t)) return y;
+    tw_val y = tw_fma(g, sum, scale, product);
+    if (fits) return y;
     tw_val lost = tw_fma(g, zero, x_sum, tw_unary(g, TW_IR_FNEG, product));
     return tw_fadd(g, y, lost);
 }
@@ -390,7 +409,8 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
             if (shift.p)
                 products = tw_add(g, products, shifted(t, acc[t->rows * t->nv + v], shift));
             if (x_total.p) {
-                tw_val part = with_value_zero(t, products, scale[v], zero[v], x_total);
+                tw_val sum = tw_cast(g, TW_IR_SITOFP, products, f32);
+                tw_val part = with_value_zero(t, sum, scale[v], zero[v], x_total, products_fit(t));
                 *y = x_scale.p ? tw_fma(g, part, x_scale, *y) : tw_fadd(g, part, *y);
                 continue;
             }
@@ -400,9 +420,50 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     }
 }
 
-static tw_val scale_sum(tw_gemm *t, int row, tw_val sum, tw_val total) {
+/* zero * sum of x over the groups of the run at hand, as an exact integer. */
+static tw_val run_zero(tw_gemm *t, const tw_val *pairs, int row) {
     const int_gemm *self = (const int_gemm *)t;
-    return tw_fma(t->g, sum, meta_broadcast(t, sum.ty, row, self->meta.scale), total);
+    tw_ir *g = t->g;
+    tw_val sum = tw_const_int(g, tw_i32(t->lanes), 0);
+    tw_val at = tw_at(g, t->tile_meta, row * t->geometry.xmeta_stride + self->meta.half);
+    at = tw_offset(g, at, tw_lshr(g, t->meta, 1)); /* t->meta counts entries of four bytes */
+    for (int u = 0; u < t->panel.run_units; u += 2) {
+        tw_val x = tw_broadcast(g, sum.ty, tw_at(g, at, (int64_t)u * 2));
+        if (self->dot == TW_DOT_DPBUSD) {
+            tw_val args[] = {sum, pairs[u / 2], x};
+            sum = tw_intrinsic(
+                g, t->lanes == 16 ? "llvm.x86.avx512.vpdpwssd.512" : "llvm.x86.avx512.vpdpwssd.256",
+                sum.ty, args, 3);
+        } else {
+            sum = tw_add(g, sum, madd_words(t, pairs[u / 2], x));
+        }
+    }
+    return tw_cast(g, TW_IR_SITOFP, sum, tw_f32(t->lanes));
+}
+
+static void scale_sums(tw_gemm *t, const tw_val *sum, tw_val *total) {
+    const int_gemm *self = (const int_gemm *)t;
+    tw_val factor[TW_TILE], zero_factor[TW_TILE], pairs[TW_TILE][LATE_UNITS / 2];
+    for (int v = 0; v < t->nv && t->late_factors; v++) {
+        factor[v] = tw_gemm_factor(t, v, 0);
+        if (self->meta.half < 0) continue;
+        zero_factor[v] = tw_gemm_factor(t, v, TW_PANEL_FACTORS);
+        for (int u = 0; u < t->panel.run_units; u += 2)
+            pairs[v][u / 2] = tw_gemm_zero_pairs(t, v, u);
+    }
+    for (int row = 0; row < t->rows; row++) {
+        tw_val x_scale = meta_broadcast(t, sum[0].ty, row, self->meta.scale);
+        for (int v = 0; v < t->nv; v++) {
+            int i = row * t->nv + v;
+            tw_val part = sum[i], scale = x_scale;
+            if (self->meta.half >= 0)
+                part = with_value_zero(t, part, factor[v], zero_factor[v],
+                                       run_zero(t, pairs[v], row), false);
+            else if (t->late_factors)
+                scale = tw_fmul(t->g, scale, factor[v]);
+            total[i] = tw_fma(t->g, part, scale, total[i]);
+        }
+    }
 }
 
 /* Units under one scale of x, where that are several and a power of two. */
@@ -429,26 +490,21 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
     *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
 }
 
-/* Results of vpmaddubsw that an i16 holds: 8 at most, or half of that where few rows share the
- * unpacking and memory is the limit anyway: half the code to compile. */
-static int flush_of(const tw_problem *problem, const tw_config *config) {
-    int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
-    int most = tw_min(tw_int_largest_x(problem), TW_INT_SHIFT); /* as it lies there */
-    return (int)tw_min(config->micro_m <= 2 ? 4 : 8, 32767 / (2 * most * largest));
-}
-
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, scale_sum, finish};
+    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, scale_sums, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);
-    self.flush =
-        self.form == TW_INT_BYTES && self.dot == TW_DOT_MADDUBS ? flush_of(problem, config) : 1;
+    self.flush = self.form == TW_INT_BYTES && self.dot == TW_DOT_MADDUBS
+                     ? tw_int_flush(problem, config->micro_m)
+                     : 1;
     int64_t body_want = self.dot == TW_DOT_MADDUBS ? 4 * self.flush : 8;
     self.shifts = tw_int_shifts(g->target, problem);
     tw_gemm_init(&self.t, g, problem, config, &ops, body_want, tw_int_fold_k(problem), self.shifts);
     geometry(problem, &self.t.geometry);
     self.t.scaled_units = scaled_units(&self.t);
+    self.t.late_factors = tw_int_late_factors(problem);
+    assert(!self.t.late_factors || self.t.scaled_units == self.t.panel.run_units);
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
     int64_t largest_sum = tw_min(self.t.panel.group_k, self.t.fold_k) * tw_int_largest_x(problem);
     self.words_hold_sums = largest_sum <= 32767;
@@ -475,118 +531,14 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
-static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
-    const tw_scheme *s = &problem->scheme;
-    tw_dot dot = tw_target_isa(target)->dot;
-    bool words = tw_int_form_of(target, problem) == TW_INT_WORDS;
-    int bits = tw_dtype_bits(s->weight);
-    bool single = !(bits & (bits - 1));
-    *loop = (tw_inner_loop){.x_loads = 1,
-                            .step_k = 4,
-                            .unpack = bits == 8 ? 0
-                                      : single  ? 1.5
-                                                : 4,
-                            .latency = 5,
-                            .temporaries = 2,
-                            .fold = 2 + (s->zero_mode == TW_ZERO_CODE) +
-                                    (s->zero_mode == TW_ZERO_VALUE) + (s->act_group != 0),
-                            .fold_load = 3,
-                            .fold_k = tw_min(tw_int_fold_k(problem), tw_group_k(s, problem->K))};
-    if (dot == TW_DOT_GENERIC)
-        loop->product = 20, loop->multiply = 8, loop->temporaries = 6;
-    else if (words)
-        loop->product = 4, loop->multiply = 2, loop->x_loads = 2, loop->unpack += 3,
-        loop->temporaries = 5;
-    else if (dot == TW_DOT_DPBUSD)
-        loop->product = 1, loop->multiply = 1;
-    else {
-        double widen = 1.0 / flush_of(problem, &(tw_config){.micro_m = 4});
-        loop->product = 2 + 2 * widen;
-        loop->multiply = 1 + widen;
-        loop->latency = 2;
-        loop->temporaries = 3;
-    }
-    if (tw_int_shifts(target, problem)) loop->unpack += 1.5, loop->fold += 2;
-}
-
-static double cost(const tw_target *target, const tw_problem *problem, const tw_config *config) {
-    tw_inner_loop loop;
-    inner_loop(target, problem, &loop);
-    return tw_gemm_cost(target, problem, config, &loop);
-}
-
-_Static_assert(TW_AHEAD_BYTES == 32768, "as the sentences below say");
-
-static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
-    tw_panel panel;
-    tw_panel_init(problem, &panel);
-    if (tw_dtype_bits(problem->scheme.weight) == 8)
-        return "ahead unpacks codes, and those of 8 bits are not packed.";
-    if (panel.unit_groups > 1) return "ahead needs groups along K that fill a chunk of panel64.";
-    if (c->ahead < 0 || c->ahead % panel.unit_k)
-        return "ahead must be a multiple of the group along K.";
-    if (c->ahead >= problem->K + panel.unit_k) return "ahead exceeds the columns of K there are.";
-    if (c->streams) return "ahead unpacks one stream.";
-    if (c->block_m <= c->micro_m) return "ahead needs several tiles in block_m, which share it.";
-    if ((int64_t)c->ahead * c->micro_n > TW_AHEAD_BYTES)
-        return "ahead times micro_n must be at most 32768 codes.";
-    if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
-        return "with ahead, block_m times micro_n must be at most 8192 totals.";
-    return NULL;
-}
-
-static const char *reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
-    tw_config rest = *c;
-    rest.bit_matrix = rest.ahead = 0;
-    const char *why = c->ahead ? reject_ahead(problem, c) : NULL;
-    if (why) return why;
-    if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
-    if (c->bit_matrix && !tw_target_has(target, TW_EXTRA_GFNI))
-        return "bit_matrix needs the target's GFNI.";
-    if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)
-        return "bit_matrix unpacks codes, and those of 8 bits are not packed.";
-    return tw_gemm_reject(target, problem, &rest);
-}
-
-/* Codes of several planes take as many instructions to unpack as two products: once for all rows of
- * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2). */
-static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_config *config) {
-    enum { COLUMNS = 256 };
-    tw_panel panel;
-    tw_inner_loop loop;
-    tw_panel_init(problem, &panel);
-    inner_loop(target, problem, &loop);
-    loop.unpack = 1.5; /* what is unpacked is stored once and read by every tile */
-    tw_gemm_guess(target, problem, &loop, config);
-    config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
-    return config->ahead && !reject(target, problem, config);
-}
-
-static void guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
-    tw_inner_loop loop;
-    int bits = tw_dtype_bits(problem->scheme.weight), lanes = tw_target_lanes(target);
-    bool planes = bits & (bits - 1), narrow = tw_target_isa(target)->vector_bytes < 64;
-    if (planes && guess_ahead(target, problem, config)) return;
-    inner_loop(target, problem, &loop);
-    tw_gemm_guess(target, problem, &loop, config);
-    /* One row of such codes: a half more comes of two vectors at a time, which the processor reads
-     * ahead by itself (Zen 3; of codes of one plane it does not). */
-    if (planes && narrow && config->micro_m == 1) {
-        config->micro_n = 2 * lanes;
-        config->block_n = (int32_t)tw_round_up(config->block_n, config->micro_n);
-        config->prefetch = 0;
-    }
-    /* One row is bound by memory, not by the units: then the shorter code, sooner compiled. */
-    config->bit_matrix = config->micro_m == 1 && tw_dtype_bits(problem->scheme.weight) < 8 &&
-                         tw_target_has(target, TW_EXTRA_GFNI);
-}
-
 static int64_t chain(const tw_problem *problem) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
-    return tw_gemm_folds(&panel, tw_int_fold_k(problem)) + 4;
+    /* What scale_sums adds to a run's sum, where it has factors to apply. */
+    int late = tw_int_late_factors(problem) ? 4 : 0;
+    return tw_gemm_folds(&panel, tw_int_fold_k(problem)) + 4 + late;
 }
 
 const tw_template tw_template_int_gemm = {
-    "cpu.int_gemm", 9,    &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem, reject,
-    guess,          cost, geometry,           chain,         emit};
+    "cpu.int_gemm", 10,           &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem,
+    tw_int_reject,  tw_int_guess, tw_int_cost,        geometry,      chain,       emit};

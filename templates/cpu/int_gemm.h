@@ -1,4 +1,5 @@
-/* What int_gemm.c (the matmul) and int_pack.c (the quantization of x) agree on. */
+/* What int_gemm.c (the matmul), int_pack.c (the quantization of x) and int_config.c (the choice of
+ * configs) agree on. */
 #ifndef TW_TEMPLATES_CPU_INT_GEMM_H
 #define TW_TEMPLATES_CPU_INT_GEMM_H
 
@@ -20,9 +21,10 @@ enum { TW_INT_SHIFT = 128 };
  *              are none
  *   i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
  *   f32 scale  with an activation group: that of x
- *   f32 total  with value zeros: the codes' sum */
+ *   f32 total  with value zeros: the codes' sum
+ *   i16 half   with value zeros whose factors come late: the same */
 typedef struct tw_int_meta {
-    int64_t entries, sum, fixed, scale, total, stride; /* byte offsets; -1: not there */
+    int64_t entries, sum, fixed, scale, total, half, stride; /* byte offsets; -1: not there */
 } tw_int_meta;
 
 enum { TW_INT_SHIFT_AT = 4 };
@@ -38,8 +40,18 @@ int64_t tw_int_fold_k(const tw_problem *problem);
 void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out);
 /* The zero that storing codes as unsigned adds: 0 for unsigned weights. */
 int32_t tw_int_constant_zero(const tw_problem *problem);
+/* Whether the factors of f16i8 are applied once to each run of the panel: it has one scale of x, is
+ * whole, and its sums of integers are exact. */
+bool tw_int_late_factors(const tw_problem *problem);
 /* Emits tw_pack_x. */
 void tw_int_emit_pack(tw_ir *g, const tw_problem *problem);
 int64_t tw_int_xq_stride(const tw_problem *problem);
+
+/* int_config.c: as in templates/template.h. */
+double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_config *config);
+const char *tw_int_reject(const tw_target *target, const tw_problem *problem, const tw_config *c);
+void tw_int_guess(const tw_target *target, const tw_problem *problem, tw_config *config);
+/* Results of vpmaddubsw that an i16 holds and that are summed up before it is widened. */
+int tw_int_flush(const tw_problem *problem, int micro_m);
 
 #endif

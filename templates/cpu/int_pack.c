@@ -235,10 +235,14 @@ static void emit_fold(pack *s, const void *arg, tw_val from, int64_t length, tw_
     tw_val sum = tw_const_int(g, tw_i32(s->lanes), (int32_t)(uint32_t)-surplus);
     for_vectors(s, from, length, &sum, 1, codes_body, (void *)a);
     store_meta(s, a->scale, s->meta.scale, entry);
-    if (start < 0 && s->meta.total < 0) return;
+    if (start < 0 && s->meta.total < 0 && s->meta.half < 0) return;
     sum = tw_reduce(g, TW_IR_ADD, sum);
     int32_t factor = scheme->zero_mode == TW_ZERO_CODE ? -1 : -tw_int_constant_zero(s->problem);
     if (start >= 0) store_meta(s, tw_mul(g, sum, tw_const_int(g, sum.ty, factor)), start, entry);
+    if (s->meta.half >= 0) {
+        tw_val at = tw_offset(g, tw_at(g, s->xmeta, s->meta.half), tw_mul(g, entry, tw_k64(g, 2)));
+        tw_store(g, tw_cast(g, TW_IR_TRUNC, tw_extract(g, sum, 0), tw_i16(0)), at, 2);
+    }
     if (s->meta.total < 0) return;
     store_meta(s, tw_cast(g, TW_IR_SITOFP, sum, tw_f32(sum.ty.lanes)), s->meta.total, entry);
 }

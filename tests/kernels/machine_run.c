@@ -252,6 +252,12 @@ static void pair_words(const uint64_t *a, const uint64_t *b, uint64_t *d, size_t
     }
 }
 
+static void dot_words(const uint64_t *acc, const uint64_t *a, const uint64_t *b, uint64_t *d,
+                      size_t lanes) {
+    pair_words(a, b, d, lanes);
+    for (size_t i = 0; i < lanes; i++) d[i] = cut(acc[i] + d[i], 32);
+}
+
 static void pair_bytes(const uint64_t *u, const uint64_t *s, uint64_t *d, size_t lanes) {
     for (size_t i = 0; i < lanes; i++) {
         int64_t even = (int64_t)u[2 * i] * extended(s[2 * i], 8);
@@ -303,6 +309,8 @@ static const struct {
     {"llvm.x86.avx512.pmaddubs.w.512", TW_TY_I8, 2},
     {"llvm.x86.avx512.vpdpbusd.256", TW_TY_I8, 3},
     {"llvm.x86.avx512.vpdpbusd.512", TW_TY_I8, 3},
+    {"llvm.x86.avx512.vpdpwssd.256", TW_TY_I16, 3},
+    {"llvm.x86.avx512.vpdpwssd.512", TW_TY_I16, 3},
     {"llvm.x86.avx512bf16.dpbf16ps.256", TW_TY_BF16, 3},
     {"llvm.x86.avx512bf16.dpbf16ps.512", TW_TY_BF16, 3},
     {"llvm.x86.avx512.permvar.hi.512", TW_TY_I16, 2},
@@ -326,6 +334,8 @@ static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
     bitcast(op->from, ty, v[op->arg[op->sub - 1]], b);
     if (op->sub == 3 && ty.kind == TW_TY_I8)
         dot_bytes(v[op->arg[0]], a, b, d, lanes);
+    else if (op->sub == 3 && ty.kind == TW_TY_I16)
+        dot_words(v[op->arg[0]], a, b, d, lanes);
     else if (op->sub == 3)
         dot_bf16(v[op->arg[0]], a, b, d, lanes);
     else if (strstr(op->name, ".perm"))

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "src/core/dtype.h"
-#include "templates/layouts/panel64.h"
+#include "templates/cpu/int_gemm.h"
 #include "tests/core/random.h"
 
 static const tw_dtype weights[] = {TW_U1,   TW_U2,  TW_U3,   TW_U4,   TW_U5,   TW_U6,   TW_U7,
@@ -34,7 +34,8 @@ static const int64_t shapes[][2] = {{1, 1},    {1, 64},    {64, 1},    {7, 31}, 
                                     {3, 2100}, {128, 512}, {257, 40},  {1024, 33}};
 /* Rows that the config is chosen for; 0: any config of the space; STREAMS: any with streams, where
  * the registers of the target allow one, of so many panels that they divide them; AHEAD: any that
- * unpacks ahead, one to three groups in a stretch, where there are codes to unpack. */
+ * unpacks ahead, one to three groups (with late factors: runs) in a stretch, where there are codes
+ * to unpack. */
 enum { AHEAD = -2, STREAMS = -1, STREAMS_N = 256 };
 static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS, AHEAD};
 
@@ -76,6 +77,9 @@ bool sample_problem(const sample *s, tw_problem *out) {
         if (wide)
             p.scheme.act_group =
                 (int32_t)tw_round_up((int64_t)wide * tw_max(group[1], 32), group[1]);
+        /* As K-quants have it: factors come late where K is whole. */
+        if (wide && p.scheme.scale == TW_F16I8 && TW_FACTOR_K % group[1] == 0)
+            p.scheme.act_group = TW_FACTOR_K;
     } else if (at[FIELD_GROUP] || at[FIELD_ZERO] || at[FIELD_SCALE] || at[FIELD_ACT_QUANT]) {
         return false;
     }
@@ -97,7 +101,8 @@ static void set_ahead(const tw_problem *problem, uint64_t *state, tw_config *out
     tw_panel panel;
     tw_panel_init(problem, &panel);
     out->streams = 0;
-    out->ahead = (int32_t)(panel.unit_k * random_int(state, 1, 3));
+    int64_t step = tw_int_late_factors(problem) ? TW_FACTOR_K : panel.unit_k;
+    out->ahead = (int32_t)(step * random_int(state, 1, 3));
 }
 
 bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *target,

@@ -160,6 +160,8 @@ static void asymmetric_x(mutant *m) { m->compiled_for.scheme.act_quant = TW_ACTQ
 #define INT_GROUP "M=5,N=70,K=100,x=bf16,w=i5,g=32,s=f16,a=i8g32,y=f16,act=silu"
 #define INT_VALUE "M=5,N=70,K=100,w=u4,g=32,s=f16,z=value,a=i8g32"
 #define INT_PAIRS "M=5,N=70,K=600,w=u4,g=32,s=f16i8,z=value,a=i8g256"
+#define INT_LATE "M=5,N=70,K=768,w=u4,g=32,s=f16i8,z=value,a=i8g256"
+#define INT_LATE_6 "M=5,N=70,K=768,w=i6,g=16,s=f16i8,a=i8g256"
 #define DQ_PAIRS "M=5,N=70,K=600,w=u3,g=16,s=f16i8,z=value"
 #define DQ_CODE "M=5,N=70,K=100,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu"
 #define DQ_WIDE "M=2,N=64,K=4096,w=u4,g=128,s=f16,z=code"
@@ -193,12 +195,18 @@ static const struct {
     {"missing scale", DQ_CODE, missing_scale},
     {"scale of the neighbouring group", INT_VALUE, scale_of_neighbour},
     {"scale of the neighbouring group", INT_PAIRS, scale_of_neighbour},
+    {"scale of the neighbouring group", INT_LATE, scale_of_neighbour},
+    {"scale of the neighbouring group", INT_LATE_6, scale_of_neighbour},
     {"missing scale", DQ_PAIRS, missing_scale},
     {"factor of the next 256", INT_PAIRS, factor_of_neighbour},
+    {"factor of the next 256", INT_LATE, factor_of_neighbour},
+    {"factor of the next 256", INT_LATE_6, factor_of_neighbour},
     {"factor of the next 256", DQ_PAIRS, factor_of_neighbour},
     {"factor of zeros of the next 256", INT_PAIRS, zero_factor_of_neighbour},
     {"factor of zeros of the next 256", DQ_PAIRS, zero_factor_of_neighbour},
+    {"factor of zeros of the next 256", INT_LATE, zero_factor_of_neighbour},
     {"forgotten value zero", INT_PAIRS, value_zero_forgotten},
+    {"forgotten value zero", INT_LATE, value_zero_forgotten},
     {"scale of the neighbouring group", DQ_WIDE, scale_of_neighbour},
     {"scale off by its last place", INT_WIDE, scale_off_by_an_ulp},
     {"scale off by its last place", DQ_WIDE, scale_off_by_an_ulp},
@@ -438,6 +446,8 @@ static void test_operations(void **state) {
         {"M=8,N=87,K=94,x=bf16,w=u8,g=16,s=f16,z=value,a=i8z,y=f16", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,w=u2,g=64,s=f16,z=code,a=i8", TW_ISA_portable, NULL},
         {"M=8,N=87,K=300,w=u4,g=32,s=f16i8,z=value,a=i8g256", TW_ISA_avx512vnni, NULL},
+        {"M=8,N=87,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", TW_ISA_avx512vnni, NULL},
+        {"M=8,N=87,K=512,w=u2,g=16,s=f16i8,z=value,a=i8g256", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,w=i4,g=32,s=f16,a=i8z", TW_ISA_avx512vnni, NULL},
         {"M=8,N=87,K=94,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,x=f16,w=u3,g=64,s=bf16,z=value,y=bf16", TW_ISA_avx512, NULL},

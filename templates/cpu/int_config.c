@@ -1,0 +1,123 @@
+/* Configs of int_gemm: which are possible, the guess among them, and the model of their time. */
+#include "src/core/act.h"
+#include "src/core/dtype.h"
+#include "templates/cpu/cost.h"
+#include "templates/cpu/int_gemm.h"
+
+/* 8 at most, or half of that where few rows share the
+ * unpacking and memory is the limit anyway: half the code to compile. */
+int tw_int_flush(const tw_problem *problem, int micro_m) {
+    int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
+    int most = tw_min(tw_int_largest_x(problem), TW_INT_SHIFT); /* as it lies there */
+    return (int)tw_min(micro_m <= 2 ? 4 : 8, 32767 / (2 * most * largest));
+}
+
+static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
+    const tw_scheme *s = &problem->scheme;
+    tw_dot dot = tw_target_isa(target)->dot;
+    bool words = tw_int_form_of(target, problem) == TW_INT_WORDS;
+    int bits = tw_dtype_bits(s->weight);
+    bool single = !(bits & (bits - 1));
+    *loop = (tw_inner_loop){.x_loads = 1,
+                            .step_k = 4,
+                            .unpack = bits == 8 ? 0
+                                      : single  ? 1.5
+                                                : 4,
+                            .latency = 5,
+                            .temporaries = 2,
+                            .fold = 2 + (s->zero_mode == TW_ZERO_CODE) +
+                                    (s->zero_mode == TW_ZERO_VALUE) + (s->act_group != 0),
+                            .fold_load = 3,
+                            .fold_k = tw_min(tw_int_fold_k(problem), tw_group_k(s, problem->K))};
+    if (dot == TW_DOT_GENERIC)
+        loop->product = 20, loop->multiply = 8, loop->temporaries = 6;
+    else if (words)
+        loop->product = 4, loop->multiply = 2, loop->x_loads = 2, loop->unpack += 3,
+        loop->temporaries = 5;
+    else if (dot == TW_DOT_DPBUSD)
+        loop->product = 1, loop->multiply = 1;
+    else {
+        double widen = 1.0 / tw_int_flush(problem, 4);
+        loop->product = 2 + 2 * widen;
+        loop->multiply = 1 + widen;
+        loop->latency = 2;
+        loop->temporaries = 3;
+    }
+    if (tw_int_shifts(target, problem)) loop->unpack += 1.5, loop->fold += 2;
+    if (tw_int_late_factors(problem))
+        loop->fold = s->zero_mode == TW_ZERO_VALUE ? 3.5 : 2, loop->fold_load = 2;
+}
+
+double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_config *config) {
+    tw_inner_loop loop;
+    inner_loop(target, problem, &loop);
+    return tw_gemm_cost(target, problem, config, &loop);
+}
+
+_Static_assert(TW_AHEAD_BYTES == 32768, "as the sentences below say");
+
+static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    if (tw_dtype_bits(problem->scheme.weight) == 8)
+        return "ahead unpacks codes, and those of 8 bits are not packed.";
+    if (panel.unit_groups > 1) return "ahead needs groups along K that fill a chunk of panel64.";
+    if (c->ahead < 0 || c->ahead % panel.unit_k)
+        return "ahead must be a multiple of the group along K.";
+    if (tw_int_late_factors(problem) && c->ahead % TW_FACTOR_K)
+        return "ahead must be a multiple of the 256 columns of K that share factors.";
+    if (c->ahead >= problem->K + panel.unit_k) return "ahead exceeds the columns of K there are.";
+    if (c->streams) return "ahead unpacks one stream.";
+    if (c->block_m <= c->micro_m) return "ahead needs several tiles in block_m, which share it.";
+    if ((int64_t)c->ahead * c->micro_n > TW_AHEAD_BYTES)
+        return "ahead times micro_n must be at most 32768 codes.";
+    if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
+        return "with ahead, block_m times micro_n must be at most 8192 totals.";
+    return NULL;
+}
+
+const char *tw_int_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+    tw_config rest = *c;
+    rest.bit_matrix = rest.ahead = 0;
+    const char *why = c->ahead ? reject_ahead(problem, c) : NULL;
+    if (why) return why;
+    if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
+    if (c->bit_matrix && !tw_target_has(target, TW_EXTRA_GFNI))
+        return "bit_matrix needs the target's GFNI.";
+    if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)
+        return "bit_matrix unpacks codes, and those of 8 bits are not packed.";
+    return tw_gemm_reject(target, problem, &rest);
+}
+
+/* Codes of several planes take as many instructions to unpack as two products: once for all rows of
+ * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2). */
+static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_config *config) {
+    enum { COLUMNS = 256 };
+    tw_panel panel;
+    tw_inner_loop loop;
+    tw_panel_init(problem, &panel);
+    inner_loop(target, problem, &loop);
+    loop.unpack = 1.5; /* what is unpacked is stored once and read by every tile */
+    tw_gemm_guess(target, problem, &loop, config);
+    config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
+    return config->ahead && !tw_int_reject(target, problem, config);
+}
+
+void tw_int_guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
+    tw_inner_loop loop;
+    int bits = tw_dtype_bits(problem->scheme.weight), lanes = tw_target_lanes(target);
+    bool planes = bits & (bits - 1), narrow = tw_target_isa(target)->vector_bytes < 64;
+    if (planes && guess_ahead(target, problem, config)) return;
+    inner_loop(target, problem, &loop);
+    tw_gemm_guess(target, problem, &loop, config);
+    /* One row of such codes: a half more comes of two vectors at a time, which the processor reads
+     * ahead by itself (Zen 3; of codes of one plane it does not). */
+    if (planes && narrow && config->micro_m == 1) {
+        config->micro_n = 2 * lanes;
+        config->block_n = (int32_t)tw_round_up(config->block_n, config->micro_n);
+        config->prefetch = 0;
+    }
+    /* One row is bound by memory, not by the units: then the shorter code, sooner compiled. */
+    config->bit_matrix = config->micro_m == 1 && tw_dtype_bits(problem->scheme.weight) < 8 &&
+                         tw_target_has(target, TW_EXTRA_GFNI);
+}
