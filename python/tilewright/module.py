@@ -1,7 +1,5 @@
 """QuantizedLinear: what takes the place of torch.nn.Linear."""
 
-import copy
-
 import torch
 
 from . import _lib, ops, state
@@ -48,7 +46,7 @@ class QuantizedLinear(torch.nn.Module):
 
     def plan(self, rows, dtype=torch.float32):
         """What runs for so many rows: a dict of kernel, config, origin."""
-        return self._layer.native(ops.TORCH_DTYPES[dtype]).plan(rows)
+        return self._layer.in_use(ops.TORCH_DTYPES[dtype])[0].plan(rows)
 
     def dequantize(self):
         """The weights [N,K] in float32."""
@@ -64,9 +62,7 @@ class QuantizedLinear(torch.nn.Module):
 
     def __deepcopy__(self, memo):
         """A module of its own.  The packed weights, which nothing changes, are shared."""
-        layer = copy.copy(self._layer)
-        layer.natives = dict(layer.natives)
-        twin = QuantizedLinear(layer)
+        twin = QuantizedLinear(self._layer.twin())
         memo[id(self)] = twin
         twin.training = self.training
         return twin
