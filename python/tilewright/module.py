@@ -15,6 +15,7 @@ class QuantizedLinear(torch.nn.Module):
 
     The weights lie packed in the library; state_dict() unpacks them into canonical tensors, and
     load_state_dict() packs them again.  There are no parameters: a gradient goes to x alone.
+    torch.compile fuses an activation that follows into the layer (fusion.py).
     """
 
     def __init__(self, layer):
@@ -40,7 +41,8 @@ class QuantizedLinear(torch.nn.Module):
         return state.scheme_text(self._layer)
 
     def prepare(self, rows, dtype=torch.float32, concurrent=1):
-        """Makes everything ready for these numbers of rows; tunes in the tuning modes."""
+        """Makes everything ready for these numbers of rows; tunes in the tuning modes.  An
+        activation that torch.compile fuses later is made ready on its first call."""
         self._layer.context = ops.torch_context()
         self._layer.prepare(rows, ops.TORCH_DTYPES[dtype], concurrent)
 
