@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import threading
 import weakref
 
 import pytest
@@ -239,6 +240,25 @@ def test_threads(layer):
     torch.set_num_threads(1 if torch.get_num_threads() > 1 else 2)
     close(fused(ours, x), y)
     assert list(ours._layer.natives) == ['f32+gelu']
+
+
+def test_plain_and_fused_calls_at_once(layer):
+    ours, _ = layer()
+    x = torch.randn(5, 64)
+    want, wrong = ours(x), []
+
+    def work(act):
+        for _ in range(200):
+            y = ops.linear_act(x, ours._handle, 48, act) if act else ours(x)
+            expected = ops.ACTS[act](want) if act else want
+            if not torch.allclose(y, expected, atol=1e-5):
+                wrong.append(act)
+    threads = [threading.Thread(target=work, args=(act,)) for act in (None, 'gelu', 'relu', None)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and {'f32+gelu', 'f32+relu'} <= set(ours._layer.natives)
 
 
 def test_prepare_reaches_the_fused_native(layer, monkeypatch):

@@ -83,7 +83,7 @@ class TorchLinear(Linear):
         """
         name = native_name(dtype, act)
         new = name not in self.natives
-        first = not any(each.startswith(f'{dtype}+') for each in self.natives)
+        first = not any(each.startswith(f'{dtype}+') for each in list(self.natives))
         native = self.native(dtype, act)
         if new and dtype in self._prepared:
             native.prepare(*self._prepared[dtype])
@@ -94,8 +94,8 @@ class TorchLinear(Linear):
 
     def in_use(self, dtype):
         """The natives for x of this dtype: those there are, else the plain one."""
-        acts = [act or None for given, _, act in (name.partition('+') for name in self.natives)
-                if given == dtype]
+        names = [name.partition('+') for name in list(self.natives)]
+        acts = [act or None for given, _, act in names if given == dtype]
         return [self.native(dtype, act) for act in acts or [None]]
 
     def prepare(self, rows, x='f32', concurrent=1):
