@@ -124,7 +124,8 @@ class Linear:
     """A layer: the canonical weights in the library's packed form, one for each dtype of x in use.
 
     The first is made when the weights are known, others when x of their dtype comes; each holds a
-    packed copy of the weights.
+    packed copy of the weights.  A native with another activation than the layer's, native(dtype,
+    act), has a copy of its own too, under the name "dtype+act".
     """
 
     def __init__(self, out_features, in_features, scheme, act='none', act_scale=0.0, bias=None,
@@ -139,10 +140,10 @@ class Linear:
 
     # ---- making ----
 
-    def _desc(self, dtype):
+    def _desc(self, dtype, act=None):
         desc = _lib.describe_struct(_lib.LinearDesc)
         desc.N, desc.K, desc.x = self.out_features, self.in_features, _lib.DTYPES[dtype]
-        desc.act, desc.act_scale = _lib.ACTS.index(self.act), self.act_scale
+        desc.act, desc.act_scale = _lib.ACTS.index(act or self.act), self.act_scale
         return desc
 
     def _here(self):
@@ -153,9 +154,9 @@ class Linear:
     def _bias(self):
         return Borrowed('bias', self.bias) if self.bias is not None else None
 
-    def _adopt(self, dtype, handle):
+    def _adopt(self, dtype, handle, act=None):
         native = Native(self.context, dtype, dtype, self.out_features, self.in_features, handle)
-        self.natives[dtype] = native
+        self.natives[native_name(dtype, act)] = native
         return native
 
     @classmethod
@@ -203,8 +204,8 @@ class Linear:
             views[i] = _canonical_view(name, borrowed, _lib.DTYPE_NAMES[dtype], shape)
         self._create(x, views, lut)
 
-    def _create(self, dtype, views, lut):
-        desc, handle = self._desc(dtype), ctypes.c_void_p()
+    def _create(self, dtype, views, lut, act=None):
+        desc, handle = self._desc(dtype, act), ctypes.c_void_p()
         desc.scheme = self.scheme
         table = (ctypes.c_float * 16)(*lut) if lut is not None else None
         if table is not None:
@@ -214,7 +215,7 @@ class Linear:
                                              *map(_reference, views),
                                              _reference(bias and bias.tensor()),
                                              ctypes.byref(handle)))
-        return self._adopt(dtype, handle)
+        return self._adopt(dtype, handle, act)
 
     # ---- using ----
 
@@ -224,15 +225,16 @@ class Linear:
             return native
         raise _lib.InvalidError('this layer has no weights yet: load_state_dict() gives it some')
 
-    def native(self, dtype):
-        """The native for x of this dtype; made from another one's canonical tensors if need be."""
-        found = self.natives.get(dtype)
+    def native(self, dtype, act=None):
+        """The native for x of this dtype, with `act` in place of the layer's activation if it is
+        given; made from another one's canonical tensors if need be."""
+        found = self.natives.get(native_name(dtype, act))
         if found is not None and found.context is self._here():
             return found
         source = found or self.any_native()
         tensors = source.canonical()
         views = [t and _lib.tensor(t[0].data, t[1], *t[2]) for t in tensors]
-        return self._create(dtype, views, source.lut())
+        return self._create(dtype, views, source.lut(), act)
 
     def weights(self):
         """{'weight', 'scales', 'zeros': (Array of the rows' bytes, dtype, shape)}, as they were
@@ -279,6 +281,11 @@ class Linear:
                                     f'contiguous {source.dtype} {[*source.shape[:-1], N]}')
         self.native(source.dtype).run(source.data, rows, stride, target.data)
         return result
+
+
+def native_name(dtype, act=None):
+    """The place of a native in Linear.natives."""
+    return f'{dtype}+{act}' if act else dtype
 
 
 def _canonical_view(name, array, dtype, shape):

@@ -1,7 +1,5 @@
 """QuantizedLinear: what takes the place of torch.nn.Linear."""
 
-import copy
-
 import torch
 
 from . import _lib, ops, state
@@ -17,6 +15,7 @@ class QuantizedLinear(torch.nn.Module):
 
     The weights lie packed in the library; state_dict() unpacks them into canonical tensors, and
     load_state_dict() packs them again.  There are no parameters: a gradient goes to x alone.
+    torch.compile fuses an activation that follows into the layer (fusion.py).
     """
 
     def __init__(self, layer):
@@ -42,13 +41,14 @@ class QuantizedLinear(torch.nn.Module):
         return state.scheme_text(self._layer)
 
     def prepare(self, rows, dtype=torch.float32, concurrent=1):
-        """Makes everything ready for these numbers of rows; tunes in the tuning modes."""
+        """Makes everything ready for these numbers of rows; tunes in the tuning modes.  An
+        activation that torch.compile fuses later is made ready on its first call."""
         self._layer.context = ops.torch_context()
         self._layer.prepare(rows, ops.TORCH_DTYPES[dtype], concurrent)
 
     def plan(self, rows, dtype=torch.float32):
         """What runs for so many rows: a dict of kernel, config, origin."""
-        return self._layer.native(ops.TORCH_DTYPES[dtype]).plan(rows)
+        return self._layer.in_use(ops.TORCH_DTYPES[dtype])[0].plan(rows)
 
     def dequantize(self):
         """The weights [N,K] in float32."""
@@ -64,9 +64,7 @@ class QuantizedLinear(torch.nn.Module):
 
     def __deepcopy__(self, memo):
         """A module of its own.  The packed weights, which nothing changes, are shared."""
-        layer = copy.copy(self._layer)
-        layer.natives = dict(layer.natives)
-        twin = QuantizedLinear(layer)
+        twin = QuantizedLinear(self._layer.twin())
         memo[id(self)] = twin
         twin.training = self.training
         return twin

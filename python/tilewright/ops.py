@@ -4,6 +4,8 @@ linear has gradients in both modes; linear_forward is for where none is wanted. 
 fixed, so the rest are two products with them, each of which is the other's gradient:
 linear_input_gradient, dx = dy w, and linear_tangent, dy = dx w^T.
 
+linear_act is linear_forward and an activation in one: fusion.py puts it into compiled graphs.
+
 An operator names its layer by a tensor of one number, a place in a table of this process.  It is a
 tensor for the compiler's sake, which takes an integer for a constant: blocks that differ by their
 layers alone share one compiled graph, and a layer may get new weights, be moved to another thread
@@ -14,8 +16,10 @@ The kernels are registered on dispatch keys directly: of torch's ways this has t
 call.  A kernel in Python on AutogradCPU takes some microseconds even where no gradient is wanted.
 """
 
+import copy
 import os
 import secrets
+from functools import partial
 
 import torch
 from torch._functorch.utils import enable_single_level_autograd_function
@@ -23,9 +27,13 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
 from . import _lib, context as contexts
-from .linear import Linear
+from .linear import Linear, native_name
 
 TORCH_DTYPES = {torch.float32: 'f32', torch.float16: 'f16', torch.bfloat16: 'bf16'}
+# What linear_act takes, and the same in torch.
+ACTS = {'relu': torch.relu, 'gelu': torch.nn.functional.gelu, 'silu': torch.nn.functional.silu,
+        'gelu_tanh': partial(torch.nn.functional.gelu, approximate='tanh')}
+_NOTHING = None, None, 0
 _get_num_threads, _empty, _Tensor = torch.get_num_threads, torch.empty, torch.Tensor
 _grad_enabled = torch.is_grad_enabled
 _modes = torch._C._len_torch_dispatch_stack
@@ -51,25 +59,68 @@ class TorchLinear(Linear):
 
     def __init__(self, *args, **options):
         super().__init__(*args, context=torch_context(), **options)
+        self._prepared = {}  # dtype of x -> numbers of rows, concurrent
         self.forget()
 
     def forget(self):
         """Lets the next call look up its native again."""
-        self._latest = None, None, 0  # native, dtype of x, threads: set and read as one
+        self._latest = {}  # act -> native, dtype of x, threads: set and read as one
 
-    def _switch(self, x):
+    def twin(self):
+        """A layer of its own.  The packed weights, which nothing changes, are shared."""
+        twin = copy.copy(self)
+        twin.natives, twin._prepared = dict(self.natives), dict(self._prepared)
+        twin.forget()
+        return twin
+
+    def fused(self, dtype, act):
+        """The native for x of this dtype with an activation.
+
+        The library has no way to share packed weights: this one packs the codes anew, on the first
+        call with `act`.  The first of a dtype takes the place of the plain one, so that memory does
+        not grow where every call is fused.  A plain call after that makes its native again; that
+        one stays, and the layer then holds both.
+        """
+        name = native_name(dtype, act)
+        new = name not in self.natives
+        first = not any(each.startswith(f'{dtype}+') for each in list(self.natives))
+        native = self.native(dtype, act)
+        if new and dtype in self._prepared:
+            native.prepare(*self._prepared[dtype])
+        if first:
+            self.natives.pop(dtype, None)
+            self.forget()
+        return native
+
+    def in_use(self, dtype):
+        """The natives for x of this dtype: those there are, else the plain one."""
+        names = [name.partition('+') for name in list(self.natives)]
+        acts = [act or None for given, _, act in names if given == dtype]
+        return [self.native(dtype, act) for act in acts or [None]]
+
+    def prepare(self, rows, x='f32', concurrent=1):
+        """Makes everything ready for these numbers of rows; tunes in the tuning modes.  An
+        activation that is fused later is made ready for them when it first runs."""
+        for native in self.in_use(x):
+            native.prepare(rows, concurrent)
+        known, most = self._prepared.get(x, ((), 1))
+        self._prepared[x] = sorted({*known, *rows}), max(most, concurrent)
+
+    def _switch(self, x, act):
         if x.dtype not in TORCH_DTYPES:
             raise _lib.InvalidError(f'x: {x.dtype}, expected float32, float16 or bfloat16')
         self.context = torch_context()
-        native = self.native(TORCH_DTYPES[x.dtype])
-        self._latest = native, x.dtype, _get_num_threads()
+        dtype = TORCH_DTYPES[x.dtype]
+        native = self.fused(dtype, act) if act else self.native(dtype)
+        self._latest[act] = native, x.dtype, _get_num_threads()
         return native
 
-    def forward(self, x):
-        """y of a plain tensor on the CPU; nothing is recorded for a gradient."""
-        native, dtype, threads = self._latest
+    def forward(self, x, act=None):
+        """y of a plain tensor on the CPU, with one of ACTS in place of the layer's activation if it
+        is given; nothing is recorded for a gradient."""
+        native, dtype, threads = self._latest.get(act, _NOTHING)
         if x.dtype is not dtype or _get_num_threads() != threads:
-            native = self._switch(x)
+            native = self._switch(x, act)
         shape, K = x.shape, native.K
         if not shape or shape[-1] != K:
             raise _lib.InvalidError(f'x: shape {list(shape)}, expected [...,{K}]')
@@ -130,10 +181,40 @@ def _linear_cpu(x, layer, out_features):
     return (found or layer_at(layer)).forward(x)
 
 
+def _linear_act_cpu(x, layer, out_features, act):
+    found = _at.get(layer.data_ptr()) or layer_at(layer)
+    check_act(act)
+    # A graph does not know its layers: one with an activation of its own keeps it.
+    return found.forward(x, act) if found.act == 'none' else ACTS[act](found.forward(x))
+
+
+def check_act(act):
+    """Raises where linear_act does not take an activation."""
+    if act not in ACTS:
+        raise _lib.InvalidError(f'act: "{act}", expected one of {", ".join(ACTS)}')
+
+
 def _linear_fake(x, layer, out_features):
     if x.dtype not in TORCH_DTYPES:
         raise _lib.InvalidError(f'x: {x.dtype}, expected float32, float16 or bfloat16')
     return x.new_empty((*x.shape[:-1], out_features))
+
+
+def _linear_forward_fake(x, layer, out_features):
+    # A compiler traces this before inductor begins.  Nobody else needs inductor, whose import takes
+    # a second, and its settings may be of this thread alone.
+    try:
+        from . import fusion
+    except ImportError:  # a torch without inductor, or with another one
+        pass
+    else:
+        fusion.install()
+    return _linear_fake(x, layer, out_features)
+
+
+def _linear_act_fake(x, layer, out_features, act):
+    check_act(act)
+    return _linear_fake(x, layer, out_features)
 
 
 def forward_mode():
@@ -209,18 +290,22 @@ def _differentiable(operator):
 _library = torch.library.Library('tilewright', 'DEF')
 _library.define('linear(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
 _library.define('linear_forward(Tensor x, Tensor layer, SymInt out_features) -> Tensor')
+_library.define('linear_act(Tensor x, Tensor layer, SymInt out_features, str act) -> Tensor')
 _library.define('linear_input_gradient(Tensor dy, Tensor layer, SymInt in_features) -> Tensor')
 _library.define('linear_tangent(Tensor dx, Tensor layer, SymInt out_features) -> Tensor')
 _library.impl('linear', _linear_cpu, 'CPU')
 _library.impl('linear_forward', _linear_cpu, 'CPU')
+_library.impl('linear_act', _linear_act_cpu, 'CPU')
 _library.impl('linear_input_gradient', _gradient_cpu, 'CPU')
 _library.impl('linear_tangent', _tangent_cpu, 'CPU')
 torch.library.register_fake('tilewright::linear', _linear_fake, lib=_library)
-torch.library.register_fake('tilewright::linear_forward', _linear_fake, lib=_library)
+torch.library.register_fake('tilewright::linear_forward', _linear_forward_fake, lib=_library)
+torch.library.register_fake('tilewright::linear_act', _linear_act_fake, lib=_library)
 torch.library.register_fake('tilewright::linear_input_gradient', _product_fake, lib=_library)
 torch.library.register_fake('tilewright::linear_tangent', _product_fake, lib=_library)
 linear = torch.ops.tilewright.linear.default
 linear_forward = torch.ops.tilewright.linear_forward.default
+linear_act = torch.ops.tilewright.linear_act.default
 linear_input_gradient = torch.ops.tilewright.linear_input_gradient.default
 linear_tangent = torch.ops.tilewright.linear_tangent.default
 
@@ -233,13 +318,12 @@ for _operator in _ADJOINTS:
 
 def _vmapped(operator):
     """One call for all of a batch: rows are rows."""
-    def rule(info, in_dims, x, layer, features):
-        x = x.movedim(in_dims[0], 0)
-        return operator(x, layer, features), 0
+    def rule(info, in_dims, x, *others):
+        return operator(x.movedim(in_dims[0], 0), *others), 0
     return rule
 
 
-for _operator in (linear_forward, *_ADJOINTS):
+for _operator in (linear_forward, linear_act, *_ADJOINTS):
     torch.library.register_vmap(_operator.name(), _vmapped(_operator), lib=_library)
 
 
