@@ -62,6 +62,19 @@ def test_same_codes(name, dtype):
     assert error < (1e-6 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.parametrize('K', [96, 384, 1536])
+@pytest.mark.parametrize('rows', [1, 5, 130])
+def test_int8_dynamic_equals_torchaos(K, rows):
+    """In every bit of y: integer sums are exact, and the two scales are applied in its order."""
+    model = nn.Sequential(nn.Linear(K, 80))
+    quantization.quantize_(model, quantization.Int8DynamicActivationInt8WeightConfig())
+    x = torch.randn(rows, K)
+    with torch.no_grad():
+        want = model(x)
+        tilewright.convert_(model)
+        assert torch.equal(model(x), want)
+
+
 def test_float8():
     model = nn.Sequential(nn.Linear(64, 48))
     quantization.quantize_(model, quantization.Float8WeightOnlyConfig())

@@ -89,6 +89,12 @@ static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int
 
 tw_val tw_gemm_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }
 
+tw_val tw_gemm_only_scale(tw_gemm *t, int v) {
+    in_streams(t, t->panel_w, t->factors);
+    in_streams(t, tw_at(t->g, t->panel_w, t->panel.factor_bytes), t->header);
+    return tw_gemm_scale(t, v);
+}
+
 /* From a group's scales to its zeros: all scales of the unit lie before all its zeros. */
 static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
     const tw_panel *p = &t->panel;

@@ -114,6 +114,8 @@ void tw_gemm_emit(tw_gemm *t);
 
 /* Scales and zeros of vector v of the group at hand, as f32. */
 tw_val tw_gemm_scale(tw_gemm *t, int v);
+/* Where there is one group along K: its scales, anywhere in the tile. */
+tw_val tw_gemm_only_scale(tw_gemm *t, int v);
 tw_val tw_gemm_value_zero(tw_gemm *t, int v);
 /* Of the run at hand, the factor of vector v's scales (base 0) or zeros (TW_PANEL_FACTORS), as f32;
  * and codes of its zeros, of unit u in the low half of each lane and of u + 1 in the high one. */

@@ -3,6 +3,8 @@
  *
  *   y = sx * sum_groups s * (sum_k qx * qw - zero * sum_k qx)
  *
+ * With one group along K it is (sx * sum) * s, in that order, as torchao has it: bit for bit.
+ *
  * Accumulators start at -zero * sum(qx), so code zeros cost nothing at a group's end.  Value zeros
  * cancel against s * sum: the two are added as if exactly, and rounded once. */
 #include "templates/cpu/int_gemm.h"
@@ -27,6 +29,7 @@ typedef struct int_gemm {
     bool shifts;           /* x lies there less TW_INT_SHIFT: the sums of codes make up for it */
     bool words_hold_sums;  /* zero and group sum fit i16: vpmaddwd multiplies them */
     bool words_hold_codes; /* so does a fold's sum of codes */
+    bool scales_last;      /* one fold under one scale of x: totals are its sums until the end */
     tw_val mask;           /* of one plane's codes in each byte, where a register is left for it */
 } int_gemm;
 
@@ -394,7 +397,7 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     tw_ir *g = t->g;
     tw_ty f32 = tw_f32(t->lanes);
     tw_val scale[TW_TILE], zero[TW_TILE];
-    for (int v = 0; v < t->nv; v++) scale[v] = tw_gemm_scale(t, v);
+    for (int v = 0; v < t->nv && !self->scales_last; v++) scale[v] = tw_gemm_scale(t, v);
     if (self->meta.total >= 0)
         for (int v = 0; v < t->nv; v++) zero[v] = tw_gemm_value_zero(t, v);
     for (int row = 0; row < t->rows; row++) {
@@ -412,6 +415,10 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
                 tw_val sum = tw_cast(g, TW_IR_SITOFP, products, f32);
                 tw_val part = with_value_zero(t, sum, scale[v], zero[v], x_total, products_fit(t));
                 *y = x_scale.p ? tw_fma(g, part, x_scale, *y) : tw_fadd(g, part, *y);
+                continue;
+            }
+            if (self->scales_last) {
+                *y = tw_cast(g, TW_IR_SITOFP, products, f32);
                 continue;
             }
             tw_val both = x_scale.p ? tw_fmul(g, scale[v], x_scale) : scale[v];
@@ -479,7 +486,10 @@ static void finish(tw_gemm *t, tw_val row, tw_val *total) {
     tw_val at =
         tw_offset(t->g, t->tile_meta, tw_mul(t->g, row, tw_k64(t->g, t->geometry.xmeta_stride)));
     tw_val scale = tw_broadcast(t->g, tw_f32(t->lanes), at);
-    for (int v = 0; v < t->nv; v++) total[v] = tw_fmul(t->g, total[v], scale);
+    for (int v = 0; v < t->nv; v++) {
+        total[v] = tw_fmul(t->g, total[v], scale);
+        if (self->scales_last) total[v] = tw_fmul(t->g, total[v], tw_gemm_only_scale(t, v));
+    }
 }
 
 /* ---- the row of templates.def ---- */
@@ -505,6 +515,8 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     self.t.scaled_units = scaled_units(&self.t);
     self.t.late_factors = tw_int_late_factors(problem);
     assert(!self.t.late_factors || self.t.scaled_units == self.t.panel.run_units);
+    self.scales_last = self.meta.entries == 1 && !problem->scheme.act_group &&
+                       problem->scheme.zero_mode != TW_ZERO_VALUE;
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
     int64_t largest_sum = tw_min(self.t.panel.group_k, self.t.fold_k) * tw_int_largest_x(problem);
     self.words_hold_sums = largest_sum <= 32767;
