@@ -116,10 +116,12 @@ static void set_reading(const tw_target *target, const tw_problem *problem, tw_c
     bool plain = tw_scheme_plain(&problem->scheme);
     c->prefetch = plain ? 0 : wide_vectors(target) ? 32 : 16;
     if (tw_problem_weight_bytes(problem) < COLD_BYTES) return;
+    /* As many tasks for each thread. */
     int64_t share = tw_ceil_div(problem->N, tw_max(1, target->threads));
+    int64_t part = tw_ceil_div(share, tw_ceil_div(share, FAR_BLOCK));
     tw_config wide = *c;
     wide.streams = 2;
-    wide.block_n = (int32_t)tw_min(tw_round_up(share, (int64_t)2 * TW_PANEL_ROWS), FAR_BLOCK);
+    wide.block_n = (int32_t)tw_round_up(part, (int64_t)2 * TW_PANEL_ROWS);
     wide.prefetch = plain ? 0 : 64;
     if (!tw_gemm_reject(target, problem, &wide)) *c = wide;
 }
