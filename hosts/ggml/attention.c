@@ -71,7 +71,8 @@ static bool readable(const struct ggml_tensor *t) {
            (t->type == GGML_TYPE_F32 || ggml_get_type_traits(t->type)->to_float);
 }
 
-/* Slopes of the mask (ALiBi) and capped scores are left to ggml. */
+/* Slopes of the mask (ALiBi) and capped scores are left to ggml; so is one token, whose keys it
+ * shares out to the threads. */
 bool twg_attention_takes(const struct ggml_tensor *node) {
     if (node->op != GGML_OP_FLASH_ATTN_EXT || !twg_attention_kernel_at(0)) return false;
     const struct ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2],
@@ -80,7 +81,7 @@ bool twg_attention_takes(const struct ggml_tensor *node) {
     return q->type == GGML_TYPE_F32 && readable(q) && readable(k) && readable(v) &&
            parameter(node, 1) == 0 && parameter(node, 2) == 0 && k->ne[2] == v->ne[2] &&
            k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0 &&
-           q->ne[1] * (q->ne[2] / k->ne[2]) >= LEAST_QUERIES &&
+           q->ne[1] > 1 && q->ne[1] * (q->ne[2] / k->ne[2]) >= LEAST_QUERIES &&
            (!mask || (mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) &&
                       mask->ne[2] == 1));
 }
@@ -155,7 +156,7 @@ static float last_factor(const plan *p, int64_t head, float most, float sum) {
         factor = exp2f(most - higher);
         sum = sum * factor + exp2f(sink - higher);
     }
-    return sum > 0 ? factor / sum : 0;
+    return sum == 0 ? 0 : factor / sum; /* NaN stays NaN */
 }
 
 static void end_tile(const task *t, int64_t i) {

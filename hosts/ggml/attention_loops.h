@@ -63,12 +63,13 @@ SET_TARGET static void SET(gemm)(int64_t rows, int64_t depth, const float *a, in
 /* Scores of SET(BLOCK) queries from q on become 2^(score - largest); factor: of what came of
  * earlier keys. */
 SET_TARGET static void SET(weigh)(const twg_attention_tile *t, int64_t q, float *factor) {
-    FLOATS most[SET_VECTORS], sum[SET_VECTORS];
+    FLOATS most[SET_VECTORS], sum[SET_VECTORS], wrong[SET_VECTORS] = {0};
     EACH (v, SET_VECTORS) most[v] = SET(get)(t->most + q + v * SET_WIDTH);
     for (int64_t key = 0; key < t->keys; key++)
         EACH (v, SET_VECTORS) {
             int64_t at = key * TWG_QUERIES + q + v * SET_WIDTH;
             FLOATS score = SET(get)(t->scores + at);
+            wrong[v] += score * 0; /* 0, or NaN: maxima and exp2 would lose it */
             if (t->mask) score += SET(get)(t->mask + at), SET(put)(t->scores + at, score);
             most[v] = SET_MAX(score, most[v]);
         }
@@ -77,7 +78,7 @@ SET_TARGET static void SET(weigh)(const twg_attention_tile *t, int64_t q, float 
         FLOATS rest = SET(exp2)(SET(get)(t->most + at) - most[v]);
         SET(put)(factor + at, rest);
         SET(put)(t->most + at, most[v]);
-        sum[v] = SET(get)(t->sum + at) * rest;
+        sum[v] = SET(get)(t->sum + at) * rest + wrong[v];
     }
     for (int64_t key = 0; key < t->keys; key++)
         EACH (v, SET_VECTORS) {

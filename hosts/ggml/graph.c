@@ -1,9 +1,9 @@
-/* Computing a graph: ggml's CPU backend runs it, its matrix products are ours.
+/* Computing a graph: ggml's CPU backend runs it, its matrix products and attention are ours.
  *
  * For the time of the computation each product by weights of ours stands in the graph as a custom
  * operation, which ggml calls from all its threads.  Its sources, shape and place stay as they are.
  * Products of few rows of one x (q, k and v; gate and up) are one operation, in the first one's
- * place, if nothing in between minds.
+ * place, if nothing in between minds.  Attention of many tokens is replaced likewise.
  *
  *   MUL_MAT     y[i3][i2][m][n] = sum over k of w[i3/r3][i2/r2][n][k] * x[i3][i2][m][k]
  *   MUL_MAT_ID  y[t][u][n] = sum over k of w[ids[t][u]][n][k] * x[t][u % ne11][k] */
@@ -22,7 +22,6 @@ typedef struct stand_in {
 
 typedef struct product {
     twg_operation operation;
-    struct ggml_tensor *node;
     stand_in own;
     int index; /* of the node in its graph */
     twg_weights *weights;
@@ -134,12 +133,12 @@ static bool is_plain(const struct ggml_tensor *y) {
 /* A plain product and those that are done with it. */
 static void multiply_together(product *p) {
     tw_linear *linears[MOST_TOGETHER] = {p->weights->linears[0]};
-    const struct ggml_tensor *x = p->node->src[1];
+    const struct ggml_tensor *x = p->own.node->src[1];
     int64_t rows = ggml_nrows(x);
     tw_tensor in = rows_of(x->data, rows, x->ne[0], x->nb[1]), out[MOST_TOGETHER];
-    out[0] = rows_of(p->node->data, rows, p->node->ne[0], p->node->nb[1]);
+    out[0] = rows_of(p->own.node->data, rows, p->own.node->ne[0], p->own.node->nb[1]);
     for (int i = 0; i < p->with_count; i++) {
-        const struct ggml_tensor *y = p->with[i]->node;
+        const struct ggml_tensor *y = p->with[i]->own.node;
         linears[i + 1] = p->with[i]->weights->linears[0];
         out[i + 1] = rows_of(y->data, rows, y->ne[0], y->nb[1]);
     }
@@ -147,7 +146,7 @@ static void multiply_together(product *p) {
 }
 
 static void multiply(product *p) {
-    struct ggml_tensor *y = p->node, *w = y->src[0], *x = y->src[1];
+    struct ggml_tensor *y = p->own.node, *w = y->src[0], *x = y->src[1];
     backend *b = p->backend;
     int64_t rows = x->ne[1], r2 = x->ne[2] / w->ne[2], r3 = x->ne[3] / w->ne[3];
     if (is_plain(y)) {
@@ -172,7 +171,7 @@ static void multiply(product *p) {
 
 /* The rows of one expert: gathered, multiplied, put where they belong. */
 static void multiply_expert(product *p, int64_t expert, const int64_t (*routed)[2], int64_t count) {
-    struct ggml_tensor *y = p->node, *x = y->src[1];
+    struct ggml_tensor *y = p->own.node, *x = y->src[1];
     int64_t K = x->ne[0], N = y->ne[0];
     float *in = scratch(p->backend, (size_t)(count * (K + N)) * sizeof(float)), *out;
     if (!in) return;
@@ -197,7 +196,7 @@ static int32_t id_at(const struct ggml_tensor *ids, int64_t u, int64_t t) {
 
 /* Rows by their expert: counted, then put behind one another. */
 static void multiply_by_id(product *p) {
-    struct ggml_tensor *ids = p->node->src[2];
+    struct ggml_tensor *ids = p->own.node->src[2];
     int64_t experts = p->weights->count, total = ids->ne[0] * ids->ne[1];
     int64_t(*routed)[2] = malloc((size_t)total * sizeof *routed + 1);
     int64_t *ends = calloc((size_t)experts + 1, sizeof *ends);
@@ -209,7 +208,7 @@ static void multiply_by_id(product *p) {
             if (right) ends[id + 1]++;
         }
     if (!right) {
-        GGML_LOG_ERROR("Tilewright: %s: %s\n", p->node->name,
+        GGML_LOG_ERROR("Tilewright: %s: %s\n", p->own.node->name,
                        routed && ends ? "an id is no expert's" : "out of memory");
         p->backend->status = routed && ends ? TW_INVALID : TW_MEMORY;
     } else {
@@ -244,14 +243,14 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 
 /* ---- the graph ---- */
 
-/* At least `count` elements of `size` bytes, whole cache lines; what was in them is lost. */
-static bool room_for(void *array, size_t *capacity, size_t count, size_t size) {
-    void **elements = array;
-    if (*capacity >= count) return true;
-    free(*elements);
-    *elements = aligned_alloc(64, count * size);
-    *capacity = *elements ? count : 0;
-    return *elements;
+/* `old`, or in its place as many elements of `size` bytes, aligned to cache lines, as are wanted;
+ * what was in them is lost.  NULL: out of memory, or none are wanted. */
+static void *room_for(void *old, size_t *capacity, size_t count, size_t size) {
+    if (*capacity >= count) return old;
+    free(old);
+    void *elements = aligned_alloc(64, count * size);
+    *capacity = elements ? count : 0;
+    return elements;
 }
 
 static bool is_product(const struct ggml_tensor *node) {
@@ -296,7 +295,6 @@ static void put_back(const stand_in *own) {
 static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weights *weights) {
     product *p = &b->products[b->count++];
     atomic_init(&p->operation.epoch, 0);
-    p->node = node;
     p->index = index;
     p->weights = weights;
     p->with_count = 0;
@@ -308,6 +306,7 @@ static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weigh
 /* Room for the attentions of a graph; false: out of memory, and ggml's kernel does them. */
 static bool room_for_attention(backend *b, const struct ggml_cgraph *graph) {
     size_t count = 0, size = 0;
+    if (b->n_threads < 1) return false; /* as many as the pool has */
     for (int i = 0; i < graph->n_nodes; i++) {
         if (!twg_attention_takes(graph->nodes[i])) continue;
         size_t needed = twg_attention_scratch(graph->nodes[i]);
@@ -315,9 +314,10 @@ static bool room_for_attention(backend *b, const struct ggml_cgraph *graph) {
         count++;
     }
     b->attention_scratch_size = size;
-    return room_for(&b->attention_scratch, &b->attention_scratch_capacity,
-                    size * (size_t)b->n_threads, 1) &&
-           room_for(&b->attentions, &b->attention_capacity, count, sizeof *b->attentions);
+    b->attention_scratch = room_for(b->attention_scratch, &b->attention_scratch_capacity,
+                                    size * (size_t)b->n_threads, 1);
+    b->attentions = room_for(b->attentions, &b->attention_capacity, count, sizeof *b->attentions);
+    return b->attention_scratch && b->attentions;
 }
 
 static void take_attention(backend *b, struct ggml_tensor *node) {
@@ -349,19 +349,20 @@ static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor 
  * asked, the earlier one and those that joined it as well; they are CUSTOM, or NONE by now. */
 static void join(backend *b, const struct ggml_cgraph *graph) {
     product *p = &b->products[b->count - 1];
-    const struct ggml_tensor *x = p->node->src[1];
-    if (p->own.op != GGML_OP_MUL_MAT || !is_plain(p->node) || ggml_nrows(x) > TOGETHER_ROWS) return;
+    const struct ggml_tensor *x = p->own.node->src[1];
+    if (p->own.op != GGML_OP_MUL_MAT || !is_plain(p->own.node) || ggml_nrows(x) > TOGETHER_ROWS)
+        return;
     for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= TOGETHER_REACH;) {
         product *first = &b->products[at];
         bool free = !first->joined && first->own.op == GGML_OP_MUL_MAT &&
-                    first->node->src[1] == x && first->with_count < MOST_TOGETHER - 1 &&
-                    is_plain(first->node);
+                    first->own.node->src[1] == x && first->with_count < MOST_TOGETHER - 1 &&
+                    is_plain(first->own.node);
         for (int i = first->index; free && i < p->index; i++)
-            free = !minds(graph->nodes[i], p->node);
+            free = !minds(graph->nodes[i], p->own.node);
         if (!free) continue;
         first->with[first->with_count++] = p;
         p->joined = true;
-        p->node->op = GGML_OP_NONE;
+        p->own.node->op = GGML_OP_NONE;
         return;
     }
 }
@@ -403,8 +404,8 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
     backend *b = backend_->context;
     b->count = b->attention_count = 0;
     b->status = TW_OK;
-    if (!room_for(&b->products, &b->capacity, (size_t)graph->n_nodes, sizeof *b->products))
-        return GGML_STATUS_ALLOC_FAILED;
+    b->products = room_for(b->products, &b->capacity, (size_t)graph->n_nodes, sizeof *b->products);
+    if (!b->products && graph->n_nodes) return GGML_STATUS_ALLOC_FAILED;
     forget_written(graph);
     bool brief = is_brief(graph), left = false, attends = room_for_attention(b, graph);
     for (int i = 0; i < graph->n_nodes; i++) {

@@ -242,6 +242,7 @@ static bool same_ggml(void) {
     return ggml_tensor_overhead() == sizeof(struct ggml_tensor) + OBJECT &&
            !strcmp(ggml_op_name(GGML_OP_MUL_MAT), "MUL_MAT") &&
            !strcmp(ggml_op_name(GGML_OP_MUL_MAT_ID), "MUL_MAT_ID") &&
+           !strcmp(ggml_op_name(GGML_OP_FLASH_ATTN_EXT), "FLASH_ATTN_EXT") &&
            !strcmp(ggml_op_name(GGML_OP_CUSTOM), "CUSTOM");
 }
 

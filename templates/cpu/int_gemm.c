@@ -18,6 +18,9 @@
 
 /* Most units of a run whose zeros are multiplied at once: all of them are in the code. */
 enum { LATE_UNITS = 16 };
+/* What the sum of such a run may be in units of its factor, where value zeros cancel: 2^3 over what
+ * f32 holds exactly, which codes of five bits reach. */
+enum { LATE_SUM = 1 << 27 };
 
 typedef struct int_gemm {
     tw_gemm t; /* first: hooks get a pointer to it */
@@ -56,11 +59,16 @@ int tw_int_largest_x(const tw_problem *problem) {
     return quant == TW_ACTQ_I8Z ? 255 : quant == TW_ACTQ_I8_FULL ? 128 : 127;
 }
 
-int64_t tw_int_fold_k(const tw_problem *problem) {
-    const tw_scheme *s = &problem->scheme;
+/* Largest magnitude of a stored weight's value, code zeros included. */
+static int64_t largest_weight(const tw_scheme *s) {
     int64_t least = tw_dtype_min(s->weight), most = tw_dtype_max(s->weight);
     if (s->zero_mode == TW_ZERO_CODE) least -= 255;
-    int64_t product = tw_max(-least, most) * tw_int_largest_x(problem);
+    return tw_max(-least, most);
+}
+
+int64_t tw_int_fold_k(const tw_problem *problem) {
+    const tw_scheme *s = &problem->scheme;
+    int64_t product = largest_weight(s) * tw_int_largest_x(problem);
     int64_t limit = s->zero_mode == TW_ZERO_VALUE ? 1 << 24 : INT32_MAX, fold_k = 256;
     while (2 * fold_k * product <= limit) fold_k *= 2;
     return fold_k;
@@ -70,11 +78,17 @@ bool tw_int_late_factors(const tw_problem *problem) {
     const tw_scheme *s = &problem->scheme;
     tw_panel p;
     tw_panel_init(problem, &p);
+    int64_t largest_x = tw_int_largest_x(problem);
     bool runs = tw_panel_has_factors(&p) && p.unit_groups == 1 && p.run_units > 1 &&
                 p.run_units <= LATE_UNITS && p.units % p.run_units == 0;
+    /* Scale codes times sums add up in f32, and value zeros cancel against all of it at the end:
+     * wider codes would lose too much. */
+    bool narrow = s->zero_mode != TW_ZERO_VALUE ||
+                  TW_FACTOR_K * largest_weight(s) * largest_x * 128 <= LATE_SUM;
     /* A group's sum of x fits i16, so that two are multiplied at once. */
-    return runs && s->act_group && tw_act_group(s, problem->K) == p.run_units * p.unit_k &&
-           p.unit_k <= tw_int_fold_k(problem) && p.unit_k * tw_int_largest_x(problem) <= 32767;
+    return runs && narrow && s->act_group &&
+           tw_act_group(s, problem->K) == p.run_units * p.unit_k &&
+           p.unit_k <= tw_int_fold_k(problem) && p.unit_k * largest_x <= 32767;
 }
 
 void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out) {
@@ -396,7 +410,7 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     int_gemm *self = (int_gemm *)t;
     tw_ir *g = t->g;
     tw_ty f32 = tw_f32(t->lanes);
-    tw_val scale[TW_TILE], zero[TW_TILE];
+    tw_val scale[TW_TILE] = {{0}}, zero[TW_TILE] = {{0}};
     for (int v = 0; v < t->nv && !self->scales_last; v++) scale[v] = tw_gemm_scale(t, v);
     if (self->meta.total >= 0)
         for (int v = 0; v < t->nv; v++) zero[v] = tw_gemm_value_zero(t, v);
@@ -450,7 +464,8 @@ static tw_val run_zero(tw_gemm *t, const tw_val *pairs, int row) {
 
 static void scale_sums(tw_gemm *t, const tw_val *sum, tw_val *total) {
     const int_gemm *self = (const int_gemm *)t;
-    tw_val factor[TW_TILE], zero_factor[TW_TILE], pairs[TW_TILE][LATE_UNITS / 2];
+    tw_val factor[TW_TILE] = {{0}}, zero_factor[TW_TILE] = {{0}};
+    tw_val pairs[TW_TILE][LATE_UNITS / 2] = {{{0}}};
     for (int v = 0; v < t->nv && t->late_factors; v++) {
         factor[v] = tw_gemm_factor(t, v, 0);
         if (self->meta.half < 0) continue;

@@ -120,6 +120,26 @@ static void test_cancelling_zeros(void **state) {
     assert_int_equal(failures, 0);
 }
 
+/* Of many outputs some cancel nearly all of a run of 256: whether its factors come late or not. */
+static void test_runs_that_cancel(void **state) {
+    (void)state;
+    failures = kernels = 0;
+    static const char *const texts[] = {
+        "M=40,N=192,K=256,w=u8,g=32,s=f16i8,z=value,a=i8g256",
+        "M=40,N=192,K=256,w=u5,g=32,s=f16i8,z=value,a=i8g256",
+        "M=40,N=192,K=256,w=u4,g=64,s=f16i8,z=value,a=i8g256",
+    };
+    for (size_t i = 0; i < TW_COUNT(texts); i++) {
+        tw_problem p = problem_of(texts[i]);
+        layer l;
+        layer_init(&l, &p, LAYER_RANDOM, 5 + i);
+        run_options options = {.M = 40};
+        check_targets(&l, true, &options);
+        layer_free(&l);
+    }
+    assert_int_equal(failures, 0);
+}
+
 /* ---- long sums ---- */
 
 /* Past the length at which sums of all products would leave 32 bits. */
@@ -288,10 +308,10 @@ static void test_not_finite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integer_sums),  cmocka_unit_test(test_cancelling_zeros),
-        cmocka_unit_test(test_long_groups),   cmocka_unit_test(test_unit_matrix),
-        cmocka_unit_test(test_group_lengths), cmocka_unit_test(test_every_code),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_integer_sums),     cmocka_unit_test(test_cancelling_zeros),
+        cmocka_unit_test(test_runs_that_cancel), cmocka_unit_test(test_long_groups),
+        cmocka_unit_test(test_unit_matrix),      cmocka_unit_test(test_group_lengths),
+        cmocka_unit_test(test_every_code),       cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,6 +119,30 @@ static void attention(const shape *s) {
     free(out), free(truth);
 }
 
+/* What is not finite in a query shows in its results, and in no other's. */
+static void not_finite(void) {
+    enum { D = 64, TOKENS = 40, WHICH = 7 };
+    struct ggml_context *context = tensors();
+    data q = data_of(context, GGML_TYPE_F32, D, TOKENS, 1, 1),
+         k = data_of(context, GGML_TYPE_F16, D, TOKENS, 1, 1),
+         v = data_of(context, GGML_TYPE_F16, D, TOKENS, 1, 1);
+    struct ggml_tensor *y =
+        ggml_flash_attn_ext(context, q.tensor, k.tensor, v.tensor, NULL, 0.125f, 0, 0);
+    struct ggml_cgraph *graph = ggml_new_graph(context);
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
+    q.values[WHICH * D] = NAN;
+    set(&q), set(&k), set(&v);
+    bool right = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    float out[TOKENS * D];
+    ggml_backend_tensor_get(y, out, 0, sizeof out);
+    for (int i = 0; i < TOKENS * D; i++) right = right && isnan(out[i]) == (i / D == WHICH);
+    check("attention, a query that is not a number", right ? 0 : INFINITY);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(context);
+    free(q.values), free(k.values), free(v.values);
+}
+
 /* A tile after another by each kernel there is, against the same loops. */
 static void kernel(int n, int64_t keys, bool masked) {
     enum { DK = 36, DV = 44, QUERIES = TWG_QUERIES, STEPS = 2 };
@@ -181,4 +205,5 @@ void attentions(void) {
         {"attention, long", 128, 128, 2, 1, 300, 900, 1, GGML_TYPE_F16, CAUSAL, false},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) attention(&shapes[i]);
+    not_finite();
 }
