@@ -41,7 +41,7 @@ void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out);
 /* The zero that storing codes as unsigned adds: 0 for unsigned weights. */
 int32_t tw_int_constant_zero(const tw_problem *problem);
 /* Whether the factors of f16i8 are applied once to each run of the panel: it has one scale of x, is
- * whole, and value zeros that cancel leave no more error than they would group by group. */
+ * whole, and where value zeros cancel its sums are not far over what f32 holds exactly. */
 bool tw_int_late_factors(const tw_problem *problem);
 /* Emits tw_pack_x. */
 void tw_int_emit_pack(tw_ir *g, const tw_problem *problem);

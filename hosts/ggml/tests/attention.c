@@ -206,4 +206,13 @@ void attentions(void) {
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) attention(&shapes[i]);
     not_finite();
+    /* ggml takes 0 for as many threads as its pool has. */
+    ggml_backend_set_n_threads_t set_n_threads =
+        (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(ggml_backend_get_device(backend)),
+            "ggml_backend_set_n_threads");
+    set_n_threads(backend, 0);
+    attention(&(shape){"attention, no number of threads", 64, 64, 2, 2, 70, 70, 1, GGML_TYPE_F16,
+                       CAUSAL, false});
+    set_n_threads(backend, GGML_DEFAULT_N_THREADS);
 }
