@@ -41,139 +41,10 @@ int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
     return panel->units * tw_ceil_div(panel->unit_k, tw_min(fold_k, panel->unit_k));
 }
 
-/* ---- loads of one group's scales and zeros ---- */
-
-/* A place in the first stream's weights, and the same in the others. */
-static void in_streams(tw_gemm *t, tw_val first, tw_val *each) {
-    each[0] = first;
-    for (int s = 1; s < t->streams; s++) each[s] = tw_offset(t->g, first, t->apart_w[s]);
-}
-
-/* The tile's first column in a row of the panel with `size` bytes a column. */
-static tw_val at_column(tw_gemm *t, tw_val row, int64_t size) {
-    if (t->config->micro_n == TW_PANEL_ROWS) return row;
-    return tw_offset(t->g, row, tw_mul(t->g, t->column, tw_k64(t->g, size)));
-}
-
-/* Where a group has vector v of its scales or zeros.  They are prefetched as far ahead as the
- * codes, or the stream would have a hole for each group. */
-static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
-    int64_t size = tw_dtype_bits(dtype) / 8, inside = tw_gemm_vector_at(t, v, size);
-    tw_val row = at_column(t, t->header[tw_gemm_stream(t, v)], size);
-    if (t->config->prefetch && inside % 64 == 0)
-        tw_prefetch(t->g, tw_at(t->g, row, base + inside + (int64_t)t->config->prefetch * 64));
-    return tw_at(t->g, row, base + inside);
-}
-
-/* i8 codes at `base` in the header, in i32 lanes. */
-static tw_val header_codes(tw_gemm *t, int64_t base, int v) {
-    tw_val codes = tw_load(t->g, tw_i8(t->lanes), header_at(t, base, TW_I8, v), t->lanes);
-    return tw_cast(t->g, TW_IR_SEXT, codes, tw_i32(t->lanes));
-}
-
-tw_val tw_gemm_factor(tw_gemm *t, int v, int64_t base) {
-    tw_val run = at_column(t, t->factors[tw_gemm_stream(t, v)], 2);
-    tw_val at = tw_at(t->g, run, base + tw_gemm_vector_at(t, v, 2));
-    return tw_load_f32(t->g, TW_F16, at, t->lanes, t->lanes * 2);
-}
-
-/* Of `stored` elements, at `base` in the header; with factors, those at `factors` in their run. */
-static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int64_t factors) {
-    tw_ir *g = t->g;
-    if (!tw_panel_has_factors(&t->panel))
-        return tw_load_f32(g, stored, header_at(t, base, stored, v), t->lanes,
-                           t->lanes * tw_dtype_bits(stored) / 8);
-    tw_val codes = tw_cast(g, TW_IR_SITOFP, header_codes(t, base, v), tw_f32(t->lanes));
-    return t->late_factors ? codes : tw_fmul(g, codes, tw_gemm_factor(t, v, factors));
-}
-
-tw_val tw_gemm_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }
-
-tw_val tw_gemm_only_scale(tw_gemm *t, int v) {
-    in_streams(t, t->panel_w, t->factors);
-    in_streams(t, tw_at(t->g, t->panel_w, t->panel.factor_bytes), t->header);
-    return tw_gemm_scale(t, v);
-}
-
-/* From a group's scales to its zeros: all scales of the unit lie before all its zeros. */
-static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
-    const tw_panel *p = &t->panel;
-    int64_t zero_group = TW_PANEL_ROWS * tw_dtype_bits(p->zero) / 8;
-    int64_t scale_group = TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8;
-    return p->scale_bytes + sub * (zero_group - scale_group);
-}
-
-tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
-    return header_value(t, zeros_base(t, t->sub_group), t->panel.zero, v, TW_PANEL_FACTORS);
-}
-
-tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u) {
-    tw_ir *g = t->g;
-    const tw_panel *p = &t->panel;
-    tw_val codes[2];
-    for (int i = 0; i < 2; i++) {
-        in_streams(t, tw_at(g, t->run, p->factor_bytes + (u + i) * p->unit_stride), t->header);
-        codes[i] = header_codes(t, zeros_base(t, 0), v);
-    }
-    return tw_or(g, tw_and(g, codes[0], tw_const_int(g, codes[0].ty, 0xffff)),
-                 tw_shl(g, codes[1], 16));
-}
-
-tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
-    tw_val at = header_at(t, zeros_base(t, t->sub_group), TW_U8, v);
-    return tw_cast(t->g, TW_IR_ZEXT, tw_load(t->g, tw_i8(t->lanes), at, t->lanes),
-                   tw_i32(t->lanes));
-}
-
-tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
-    return tw_at(t->g, t->codes[tw_gemm_stream(t, v)],
-                 offset + tw_gemm_vector_at(t, v, bytes / t->lanes));
-}
-
-tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
-    /* One prefetch a cache line, however many vectors it holds. */
-    if (t->config->prefetch && v * bytes % 64 == 0) {
-        int64_t ahead = (int64_t)t->config->prefetch * 64;
-        tw_prefetch(t->g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
-    }
-    return tw_gemm_codes_at(t, v, bytes, offset);
-}
-
-tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
-    int64_t bytes = tw_ty_bits(ty) / 8;
-    return tw_load(t->g, ty, tw_gemm_codes_ahead(t, v, bytes, offset), (int)bytes);
-}
-
-tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
-    const tw_panel *p = &t->panel;
-    int64_t offset = k / p->chunk_k * p->chunk_bytes;
-    for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
-    offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROWS * 4;
-    int64_t bytes = (int64_t)t->lanes * 4;
-    bool first = t->loaded[plane][v].offset != offset;
-    if (first || !t->holds) {
-        tw_val at = first ? tw_gemm_codes_ahead(t, v, bytes, offset)
-                          : tw_gemm_codes_at(t, v, bytes, offset);
-        t->loaded[plane][v].value = tw_load(t->g, tw_i32(t->lanes), at, (int)bytes);
-        t->loaded[plane][v].offset = offset;
-    }
-    return t->loaded[plane][v].value;
-}
-
-/* Where the strip has vector v's unpacked codes of column k, in bytes from those of column 0. */
-static int64_t strip_at(const tw_gemm *t, int v, int64_t k) {
-    return (k / 4 * t->nv + v) * t->lanes * 4;
-}
-
-tw_val tw_gemm_unpacked(tw_gemm *t, int v, int64_t k) {
-    tw_val at = tw_at(t->g, t->codes[0], strip_at(t, v, k));
-    return tw_load(t->g, tw_i32(t->lanes), at, t->lanes * 4);
-}
-
 /* ---- the walk over K of one tile ---- */
 
 static void enter_body(tw_gemm *t, tw_val codes, tw_val x) {
-    in_streams(t, codes, t->codes);
+    tw_gemm_in_streams(t, codes, t->codes);
     t->x = x;
     for (int plane = 0; plane < TW_PANEL_PLANES; plane++)
         for (int v = 0; v < t->nv; v++) t->loaded[plane][v].offset = -1;
@@ -190,7 +61,7 @@ static int64_t panel_step(const tw_gemm *t) {
     return t->body_k / t->panel.chunk_k * t->panel.chunk_bytes;
 }
 static int64_t codes_step(const tw_gemm *t) {
-    return t->ahead_units ? strip_at(t, 0, t->body_k) : panel_step(t);
+    return t->ahead_units ? tw_gemm_strip_at(t, 0, t->body_k) : panel_step(t);
 }
 
 /* Bodies of one fold: acc from init through steps; bodies is a value because the last unit may be
@@ -258,9 +129,10 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
     for (int64_t sub = 0; sub < p->unit_groups; sub++) {
         tw_val acc[TW_ACCUMULATORS];
         t->sub_group = (int)sub;
-        in_streams(t, tw_at(g, unit, sub * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8), t->header);
+        tw_gemm_in_streams(t, tw_at(g, unit, sub * TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8),
+                           t->header);
         t->meta = tw_add(g, meta, tw_k64(g, sub * 4));
-        enter_body(t, at_column(t, tw_at(g, unit, p->header_bytes), 4), x);
+        enter_body(t, tw_gemm_at_column(t, tw_at(g, unit, p->header_bytes), 4), x);
         t->ops->init(t, acc);
         t->ops->steps(t, acc, sub * p->group_k, (sub + 1) * p->group_k);
         fold_totals(t, acc, total);
@@ -272,7 +144,7 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
 static tw_val unit_codes(tw_gemm *t, tw_val unit) {
     const tw_panel *p = &t->panel;
     int64_t column_bytes = p->planes ? 4 : p->chunk_bytes / TW_PANEL_ROWS;
-    return at_column(t, tw_at(t->g, unit, p->header_bytes), column_bytes);
+    return tw_gemm_at_column(t, tw_at(t->g, unit, p->header_bytes), column_bytes);
 }
 
 /* One unit that is one group: its folds, each a run of bodies. */
@@ -281,7 +153,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     tw_ir *g = t->g;
     int count = t->carried;
     t->sub_group = 0;
-    in_streams(t, unit, t->header);
+    tw_gemm_in_streams(t, unit, t->header);
     tw_val codes = t->ahead_units ? t->unit_strip : unit_codes(t, unit);
     int64_t fold_bodies = t->fold_k / t->body_k;
     tw_val acc[TW_ACCUMULATORS];
@@ -321,7 +193,7 @@ static void enter_run(tw_gemm *t, tw_val i) {
     tw_ir *g = t->g;
     tw_val run = tw_lshr(g, i, log2_of(t->panel.run_units)); /* a power of two */
     t->run = tw_offset(g, t->panel_w, tw_mul(g, run, tw_k64(g, t->panel.run_stride)));
-    in_streams(t, t->run, t->factors);
+    tw_gemm_in_streams(t, t->run, t->factors);
 }
 
 /* Unit i in the panel; its run's factors, of each stream. */
@@ -342,8 +214,7 @@ static tw_val enter_unit(tw_gemm *t, tw_val i) {
 
 /* Unit i of the stretch in the strip. */
 static tw_val strip_of(tw_gemm *t, tw_val i) {
-    return tw_offset(t->g, t->strip,
-                     tw_mul(t->g, i, tw_k64(t->g, strip_at(t, 0, t->panel.unit_k))));
+    return tw_offset(t->g, t->strip, tw_mul(t->g, i, tw_k64(t->g, tw_gemm_strip_stride(t))));
 }
 
 static int64_t unit_bodies(const tw_gemm *t) { return t->panel.unit_k / t->body_k; }
@@ -374,7 +245,7 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
     t->meta = tw_k64(g, 0);
     t->unit_strip = t->strip;
     if (p->units == 1 && p->unit_groups == 1) {
-        in_streams(t, t->panel_w, t->factors);
+        tw_gemm_in_streams(t, t->panel_w, t->factors);
         emit_unit(t, tw_at(g, t->panel_w, p->factor_bytes), t->tile_x, tw_k64(g, last_bodies(t)),
                   last_bodies(t), total);
         return;
@@ -386,7 +257,10 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
     tw_loop loop;
     tw_val end = some ? some[1] : tw_k64(g, p->units);
     tw_val first = some ? some[0] : tw_k64(g, 0);
-    tw_loop_begin_nonempty(g, &loop, first, end, 1, carried, count + 1);
+    if (t->word_sums)
+        tw_loop_begin(g, &loop, first, end, 1, carried, count + 1);
+    else
+        tw_loop_begin_nonempty(g, &loop, first, end, 1, carried, count + 1);
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
     t->meta = loop.carried[count];
     tw_val unit = enter_unit(t, loop.i);
@@ -407,6 +281,20 @@ static tw_val least(tw_gemm *t, tw_val a, tw_val b) {
     return tw_select(t->g, tw_compare(t->g, TW_IR_SLT, a, b), a, b);
 }
 
+/* Units [some[0], some[1]) of one run into sum. */
+static void emit_run(tw_gemm *t, const tw_val *stretch, const tw_val *some, tw_val *sum) {
+    tw_ir *g = t->g;
+    tw_val middle = some[1];
+    t->meta = unit_meta(t, some[0]);
+    tw_val wide = t->word_sums ? t->ops->wide(t) : (tw_val){0};
+    if (wide.p) middle = tw_select(g, wide, some[0], middle);
+    const tw_val words[] = {some[0], middle}, rest[] = {middle, some[1]};
+    t->in_words = t->word_sums;
+    emit_some_units(t, stretch, words, sum);
+    t->in_words = false;
+    if (wide.p) emit_some_units(t, stretch, rest, sum);
+}
+
 /* All units of the tile, or of the stretch, in runs that have one scale of x; totals are in their
  * slots. */
 static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
@@ -424,7 +312,7 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     const tw_val some[] = {begin, stop};
     zero_all(t, sum);
     if (!t->carried) store_slots(t, t->sums, sum);
-    emit_some_units(t, stretch, some, sum);
+    emit_run(t, stretch, some, sum);
     if (!t->carried) load_slots(t, t->sums, sum);
     load_slots(t, t->tile, total);
     t->meta = unit_meta(t, begin); /* the last fold may be of groups past K */
@@ -479,15 +367,20 @@ static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
     tw_ir *g = t->g;
     tw_loop units, bodies;
     tw_loop_begin_nonempty(g, &units, first, end, 1, NULL, 0);
-    tw_val codes = unit_codes(t, enter_unit(t, units.i));
+    tw_val unit = enter_unit(t, units.i), codes = unit_codes(t, unit);
+    tw_gemm_in_streams(t, unit, t->header);
     tw_val strip = strip_of(t, tw_sub(g, units.i, first));
     tw_loop_begin_nonempty(g, &bodies, tw_k64(g, 0), bodies_of(t, units.i), 1, NULL, 0);
     enter_body(t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))), t->tile_x);
     tw_val to = tw_offset(g, strip, tw_mul(g, bodies.i, tw_k64(g, codes_step(t))));
     for (int64_t k = 0; k < t->body_k; k += 4)
         for (int v = 0; v < t->nv; v++)
-            tw_store(g, t->ops->unpack(t, v, k), tw_at(g, to, strip_at(t, v, k)), t->lanes * 4);
+            tw_store(g, t->ops->unpack(t, v, k), tw_at(g, to, tw_gemm_strip_at(t, v, k)),
+                     t->lanes * 4);
     tw_loop_end(g, &bodies, NULL);
+    for (int v = 0; v < t->nv && t->word_sums; v++)
+        tw_store(g, tw_gemm_header_scale_words(t, v),
+                 tw_at(g, strip, tw_gemm_strip_scales_at(t, v)), t->lanes * 4);
     tw_loop_end(g, &units, NULL);
 }
 
@@ -559,7 +452,7 @@ void tw_gemm_emit(tw_gemm *t) {
     t->m1 = a[2];
     if (t->ahead_units) {
         t->tile = tw_local(g, tw_f32(TW_AHEAD_BYTES / 4));
-        t->strip = tw_local(g, tw_i8(TW_AHEAD_BYTES));
+        t->strip = tw_local(g, tw_i8((int)(t->ahead_units * tw_gemm_strip_stride(t))));
     } else if (t->rows > 1 || !t->carried || t->scaled_units) {
         t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
     }

@@ -9,7 +9,8 @@
  *
  * Where several units have one scale of x, total is their sum at first.  With `ahead`, units go in
  * stretches outside the loop over m: each is unpacked once, and totals wait in slots from one
- * stretch to the next. */
+ * stretch to the next.  With word sums, a run of units is walked in one of two ways, as what `wide`
+ * says of its x. */
 #ifndef TW_TEMPLATES_CPU_GEMM_H
 #define TW_TEMPLATES_CPU_GEMM_H
 
@@ -39,6 +40,9 @@ typedef struct tw_gemm_ops {
     tw_val (*unpack)(tw_gemm *t, int v, int64_t k);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
+    /* With word sums: whether a group's sum of products in the run at hand, of any row of the tile,
+     * may not be a word; no value: never. */
+    tw_val (*wide)(tw_gemm *t);
     /* Where several units have one scale of x: scales what they sum up to, and adds it to the
      * totals.  NULL: never. */
     void (*scale_sums)(tw_gemm *t, const tw_val *sum, tw_val *total);
@@ -73,8 +77,13 @@ struct tw_gemm {
     /* Those units are a run, whose factors scale_sums applies: until then scales are codes. */
     bool late_factors;
     tw_val run; /* the run at hand, of the first stream */
+    /* And groups' sums of products nearly always are words (i16), which `fold` multiplies by the
+     * codes of their scales in one instruction: sums are i32, as bits of the f32 they are held as.
+     * in_words: they are, in the walk at hand. */
+    bool word_sums, in_words;
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]
-     * vectors; those of the unit at hand. */
+     * vectors a unit, and with word sums its scales' codes behind them; those of the unit at hand.
+     */
     int64_t ahead_units;
     tw_val strip, unit_strip;
     /* where the walk is */
@@ -112,8 +121,10 @@ int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k);
 /* Emits tw_matmul. */
 void tw_gemm_emit(tw_gemm *t);
 
-/* Scales and zeros of vector v of the group at hand, as f32. */
+/* loads.c.  Scales and zeros of vector v of the group at hand, as f32. */
 tw_val tw_gemm_scale(tw_gemm *t, int v);
+/* With word sums, codes of the scales: in the low half of each lane, 0 in the high one. */
+tw_val tw_gemm_scale_words(tw_gemm *t, int v);
 /* Where there is one group along K: its scales, anywhere in the tile. */
 tw_val tw_gemm_only_scale(tw_gemm *t, int v);
 tw_val tw_gemm_value_zero(tw_gemm *t, int v);
@@ -135,6 +146,18 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k);
 
 /* What `unpack` gave for the body at hand. */
 tw_val tw_gemm_unpacked(tw_gemm *t, int v, int64_t k);
+
+/* For the walk.  A place in the first stream's weights, and the same in the others; the tile's
+ * first column in a row of the panel with `size` bytes a column. */
+void tw_gemm_in_streams(tw_gemm *t, tw_val first, tw_val *each);
+tw_val tw_gemm_at_column(tw_gemm *t, tw_val row, int64_t size);
+/* Within a unit of the strip: vector v of the codes of column k, and of its scales' codes; from one
+ * unit to the next. */
+int64_t tw_gemm_strip_at(const tw_gemm *t, int v, int64_t k);
+int64_t tw_gemm_strip_scales_at(const tw_gemm *t, int v);
+int64_t tw_gemm_strip_stride(const tw_gemm *t);
+/* tw_gemm_scale_words as the panel has them. */
+tw_val tw_gemm_header_scale_words(tw_gemm *t, int v);
 
 /* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's
  * stack slots, row by row in a loop, so that the code is as long for twelve rows as for one. */

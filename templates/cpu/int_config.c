@@ -44,7 +44,9 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
         loop->temporaries = 3;
     }
     if (tw_int_shifts(target, problem)) loop->unpack += 1.5, loop->fold += 2;
-    if (tw_int_late_factors(problem))
+    if (tw_int_word_limit(target, problem))
+        loop->fold = 1, loop->fold_load = 2;
+    else if (tw_int_late_factors(problem))
         loop->fold = s->zero_mode == TW_ZERO_VALUE ? 3.5 : 2, loop->fold_load = 2;
 }
 

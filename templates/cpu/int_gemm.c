@@ -16,12 +16,6 @@
 #include "templates/cpu/convert.h"
 #include "templates/cpu/cost.h"
 
-/* Most units of a run whose zeros are multiplied at once: all of them are in the code. */
-enum { LATE_UNITS = 16 };
-/* What the sum of such a run may be in units of its factor, where value zeros cancel: 2^3 over what
- * f32 holds exactly, which codes of five bits reach. */
-enum { LATE_SUM = 1 << 27 };
-
 typedef struct int_gemm {
     tw_gemm t; /* first: hooks get a pointer to it */
     tw_int_form form;
@@ -37,87 +31,6 @@ typedef struct int_gemm {
 } int_gemm;
 
 static const tw_scheme *scheme(const tw_gemm *t) { return &t->problem->scheme; }
-
-int32_t tw_int_constant_zero(const tw_problem *problem) {
-    return -tw_dtype_min(problem->scheme.weight);
-}
-
-tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem) {
-    /* 2 * 255 * 127 saturates vpmaddubsw's i16; 2 * 127 * 128 does not. */
-    bool saturates =
-        tw_target_isa(target)->dot == TW_DOT_MADDUBS && tw_dtype_bits(problem->scheme.weight) == 8;
-    return saturates ? TW_INT_WORDS : TW_INT_BYTES;
-}
-
-bool tw_int_shifts(const tw_target *target, const tw_problem *problem) {
-    return problem->scheme.act_quant == TW_ACTQ_I8Z &&
-           tw_int_form_of(target, problem) == TW_INT_BYTES;
-}
-
-int tw_int_largest_x(const tw_problem *problem) {
-    tw_act_quant quant = problem->scheme.act_quant;
-    return quant == TW_ACTQ_I8Z ? 255 : quant == TW_ACTQ_I8_FULL ? 128 : 127;
-}
-
-/* Largest magnitude of a stored weight's value, code zeros included. */
-static int64_t largest_weight(const tw_scheme *s) {
-    int64_t least = tw_dtype_min(s->weight), most = tw_dtype_max(s->weight);
-    if (s->zero_mode == TW_ZERO_CODE) least -= 255;
-    return tw_max(-least, most);
-}
-
-int64_t tw_int_fold_k(const tw_problem *problem) {
-    const tw_scheme *s = &problem->scheme;
-    int64_t product = largest_weight(s) * tw_int_largest_x(problem);
-    int64_t limit = s->zero_mode == TW_ZERO_VALUE ? 1 << 24 : INT32_MAX, fold_k = 256;
-    while (2 * fold_k * product <= limit) fold_k *= 2;
-    return fold_k;
-}
-
-bool tw_int_late_factors(const tw_problem *problem) {
-    const tw_scheme *s = &problem->scheme;
-    tw_panel p;
-    tw_panel_init(problem, &p);
-    int64_t largest_x = tw_int_largest_x(problem);
-    bool runs = tw_panel_has_factors(&p) && p.unit_groups == 1 && p.run_units > 1 &&
-                p.run_units <= LATE_UNITS && p.units % p.run_units == 0;
-    /* Scale codes times sums add up in f32, and value zeros cancel against all of it at the end:
-     * wider codes would lose too much. */
-    bool narrow = s->zero_mode != TW_ZERO_VALUE ||
-                  TW_FACTOR_K * largest_weight(s) * largest_x * 128 <= LATE_SUM;
-    /* A group's sum of x fits i16, so that two are multiplied at once. */
-    return runs && narrow && s->act_group &&
-           tw_act_group(s, problem->K) == p.run_units * p.unit_k &&
-           p.unit_k <= tw_int_fold_k(problem) && p.unit_k * largest_x <= 32767;
-}
-
-void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out) {
-    const tw_scheme *s = &problem->scheme;
-    tw_panel panel;
-    tw_panel_init(problem, &panel);
-    *out = (tw_int_meta){tw_gemm_folds(&panel, tw_int_fold_k(problem)), -1, -1, -1, -1, -1, 16};
-    int64_t array = out->entries * 4;
-    bool constant = tw_int_constant_zero(problem) != 0;
-    if (s->zero_mode == TW_ZERO_CODE || (constant && s->zero_mode == TW_ZERO_NONE))
-        out->sum = out->stride, out->stride += array;
-    if (constant && s->zero_mode == TW_ZERO_VALUE) out->fixed = out->stride, out->stride += array;
-    if (s->act_group) out->scale = out->stride, out->stride += array;
-    if (s->zero_mode == TW_ZERO_VALUE && tw_int_late_factors(problem))
-        out->half = out->stride, out->stride += array / 2;
-    else if (s->zero_mode == TW_ZERO_VALUE)
-        out->total = out->stride, out->stride += array;
-    out->stride = tw_round_up(out->stride, 64);
-}
-
-int64_t tw_int_xq_stride(const tw_problem *problem) {
-    tw_panel panel;
-    tw_panel_init(problem, &panel);
-    /* An odd number of cache lines: rows a power of two apart would share a set of the L1 cache.
-     * The stride is that of the wider form for every target, so that it depends on the problem
-     * alone. */
-    int64_t lines = tw_ceil_div(panel.padded_k * 2, 64);
-    return (lines | 1) * 64;
-}
 
 /* ---- vocabulary of integer products ---- */
 
@@ -147,6 +60,13 @@ static tw_val dpbusd(tw_gemm *t, tw_val acc, tw_val codes, tw_val x) {
     tw_val args[] = {acc, codes, x};
     const char *name =
         t->lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
+    return tw_intrinsic(t->g, name, tw_i32(t->lanes), args, 3);
+}
+
+static tw_val dpwssd(tw_gemm *t, tw_val acc, tw_val a, tw_val b) {
+    tw_val args[] = {acc, a, b};
+    const char *name =
+        t->lanes == 16 ? "llvm.x86.avx512.vpdpwssd.512" : "llvm.x86.avx512.vpdpwssd.256";
     return tw_intrinsic(t->g, name, tw_i32(t->lanes), args, 3);
 }
 
@@ -406,8 +326,42 @@ static tw_val shifted(tw_gemm *t, tw_val codes, tw_val shift) {
     return self->words_hold_codes ? madd_words(t, codes, shift) : tw_mul(t->g, codes, shift);
 }
 
+/* Products times codes of scales, in i32: exact either way, so that a row's y does not depend on
+ * its neighbours. */
+static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
+    tw_ir *g = t->g;
+    tw_ty f32 = tw_f32(t->lanes), i32 = tw_i32(t->lanes);
+    for (int v = 0; v < t->nv; v++) {
+        tw_val scale = tw_gemm_scale_words(t, v);
+        if (!t->in_words) scale = tw_ashr(g, tw_shl(g, scale, 16), 16);
+        for (int i = v; i < t->rows * t->nv; i += t->nv) {
+            tw_val sum = tw_bitcast(g, total[i], i32);
+            sum = t->in_words ? dpwssd(t, sum, acc[i], scale)
+                              : tw_add(g, sum, tw_mul(g, acc[i], scale));
+            total[i] = tw_bitcast(g, sum, f32);
+        }
+    }
+}
+
+static tw_val wide(tw_gemm *t) {
+    const int_gemm *self = (const int_gemm *)t;
+    tw_ir *g = t->g;
+    if (!tw_int_may_be_wide(g->target, t->problem)) return (tw_val){0};
+    tw_val any = tw_const_int(g, tw_i32(0), 0);
+    for (int row = 0; row < t->rows; row++) {
+        int64_t at = row * t->geometry.xmeta_stride + self->meta.scale + TW_INT_WIDE_AT;
+        tw_val flag = tw_load(g, any.ty, tw_offset(g, tw_at(g, t->tile_meta, at), t->meta), 4);
+        any = tw_or(g, any, flag);
+    }
+    return tw_compare(g, TW_IR_NE, any, tw_const_int(g, any.ty, 0));
+}
+
 static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     int_gemm *self = (int_gemm *)t;
+    if (t->word_sums) {
+        fold_words(t, acc, total);
+        return;
+    }
     tw_ir *g = t->g;
     tw_ty f32 = tw_f32(t->lanes);
     tw_val scale[TW_TILE] = {{0}}, zero[TW_TILE] = {{0}};
@@ -450,14 +404,8 @@ static tw_val run_zero(tw_gemm *t, const tw_val *pairs, int row) {
     at = tw_offset(g, at, tw_lshr(g, t->meta, 1)); /* t->meta counts entries of four bytes */
     for (int u = 0; u < t->panel.run_units; u += 2) {
         tw_val x = tw_broadcast(g, sum.ty, tw_at(g, at, (int64_t)u * 2));
-        if (self->dot == TW_DOT_DPBUSD) {
-            tw_val args[] = {sum, pairs[u / 2], x};
-            sum = tw_intrinsic(
-                g, t->lanes == 16 ? "llvm.x86.avx512.vpdpwssd.512" : "llvm.x86.avx512.vpdpwssd.256",
-                sum.ty, args, 3);
-        } else {
-            sum = tw_add(g, sum, madd_words(t, pairs[u / 2], x));
-        }
+        sum = self->dot == TW_DOT_DPBUSD ? dpwssd(t, sum, pairs[u / 2], x)
+                                         : tw_add(g, sum, madd_words(t, pairs[u / 2], x));
     }
     return tw_cast(g, TW_IR_SITOFP, sum, tw_f32(t->lanes));
 }
@@ -465,7 +413,7 @@ static tw_val run_zero(tw_gemm *t, const tw_val *pairs, int row) {
 static void scale_sums(tw_gemm *t, const tw_val *sum, tw_val *total) {
     const int_gemm *self = (const int_gemm *)t;
     tw_val factor[TW_TILE] = {{0}}, zero_factor[TW_TILE] = {{0}};
-    tw_val pairs[TW_TILE][LATE_UNITS / 2] = {{{0}}};
+    tw_val pairs[TW_TILE][TW_INT_LATE_UNITS / 2] = {{{0}}};
     for (int v = 0; v < t->nv && t->late_factors; v++) {
         factor[v] = tw_gemm_factor(t, v, 0);
         if (self->meta.half < 0) continue;
@@ -478,6 +426,9 @@ static void scale_sums(tw_gemm *t, const tw_val *sum, tw_val *total) {
         for (int v = 0; v < t->nv; v++) {
             int i = row * t->nv + v;
             tw_val part = sum[i], scale = x_scale;
+            if (t->word_sums)
+                part =
+                    tw_cast(t->g, TW_IR_SITOFP, tw_bitcast(t->g, part, tw_i32(t->lanes)), part.ty);
             if (self->meta.half >= 0)
                 part = with_value_zero(t, part, factor[v], zero_factor[v],
                                        run_zero(t, pairs[v], row), false);
@@ -515,8 +466,16 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
     *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
 }
 
+/* Two walks are twice the code, which only tiles of several rows make up for. */
+static bool word_sums(const tw_gemm *t) {
+    enum { WALKS_ROWS = 4 };
+    const tw_target *target = t->g->target;
+    return tw_int_word_limit(target, t->problem) &&
+           (t->rows >= WALKS_ROWS || !tw_int_may_be_wide(target, t->problem));
+}
+
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, scale_sums, finish};
+    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, wide, scale_sums, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);
@@ -530,6 +489,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     self.t.scaled_units = scaled_units(&self.t);
     self.t.late_factors = tw_int_late_factors(problem);
     assert(!self.t.late_factors || self.t.scaled_units == self.t.panel.run_units);
+    self.t.word_sums = word_sums(&self.t);
     self.scales_last = self.meta.entries == 1 && !problem->scheme.act_group &&
                        problem->scheme.zero_mode != TW_ZERO_VALUE;
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;
@@ -567,5 +527,5 @@ static int64_t chain(const tw_problem *problem) {
 }
 
 const tw_template tw_template_int_gemm = {
-    "cpu.int_gemm", 10,           &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem,
+    "cpu.int_gemm", 11,           &tw_layout_panel64, tw_gemm_space, TW_INT_AXES, reject_problem,
     tw_int_reject,  tw_int_guess, tw_int_cost,        geometry,      chain,       emit};

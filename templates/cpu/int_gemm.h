@@ -1,5 +1,5 @@
-/* What int_gemm.c (the matmul), int_pack.c (the quantization of x) and int_config.c (the choice of
- * configs) agree on. */
+/* What int_gemm.c (the matmul), int_form.c (what follows from a problem), int_pack.c (the
+ * quantization of x) and int_config.c (the choice of configs) agree on. */
 #ifndef TW_TEMPLATES_CPU_INT_GEMM_H
 #define TW_TEMPLATES_CPU_INT_GEMM_H
 
@@ -27,7 +27,12 @@ typedef struct tw_int_meta {
     int64_t entries, sum, fixed, scale, total, half, stride; /* byte offsets; -1: not there */
 } tw_int_meta;
 
-enum { TW_INT_SHIFT_AT = 4 };
+/* With late factors a run of entries has one scale, its first.  The second is an i32: whether a
+ * group's sum of products may not be a word (tw_int_word_limit). */
+enum { TW_INT_SHIFT_AT = 4, TW_INT_WIDE_AT = 4 };
+
+/* Most units of a run whose zeros are multiplied at once: all of them are in the code. */
+enum { TW_INT_LATE_UNITS = 16 };
 
 tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem);
 /* Whether packed x is shifted. */
@@ -43,6 +48,11 @@ int32_t tw_int_constant_zero(const tw_problem *problem);
 /* Whether the factors of f16i8 are applied once to each run of the panel: it has one scale of x, is
  * whole, and where value zeros cancel its sums are not far over what f32 holds exactly. */
 bool tw_int_late_factors(const tw_problem *problem);
+/* With late factors: the largest sum of magnitudes of x in a group whose products certainly sum up
+ * to an i16; 0 where the target has no use for that, or most x exceeds it. */
+int64_t tw_int_word_limit(const tw_target *target, const tw_problem *problem);
+/* Whether the limit is one that a group of x can exceed. */
+bool tw_int_may_be_wide(const tw_target *target, const tw_problem *problem);
 /* Emits tw_pack_x. */
 void tw_int_emit_pack(tw_ir *g, const tw_problem *problem);
 int64_t tw_int_xq_stride(const tw_problem *problem);

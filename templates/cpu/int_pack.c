@@ -253,6 +253,41 @@ static void emit_group(pack *s, const void *arg, tw_val from, int64_t length, tw
     for_parts(s, from, length, fold_k, 1, entry, emit_fold, arg);
 }
 
+/* Of one activation group, whose codes are stored: whether magnitudes in a weight group sum up to
+ * more than the products' words allow. */
+static void emit_wide(pack *s, tw_val from, int64_t length, tw_val entry) {
+    tw_ir *g = s->g;
+    int lanes = tw_target_lanes(g->target);
+    tw_ty bytes = tw_i8(4 * lanes), dwords = tw_i32(lanes);
+    tw_val none = tw_const_int(g, dwords, 0), ones = tw_const_int(g, dwords, 0x01010101);
+    const char *name =
+        lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
+    tw_val most = none;
+    int64_t vector = 4L * lanes, group = s->panel.group_k, span = tw_max(group, vector);
+    assert(length % span == 0);
+    for (int64_t k = 0; k < length; k += span) {
+        tw_val sum = none;
+        for (int64_t at = k; at < k + span; at += vector) {
+            tw_val codes = tw_load(g, bytes, tw_at(g, tw_offset(g, s->xq, from), at), 1);
+            tw_val negated = tw_sub(g, tw_const_int(g, bytes, 0), codes);
+            tw_val magnitude = tw_binary(g, TW_IR_SMAX, codes, negated);
+            tw_val args[] = {sum, tw_bitcast(g, magnitude, dwords), ones};
+            sum = tw_intrinsic(g, name, dwords, args, 3);
+        }
+        for (int apart = 1; apart < tw_min(group, vector) / 4; apart *= 2) {
+            int other[64];
+            for (int i = 0; i < lanes; i++) other[i] = i ^ apart;
+            sum = tw_add(g, sum, tw_shuffle(g, sum, sum, other, lanes));
+        }
+        most = tw_binary(g, TW_IR_SMAX, most, sum);
+    }
+    most = tw_reduce(g, TW_IR_SMAX, most);
+    tw_val limit = tw_const_int(g, most.ty, tw_int_word_limit(g->target, s->problem));
+    tw_val wide = tw_select(g, tw_compare(g, TW_IR_SGT, most, limit), tw_const_int(g, most.ty, 1),
+                            tw_const_int(g, most.ty, 0));
+    store_meta(s, wide, s->meta.scale + TW_INT_WIDE_AT, entry);
+}
+
 /* One activation group: its scale, then the weight groups in it. */
 static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
     (void)arg;
@@ -263,6 +298,7 @@ static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length
         tw_store(s->g, tw_extract(s->g, shift, 0), tw_at(s->g, s->xmeta, TW_INT_SHIFT_AT), 4);
     }
     for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
+    if (tw_int_may_be_wide(s->g->target, s->problem)) emit_wide(s, from, length, entry);
 }
 
 /* Zeros after the last vector, as far as the matmul's bodies read. */

@@ -183,7 +183,8 @@ static void fill_bias(layer *l, layer_data data, uint64_t *state) {
     if (!p->bias) return;
     l->bias = zeroed(real_bytes(p->bias, p->N));
     for (int64_t n = 0; n < p->N; n++) {
-        float v = data == LAYER_RANDOM ? random_unit(state) : (float)random_int(state, -9, 9);
+        bool random = data == LAYER_RANDOM || data == LAYER_PEAKS;
+        float v = random ? random_unit(state) : (float)random_int(state, -9, 9);
         tw_float_set(l->bias, p->bias, n, v);
         l->bias_f32[n] = tw_float_get(l->bias, p->bias, n);
     }
@@ -230,7 +231,8 @@ static void fill_x(layer *l, layer_data data, uint64_t seed, uint64_t *state) {
     const tw_problem *p = &l->problem;
     l->x = zeroed(real_bytes(p->x, p->M * p->K));
     l->x_f32 = zeroed((size_t)(p->M * p->K) * sizeof(float));
-    bool random = data == LAYER_RANDOM || data == LAYER_CANCEL;
+    bool peaks = data == LAYER_PEAKS;
+    bool random = data == LAYER_RANDOM || data == LAYER_CANCEL || peaks;
     for (int64_t m = 0; m < p->M; m++) {
         int64_t kind = (m + (int64_t)(seed % ROW_KINDS)) % ROW_KINDS;
         int64_t loud = random_int(state, 0, p->K - 1);
@@ -239,6 +241,7 @@ static void fill_x(layer *l, layer_data data, uint64_t seed, uint64_t *state) {
         for (int64_t k = 0; k < p->K; k++) {
             int64_t i = m * p->K + k;
             float v = data == LAYER_IDENTITY ? (float)(m == k)
+                      : peaks                ? random_unit(state) / (k % 16 < 2 ? 1 : 8)
                       : random               ? draw_x(p, kind, k, loud, state)
                                              : draw_exact(p, data, k, state);
             if (random && k == loudest) v = v < 0 ? 1.5f * v - 1 : 1.5f * v + 1;

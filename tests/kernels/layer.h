@@ -18,6 +18,9 @@ typedef enum layer_data {
     /* Most codes are their group's zero: z = -c * scale as the scale's dtype has it, one code in
      * eight beside c.  What is left of the products is small beside them. */
     LAYER_CANCEL,
+    /* LAYER_RANDOM, but x has two loud elements in sixteen: magnitudes in a group add up to little,
+     * as most models' do. */
+    LAYER_PEAKS,
     /* x is the K x K unit matrix: M becomes K. */
     LAYER_IDENTITY,
 } layer_data;

@@ -354,33 +354,40 @@ static char *find_live(const machine *m) {
 /* ---- noticing ---- */
 
 enum { MOST_SURVIVORS = 8 }; /* per cent */
-enum { JUDGES = 4, JUDGE_ROWS = 8, NAN_ROW = 2 };
+enum { JUDGES = 6, EXACT_JUDGE = 3, JUDGE_ROWS = 8, NAN_ROW = 2 };
 
 /* Layers that between them have several kinds of row for each row of a tile; sums that are exact,
- * so that the rounding of y has one right result; a NaN in one row. */
+ * so that the rounding of y has one right result; where codes scale, groups whose sums of products
+ * are all words, and the largest sums there are; a NaN in one row. */
 typedef struct judges {
     layer layers[JUDGES], with_nan;
+    int count; /* of layers */
 } judges;
 
 static void judges_init(judges *j, const tw_problem *p) {
     layer_init(&j->layers[0], p, LAYER_RANDOM, 8);
     layer_init(&j->layers[1], p, LAYER_RANDOM, 13);
     layer_init(&j->layers[2], p, LAYER_RANDOM, 15);
-    layer_init(&j->layers[3], p, p->act ? LAYER_RANDOM : LAYER_EXACT, 20);
+    layer_init(&j->layers[EXACT_JUDGE], p, p->act ? LAYER_RANDOM : LAYER_EXACT, 20);
+    j->count = EXACT_JUDGE + 1;
+    if (p->scheme.scale == TW_F16I8) {
+        layer_init(&j->layers[j->count++], p, LAYER_PEAKS, 21);
+        layer_init(&j->layers[j->count++], p, LAYER_EXTREME, 22);
+    }
     layer_init(&j->with_nan, p, LAYER_RANDOM, 16);
     tw_float_set(j->with_nan.x, p->x, NAN_ROW * p->K + p->K / 2, NAN);
 }
 
 static void judges_free(judges *j) {
-    for (int i = 0; i < JUDGES; i++) layer_free(&j->layers[i]);
+    for (int i = 0; i < j->count; i++) layer_free(&j->layers[i]);
     layer_free(&j->with_nan);
 }
 
 static bool notice(const judges *j, const compiled *c) {
     run_options options = {.M = j->layers[0].problem.M};
-    for (int i = 0; i < JUDGES; i++) {
+    for (int i = 0; i < j->count; i++) {
         options.M = j->layers[0].problem.M - i % 2; /* whole tiles, and the tail of one */
-        options.exact = i == JUDGES - 1 && !c->problem.act;
+        options.exact = i == EXACT_JUDGE && !c->problem.act;
         if (run_layer(c, &j->layers[i], &j->layers[i], &options) != TW_OK) return true;
     }
     float y[JUDGE_ROWS * 128];

@@ -1,0 +1,148 @@
+/* Loads of scales, zeros and codes: of the group, run and body at hand, and of the strip. */
+#include "src/core/dtype.h"
+#include "templates/cpu/convert.h"
+#include "templates/cpu/gemm.h"
+
+int64_t tw_gemm_strip_at(const tw_gemm *t, int v, int64_t k) {
+    return (k / 4 * t->nv + v) * t->lanes * 4;
+}
+
+void tw_gemm_in_streams(tw_gemm *t, tw_val first, tw_val *each) {
+    each[0] = first;
+    for (int s = 1; s < t->streams; s++) each[s] = tw_offset(t->g, first, t->apart_w[s]);
+}
+
+tw_val tw_gemm_at_column(tw_gemm *t, tw_val row, int64_t size) {
+    if (t->config->micro_n == TW_PANEL_ROWS) return row;
+    return tw_offset(t->g, row, tw_mul(t->g, t->column, tw_k64(t->g, size)));
+}
+
+/* Where a group has vector v of its scales or zeros.  They are prefetched as far ahead as the
+ * codes, or the stream would have a hole for each group. */
+static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
+    int64_t size = tw_dtype_bits(dtype) / 8, inside = tw_gemm_vector_at(t, v, size);
+    tw_val row = tw_gemm_at_column(t, t->header[tw_gemm_stream(t, v)], size);
+    if (t->config->prefetch && inside % 64 == 0)
+        tw_prefetch(t->g, tw_at(t->g, row, base + inside + (int64_t)t->config->prefetch * 64));
+    return tw_at(t->g, row, base + inside);
+}
+
+/* i8 codes at `base` in the header, in i32 lanes. */
+static tw_val header_codes(tw_gemm *t, int64_t base, int v) {
+    tw_val codes = tw_load(t->g, tw_i8(t->lanes), header_at(t, base, TW_I8, v), t->lanes);
+    return tw_cast(t->g, TW_IR_SEXT, codes, tw_i32(t->lanes));
+}
+
+tw_val tw_gemm_factor(tw_gemm *t, int v, int64_t base) {
+    tw_val run = tw_gemm_at_column(t, t->factors[tw_gemm_stream(t, v)], 2);
+    tw_val at = tw_at(t->g, run, base + tw_gemm_vector_at(t, v, 2));
+    return tw_load_f32(t->g, TW_F16, at, t->lanes, t->lanes * 2);
+}
+
+/* Of `stored` elements, at `base` in the header; with factors, those at `factors` in their run. */
+static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int64_t factors) {
+    tw_ir *g = t->g;
+    if (!tw_panel_has_factors(&t->panel))
+        return tw_load_f32(g, stored, header_at(t, base, stored, v), t->lanes,
+                           t->lanes * tw_dtype_bits(stored) / 8);
+    tw_val codes = tw_cast(g, TW_IR_SITOFP, header_codes(t, base, v), tw_f32(t->lanes));
+    return t->late_factors ? codes : tw_fmul(g, codes, tw_gemm_factor(t, v, factors));
+}
+
+tw_val tw_gemm_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }
+
+int64_t tw_gemm_strip_scales_at(const tw_gemm *t, int v) {
+    return tw_gemm_strip_at(t, v, t->panel.unit_k);
+}
+
+int64_t tw_gemm_strip_stride(const tw_gemm *t) {
+    return tw_gemm_strip_scales_at(t, t->word_sums ? t->nv : 0);
+}
+
+tw_val tw_gemm_header_scale_words(tw_gemm *t, int v) {
+    tw_val codes = header_codes(t, 0, v);
+    return tw_and(t->g, codes, tw_const_int(t->g, codes.ty, 0xffff));
+}
+
+tw_val tw_gemm_scale_words(tw_gemm *t, int v) {
+    if (!t->ahead_units) return tw_gemm_header_scale_words(t, v);
+    tw_val at = tw_at(t->g, t->unit_strip, tw_gemm_strip_scales_at(t, v));
+    return tw_load(t->g, tw_i32(t->lanes), at, t->lanes * 4);
+}
+
+tw_val tw_gemm_only_scale(tw_gemm *t, int v) {
+    tw_gemm_in_streams(t, t->panel_w, t->factors);
+    tw_gemm_in_streams(t, tw_at(t->g, t->panel_w, t->panel.factor_bytes), t->header);
+    return tw_gemm_scale(t, v);
+}
+
+/* From a group's scales to its zeros: all scales of the unit lie before all its zeros. */
+static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
+    const tw_panel *p = &t->panel;
+    int64_t zero_group = TW_PANEL_ROWS * tw_dtype_bits(p->zero) / 8;
+    int64_t scale_group = TW_PANEL_ROWS * tw_dtype_bits(p->scale) / 8;
+    return p->scale_bytes + sub * (zero_group - scale_group);
+}
+
+tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
+    return header_value(t, zeros_base(t, t->sub_group), t->panel.zero, v, TW_PANEL_FACTORS);
+}
+
+tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u) {
+    tw_ir *g = t->g;
+    const tw_panel *p = &t->panel;
+    tw_val codes[2];
+    for (int i = 0; i < 2; i++) {
+        tw_gemm_in_streams(t, tw_at(g, t->run, p->factor_bytes + (u + i) * p->unit_stride),
+                           t->header);
+        codes[i] = header_codes(t, zeros_base(t, 0), v);
+    }
+    return tw_or(g, tw_and(g, codes[0], tw_const_int(g, codes[0].ty, 0xffff)),
+                 tw_shl(g, codes[1], 16));
+}
+
+tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
+    tw_val at = header_at(t, zeros_base(t, t->sub_group), TW_U8, v);
+    return tw_cast(t->g, TW_IR_ZEXT, tw_load(t->g, tw_i8(t->lanes), at, t->lanes),
+                   tw_i32(t->lanes));
+}
+
+tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
+    return tw_at(t->g, t->codes[tw_gemm_stream(t, v)],
+                 offset + tw_gemm_vector_at(t, v, bytes / t->lanes));
+}
+
+tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
+    /* One prefetch a cache line, however many vectors it holds. */
+    if (t->config->prefetch && v * bytes % 64 == 0) {
+        int64_t ahead = (int64_t)t->config->prefetch * 64;
+        tw_prefetch(t->g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
+    }
+    return tw_gemm_codes_at(t, v, bytes, offset);
+}
+
+tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
+    int64_t bytes = tw_ty_bits(ty) / 8;
+    return tw_load(t->g, ty, tw_gemm_codes_ahead(t, v, bytes, offset), (int)bytes);
+}
+
+tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
+    const tw_panel *p = &t->panel;
+    int64_t offset = k / p->chunk_k * p->chunk_bytes;
+    for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
+    offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROWS * 4;
+    int64_t bytes = (int64_t)t->lanes * 4;
+    bool first = t->loaded[plane][v].offset != offset;
+    if (first || !t->holds) {
+        tw_val at = first ? tw_gemm_codes_ahead(t, v, bytes, offset)
+                          : tw_gemm_codes_at(t, v, bytes, offset);
+        t->loaded[plane][v].value = tw_load(t->g, tw_i32(t->lanes), at, (int)bytes);
+        t->loaded[plane][v].offset = offset;
+    }
+    return t->loaded[plane][v].value;
+}
+
+tw_val tw_gemm_unpacked(tw_gemm *t, int v, int64_t k) {
+    tw_val at = tw_at(t->g, t->codes[0], tw_gemm_strip_at(t, v, k));
+    return tw_load(t->g, tw_i32(t->lanes), at, t->lanes * 4);
+}
