@@ -178,6 +178,7 @@ void tw_if_begin(tw_ir *g, tw_if *branch, tw_val condition) {
     tw_block yes = g->ops->block(g);
     branch->otherwise = g->ops->block(g);
     branch->end = NULL;
+    branch->before = g->ops->current(g);
     g->ops->branch(g, condition, yes, branch->otherwise);
     g->ops->enter(g, yes);
 }
@@ -192,4 +193,16 @@ void tw_if_end(tw_ir *g, tw_if *branch) {
     tw_block end = branch->end ? branch->end : branch->otherwise;
     g->ops->jump(g, end);
     g->ops->enter(g, end);
+}
+
+void tw_if_merge(tw_ir *g, tw_if *branch, const tw_val *otherwise, tw_val *values, int count) {
+    tw_block inside = g->ops->current(g);
+    assert(!branch->end);
+    tw_if_end(g, branch);
+    for (int i = 0; i < count; i++) {
+        tw_val merged = value(g->ops->phi(g, values[i].ty), values[i].ty);
+        g->ops->phi_from(g, merged, values[i], inside);
+        g->ops->phi_from(g, merged, otherwise[i], branch->before);
+        values[i] = merged;
+    }
 }

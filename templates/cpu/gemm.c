@@ -34,6 +34,7 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     int unpacking = t->nv * (t->panel.planes + 1) + 4;
     t->holds = vectors + unpacking <= tw_target_isa(g->target)->vector_registers;
     t->ahead_units = config->ahead / t->panel.unit_k;
+    t->prefetches = config->prefetch && !t->ahead_units;
 }
 
 int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
@@ -196,6 +197,15 @@ static void enter_run(tw_gemm *t, tw_val i) {
     tw_gemm_in_streams(t, t->run, t->factors);
 }
 
+/* With unit `inside` of a run, a line of the next run's factors. */
+static void prefetch_factors(tw_gemm *t, tw_val inside) {
+    tw_ir *g = t->g;
+    for (int s = 0; s < t->streams; s++) {
+        tw_val line = tw_add(g, tw_mul(g, inside, tw_k64(g, 64)), tw_k64(g, t->panel.run_stride));
+        tw_prefetch(g, tw_offset(g, t->factors[s], line));
+    }
+}
+
 /* Unit i in the panel; its run's factors, of each stream. */
 static tw_val enter_unit(tw_gemm *t, tw_val i) {
     tw_ir *g = t->g;
@@ -204,11 +214,7 @@ static tw_val enter_unit(tw_gemm *t, tw_val i) {
     if (!tw_panel_has_factors(p)) return tw_offset(g, t->panel_w, tw_mul(g, i, stride));
     tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
     enter_run(t, i);
-    /* The next run's factors, a line with each unit. */
-    for (int s = 0; s < t->streams && t->config->prefetch; s++) {
-        tw_val line = tw_add(g, tw_mul(g, inside, tw_k64(g, 64)), tw_k64(g, p->run_stride));
-        tw_prefetch(g, tw_offset(g, t->factors[s], line));
-    }
+    if (t->prefetches) prefetch_factors(t, inside);
     return tw_at(g, tw_offset(g, t->run, tw_mul(g, inside, stride)), p->factor_bytes);
 }
 
@@ -257,12 +263,10 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
     tw_loop loop;
     tw_val end = some ? some[1] : tw_k64(g, p->units);
     tw_val first = some ? some[0] : tw_k64(g, 0);
-    if (t->word_sums)
-        tw_loop_begin(g, &loop, first, end, 1, carried, count + 1);
-    else
-        tw_loop_begin_nonempty(g, &loop, first, end, 1, carried, count + 1);
+    tw_loop_begin_nonempty(g, &loop, first, end, 1, carried, count + 1);
     for (int i = 0; i < count; i++) total[i] = loop.carried[i];
     t->meta = loop.carried[count];
+    t->unit = loop.i;
     tw_val unit = enter_unit(t, loop.i);
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, loop.i, tw_k64(g, p->unit_k * t->x_bytes)));
     if (stretch) t->unit_strip = strip_of(t, tw_sub(g, loop.i, stretch[0]));
@@ -279,20 +283,6 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
 
 static tw_val least(tw_gemm *t, tw_val a, tw_val b) {
     return tw_select(t->g, tw_compare(t->g, TW_IR_SLT, a, b), a, b);
-}
-
-/* Units [some[0], some[1]) of one run into sum. */
-static void emit_run(tw_gemm *t, const tw_val *stretch, const tw_val *some, tw_val *sum) {
-    tw_ir *g = t->g;
-    tw_val middle = some[1];
-    t->meta = unit_meta(t, some[0]);
-    tw_val wide = t->word_sums ? t->ops->wide(t) : (tw_val){0};
-    if (wide.p) middle = tw_select(g, wide, some[0], middle);
-    const tw_val words[] = {some[0], middle}, rest[] = {middle, some[1]};
-    t->in_words = t->word_sums;
-    emit_some_units(t, stretch, words, sum);
-    t->in_words = false;
-    if (wide.p) emit_some_units(t, stretch, rest, sum);
 }
 
 /* All units of the tile, or of the stretch, in runs that have one scale of x; totals are in their
@@ -312,7 +302,9 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     const tw_val some[] = {begin, stop};
     zero_all(t, sum);
     if (!t->carried) store_slots(t, t->sums, sum);
-    emit_run(t, stretch, some, sum);
+    t->meta = unit_meta(t, begin);
+    if (t->ops->begin_run) t->ops->begin_run(t);
+    emit_some_units(t, stretch, some, sum);
     if (!t->carried) load_slots(t, t->sums, sum);
     load_slots(t, t->tile, total);
     t->meta = unit_meta(t, begin); /* the last fold may be of groups past K */
@@ -367,8 +359,12 @@ static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
     tw_ir *g = t->g;
     tw_loop units, bodies;
     tw_loop_begin_nonempty(g, &units, first, end, 1, NULL, 0);
+    t->prefetches = t->config->prefetch;
     tw_val unit = enter_unit(t, units.i), codes = unit_codes(t, unit);
     tw_gemm_in_streams(t, unit, t->header);
+    /* All columns of it: the next tile's are in the same lines, or beside them. */
+    for (int64_t line = 0; line < t->panel.header_bytes && t->prefetches; line += 64)
+        tw_prefetch(g, tw_at(g, unit, line + (int64_t)t->config->prefetch * 64));
     tw_val strip = strip_of(t, tw_sub(g, units.i, first));
     tw_loop_begin_nonempty(g, &bodies, tw_k64(g, 0), bodies_of(t, units.i), 1, NULL, 0);
     enter_body(t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))), t->tile_x);
@@ -382,6 +378,7 @@ static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
         tw_store(g, tw_gemm_header_scale_words(t, v),
                  tw_at(g, strip, tw_gemm_strip_scales_at(t, v)), t->lanes * 4);
     tw_loop_end(g, &units, NULL);
+    t->prefetches = false;
 }
 
 /* The next tile of the column, and the slots in which its totals wait. */
@@ -397,11 +394,7 @@ static void emit_column_ahead(tw_gemm *t, tw_val m0) {
     tw_ir *g = t->g;
     tw_val slots = t->tile, total[TW_TILE] = {{0}};
     tw_loop over_m, over_k;
-    begin_tile(t, &over_m, m0, slots);
-    zero_all(t, total);
-    store_slots(t, t->tile, total);
-    tw_loop_end(g, &over_m, NULL);
-
+    tw_if first, last;
     tw_val units = tw_k64(g, t->panel.units);
     tw_loop_begin_nonempty(g, &over_k, tw_k64(g, 0), units, t->ahead_units, NULL, 0);
     tw_val next = tw_add(g, over_k.i, tw_k64(g, t->ahead_units));
@@ -409,13 +402,17 @@ static void emit_column_ahead(tw_gemm *t, tw_val m0) {
     tw_val stretch[] = {over_k.i, end};
     emit_unpacking(t, over_k.i, end);
     begin_tile(t, &over_m, m0, slots);
+    tw_if_begin(g, &first, tw_compare(g, TW_IR_EQ, over_k.i, tw_k64(g, 0)));
+    zero_all(t, total);
+    store_slots(t, t->tile, total);
+    tw_if_end(g, &first);
     emit_units(t, stretch);
+    /* Here y's lines come while the next tile is computed. */
+    tw_if_begin(g, &last, tw_compare(g, TW_IR_EQ, end, units));
+    tw_gemm_store_tile(t);
+    tw_if_end(g, &last);
     tw_loop_end(g, &over_m, NULL);
     tw_loop_end(g, &over_k, NULL);
-
-    begin_tile(t, &over_m, m0, slots);
-    tw_gemm_store_tile(t);
-    tw_loop_end(g, &over_m, NULL);
     t->tile = slots;
 }
 

@@ -9,8 +9,7 @@
  *
  * Where several units have one scale of x, total is their sum at first.  With `ahead`, units go in
  * stretches outside the loop over m: each is unpacked once, and totals wait in slots from one
- * stretch to the next.  With word sums, a run of units is walked in one of two ways, as what `wide`
- * says of its x. */
+ * stretch to the next. */
 #ifndef TW_TEMPLATES_CPU_GEMM_H
 #define TW_TEMPLATES_CPU_GEMM_H
 
@@ -40,11 +39,9 @@ typedef struct tw_gemm_ops {
     tw_val (*unpack)(tw_gemm *t, int v, int64_t k);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
-    /* With word sums: whether a group's sum of products in the run at hand, of any row of the tile,
-     * may not be a word; no value: never. */
-    tw_val (*wide)(tw_gemm *t);
-    /* Where several units have one scale of x: scales what they sum up to, and adds it to the
-     * totals.  NULL: never. */
+    /* Where several units have one scale of x: before them; may be NULL. */
+    void (*begin_run)(tw_gemm *t);
+    /* There: scales what they sum up to, and adds it to the totals.  NULL: never. */
     void (*scale_sums)(tw_gemm *t, const tw_val *sum, tw_val *total);
     /* What is left to do to one row of totals before bias and activation; may be NULL. */
     void (*finish)(tw_gemm *t, tw_val row, tw_val *total);
@@ -61,9 +58,10 @@ struct tw_gemm {
     int acc_rows; /* of accumulators: rows, and one for sums of codes where a template wants it */
     int streams;  /* panels side by side */
     int nv;       /* vectors in a row of the tile: those of the first stream, the next.. */
-    int carried;  /* totals that loops carry in registers: all of them or none */
-    bool holds;   /* a dword of codes stays in a register from its first step to its last */
-    int64_t x_bytes;        /* of packed x per k */
+    bool prefetches; /* the loads at hand do: of the strip they need not */
+    int carried;     /* totals that loops carry in registers: all of them or none */
+    bool holds;      /* a dword of codes stays in a register from its first step to its last */
+    int64_t x_bytes; /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
     tw_val args, w, xq, xmeta, y, bias, y_stride;
@@ -79,8 +77,8 @@ struct tw_gemm {
     tw_val run; /* the run at hand, of the first stream */
     /* And groups' sums of products nearly always are words (i16), which `fold` multiplies by the
      * codes of their scales in one instruction: sums are i32, as bits of the f32 they are held as.
-     * in_words: they are, in the walk at hand. */
-    bool word_sums, in_words;
+     */
+    bool word_sums;
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]
      * vectors a unit, and with word sums its scales' codes behind them; those of the unit at hand.
      */
@@ -88,6 +86,7 @@ struct tw_gemm {
     tw_val strip, unit_strip;
     /* where the walk is */
     tw_val m, n;   /* the tile's first row and column */
+    tw_val unit;   /* of the panel, where there are several */
     tw_val column; /* within its panel */
     /* From the first stream to each: columns of y, bytes of w. */
     tw_val apart_n[TW_STREAMS], apart_w[TW_STREAMS];

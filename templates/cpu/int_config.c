@@ -102,6 +102,7 @@ static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_c
     loop.unpack = 1.5; /* what is unpacked is stored once and read by every tile */
     tw_gemm_guess(target, problem, &loop, config);
     config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
+    config->prefetch = 64;
     return config->ahead && !tw_int_reject(target, problem, config);
 }
 

@@ -27,6 +27,7 @@ typedef struct int_gemm {
     bool words_hold_sums;  /* zero and group sum fit i16: vpmaddwd multiplies them */
     bool words_hold_codes; /* so does a fold's sum of codes */
     bool scales_last;      /* one fold under one scale of x: totals are its sums until the end */
+    tw_val wide;           /* groups of the run at hand, a bit each; none where it never is */
     tw_val mask;           /* of one plane's codes in each byte, where a register is left for it */
 } int_gemm;
 
@@ -326,34 +327,44 @@ static tw_val shifted(tw_gemm *t, tw_val codes, tw_val shift) {
     return self->words_hold_codes ? madd_words(t, codes, shift) : tw_mul(t->g, codes, shift);
 }
 
-/* Products times codes of scales, in i32: exact either way, so that a row's y does not depend on
- * its neighbours. */
-static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
+/* Which groups of the run at hand have sums that may not be words, a bit each, of any row. */
+static void begin_run(tw_gemm *t) {
+    int_gemm *self = (int_gemm *)t;
     tw_ir *g = t->g;
-    tw_ty f32 = tw_f32(t->lanes), i32 = tw_i32(t->lanes);
-    for (int v = 0; v < t->nv; v++) {
-        tw_val scale = tw_gemm_scale_words(t, v);
-        if (!t->in_words) scale = tw_ashr(g, tw_shl(g, scale, 16), 16);
-        for (int i = v; i < t->rows * t->nv; i += t->nv) {
-            tw_val sum = tw_bitcast(g, total[i], i32);
-            sum = t->in_words ? dpwssd(t, sum, acc[i], scale)
-                              : tw_add(g, sum, tw_mul(g, acc[i], scale));
-            total[i] = tw_bitcast(g, sum, f32);
-        }
+    if (!t->word_sums || !tw_int_may_be_wide(g->target, t->problem)) return;
+    self->wide = tw_const_int(g, tw_i32(0), 0);
+    for (int row = 0; row < t->rows; row++) {
+        int64_t at = row * t->geometry.xmeta_stride + self->meta.scale + TW_INT_WIDE_AT;
+        tw_val mask = tw_load(g, tw_i32(0), tw_offset(g, tw_at(g, t->tile_meta, at), t->meta), 4);
+        self->wide = tw_or(g, self->wide, mask);
     }
 }
 
-static tw_val wide(tw_gemm *t) {
-    const int_gemm *self = (const int_gemm *)t;
+/* Products times codes of scales, in i32.  What a word leaves out of a sum is a multiple of 2^16
+ * and added where it may not be 0: a row's y is exact, whatever its neighbours are. */
+static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
+    int_gemm *self = (int_gemm *)t;
     tw_ir *g = t->g;
-    if (!tw_int_may_be_wide(g->target, t->problem)) return (tw_val){0};
-    tw_val any = tw_const_int(g, tw_i32(0), 0);
-    for (int row = 0; row < t->rows; row++) {
-        int64_t at = row * t->geometry.xmeta_stride + self->meta.scale + TW_INT_WIDE_AT;
-        tw_val flag = tw_load(g, any.ty, tw_offset(g, tw_at(g, t->tile_meta, at), t->meta), 4);
-        any = tw_or(g, any, flag);
+    tw_ty f32 = tw_f32(t->lanes), i32 = tw_i32(t->lanes);
+    int count = t->rows * t->nv;
+    tw_val scale[TW_TILE] = {{0}}, words[TW_TILE] = {{0}}, sums[TW_TILE] = {{0}};
+    for (int v = 0; v < t->nv; v++) scale[v] = tw_gemm_scale_words(t, v);
+    for (int i = 0; i < count; i++)
+        sums[i] = words[i] = dpwssd(t, tw_bitcast(g, total[i], i32), acc[i], scale[i % t->nv]);
+    if (self->wide.p) {
+        tw_if some;
+        tw_val unit = tw_and(g, t->unit, tw_k64(g, t->panel.run_units - 1));
+        tw_val bit = tw_binary(g, TW_IR_LSHR, self->wide, tw_cast(g, TW_IR_TRUNC, unit, tw_i32(0)));
+        bit = tw_and(g, bit, tw_const_int(g, bit.ty, 1));
+        tw_if_begin(g, &some, tw_compare(g, TW_IR_NE, bit, tw_const_int(g, bit.ty, 0)));
+        tw_val half = tw_const_int(g, i32, 1 << 15), high = tw_const_int(g, i32, -(1 << 16));
+        for (int i = 0; i < count; i++) {
+            tw_val left = tw_and(g, tw_add(g, acc[i], half), high);
+            sums[i] = tw_add(g, sums[i], tw_mul(g, left, scale[i % t->nv]));
+        }
+        tw_if_merge(g, &some, words, sums, count);
     }
-    return tw_compare(g, TW_IR_NE, any, tw_const_int(g, any.ty, 0));
+    for (int i = 0; i < count; i++) total[i] = tw_bitcast(g, sums[i], f32);
 }
 
 static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
@@ -466,16 +477,9 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
     *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
 }
 
-/* Two walks are twice the code, which only tiles of several rows make up for. */
-static bool word_sums(const tw_gemm *t) {
-    enum { WALKS_ROWS = 4 };
-    const tw_target *target = t->g->target;
-    return tw_int_word_limit(target, t->problem) &&
-           (t->rows >= WALKS_ROWS || !tw_int_may_be_wide(target, t->problem));
-}
-
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init, steps, unpack, fold, wide, scale_sums, finish};
+    static const tw_gemm_ops ops = {begin, init,      steps,      unpack,
+                                    fold,  begin_run, scale_sums, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};
     tw_int_meta_init(problem, &self.meta);
@@ -489,7 +493,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     self.t.scaled_units = scaled_units(&self.t);
     self.t.late_factors = tw_int_late_factors(problem);
     assert(!self.t.late_factors || self.t.scaled_units == self.t.panel.run_units);
-    self.t.word_sums = word_sums(&self.t);
+    self.t.word_sums = tw_int_word_limit(g->target, problem) > 0;
     self.scales_last = self.meta.entries == 1 && !problem->scheme.act_group &&
                        problem->scheme.zero_mode != TW_ZERO_VALUE;
     self.t.x_bytes = self.form == TW_INT_WORDS ? 2 : 1;

@@ -27,8 +27,8 @@ typedef struct tw_int_meta {
     int64_t entries, sum, fixed, scale, total, half, stride; /* byte offsets; -1: not there */
 } tw_int_meta;
 
-/* With late factors a run of entries has one scale, its first.  The second is an i32: whether a
- * group's sum of products may not be a word (tw_int_word_limit). */
+/* With late factors a run of entries has one scale, its first.  The second is an i32: of each group
+ * of the run a bit, whether its sum of products may not be a word (tw_int_word_limit). */
 enum { TW_INT_SHIFT_AT = 4, TW_INT_WIDE_AT = 4 };
 
 /* Most units of a run whose zeros are multiplied at once: all of them are in the code. */

@@ -67,9 +67,14 @@ typedef struct act_scale {
     tw_val zero;    /* i8z: the zero point, in the vector's i32 lanes */
 } act_scale;
 
+/* Of x, which the first of two walks reads from wherever it was written. */
+enum { PREFETCH_BYTES = 2048 };
+
 /* Largest |x| as bits: integers order like magnitudes, and infinity and NaN come out above all. */
 static void amax_body(pack *s, void *arg, tw_val k, int count, tw_val *carried) {
     (void)arg;
+    tw_val x = tw_offset(s->g, s->x, tw_mul(s->g, k, tw_k64(s->g, s->size)));
+    tw_prefetch(s->g, tw_at(s->g, x, PREFETCH_BYTES));
     tw_val bits = tw_bitcast(s->g, load_x(s, k, count), tw_i32(s->lanes));
     tw_val magnitude = tw_and(s->g, bits, tw_const_int(s->g, bits.ty, 0x7fffffff));
     carried[0] = tw_binary(s->g, TW_IR_SMAX, carried[0], magnitude);
@@ -253,16 +258,17 @@ static void emit_group(pack *s, const void *arg, tw_val from, int64_t length, tw
     for_parts(s, from, length, fold_k, 1, entry, emit_fold, arg);
 }
 
-/* Of one activation group, whose codes are stored: whether magnitudes in a weight group sum up to
- * more than the products' words allow. */
+/* Of one activation group, whose codes are stored: a bit for each weight group in which magnitudes
+ * sum up to more than the products' words allow. */
 static void emit_wide(pack *s, tw_val from, int64_t length, tw_val entry) {
     tw_ir *g = s->g;
     int lanes = tw_target_lanes(g->target);
     tw_ty bytes = tw_i8(4 * lanes), dwords = tw_i32(lanes);
     tw_val none = tw_const_int(g, dwords, 0), ones = tw_const_int(g, dwords, 0x01010101);
+    tw_val limit = tw_const_int(g, dwords, tw_int_word_limit(g->target, s->problem));
     const char *name =
         lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
-    tw_val most = none;
+    tw_val mask = none;
     int64_t vector = 4L * lanes, group = s->panel.group_k, span = tw_max(group, vector);
     assert(length % span == 0);
     for (int64_t k = 0; k < length; k += span) {
@@ -274,18 +280,18 @@ static void emit_wide(pack *s, tw_val from, int64_t length, tw_val entry) {
             tw_val args[] = {sum, tw_bitcast(g, magnitude, dwords), ones};
             sum = tw_intrinsic(g, name, dwords, args, 3);
         }
+        /* Every lane of a group gets all of its sum. */
         for (int apart = 1; apart < tw_min(group, vector) / 4; apart *= 2) {
             int other[64];
             for (int i = 0; i < lanes; i++) other[i] = i ^ apart;
             sum = tw_add(g, sum, tw_shuffle(g, sum, sum, other, lanes));
         }
-        most = tw_binary(g, TW_IR_SMAX, most, sum);
+        int64_t bits[64];
+        for (int i = 0; i < lanes; i++) bits[i] = INT64_C(1) << (k + 4L * i) / group;
+        tw_val wide = tw_compare(g, TW_IR_SGT, sum, limit);
+        mask = tw_or(g, mask, tw_select(g, wide, tw_const_lanes(g, dwords, bits), none));
     }
-    most = tw_reduce(g, TW_IR_SMAX, most);
-    tw_val limit = tw_const_int(g, most.ty, tw_int_word_limit(g->target, s->problem));
-    tw_val wide = tw_select(g, tw_compare(g, TW_IR_SGT, most, limit), tw_const_int(g, most.ty, 1),
-                            tw_const_int(g, most.ty, 0));
-    store_meta(s, wide, s->meta.scale + TW_INT_WIDE_AT, entry);
+    store_meta(s, tw_reduce(g, TW_IR_OR, mask), s->meta.scale + TW_INT_WIDE_AT, entry);
 }
 
 /* One activation group: its scale, then the weight groups in it. */

@@ -22,7 +22,7 @@ tw_val tw_gemm_at_column(tw_gemm *t, tw_val row, int64_t size) {
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     int64_t size = tw_dtype_bits(dtype) / 8, inside = tw_gemm_vector_at(t, v, size);
     tw_val row = tw_gemm_at_column(t, t->header[tw_gemm_stream(t, v)], size);
-    if (t->config->prefetch && inside % 64 == 0)
+    if (t->prefetches && !t->ahead_units && inside % 64 == 0)
         tw_prefetch(t->g, tw_at(t->g, row, base + inside + (int64_t)t->config->prefetch * 64));
     return tw_at(t->g, row, base + inside);
 }
@@ -114,7 +114,7 @@ tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
 
 tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
     /* One prefetch a cache line, however many vectors it holds. */
-    if (t->config->prefetch && v * bytes % 64 == 0) {
+    if (t->prefetches && v * bytes % 64 == 0) {
         int64_t ahead = (int64_t)t->config->prefetch * 64;
         tw_prefetch(t->g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
     }
