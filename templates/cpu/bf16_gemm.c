@@ -84,7 +84,8 @@ static int64_t chain(const tw_problem *problem) {
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init, steps, NULL, tw_dequant_fold, NULL, NULL, NULL};
+    static const tw_gemm_ops ops = {
+        .begin = begin, .init = init, .steps = steps, .fold = tw_dequant_fold};
     bf16_gemm self = {.looks_up = tw_bf16_table_serves(problem)};
     tw_gemm_init(&self.t, g, problem, config, &ops, 8, fold_k(problem), false);
     tw_real_geometry(problem, &self.t.geometry);

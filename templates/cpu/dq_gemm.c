@@ -42,7 +42,8 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
 /* ---- the row of templates.def ---- */
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init, steps, NULL, tw_dequant_fold, NULL, NULL, NULL};
+    static const tw_gemm_ops ops = {
+        .begin = begin, .init = init, .steps = steps, .fold = tw_dequant_fold};
     dq_gemm self = {0};
     tw_gemm_init(&self.t, g, problem, config, &ops, tw_scheme_plain(&problem->scheme) ? 4 : 8,
                  TW_DEQUANT_FOLD, false);

@@ -19,11 +19,13 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     tw_panel_init(problem, &t->panel);
     t->lanes = tw_target_lanes(g->target);
     t->rows = config->micro_m;
-    t->acc_rows = t->rows + sums;
     t->streams = (int)tw_max(config->streams, 1);
     t->nv = config->micro_n / t->lanes * t->streams;
     t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
     t->fold_k = tw_min(fold_k, t->panel.unit_k);
+    t->ahead_units = config->ahead / t->panel.unit_k;
+    t->strip_sums = sums && t->ahead_units && t->fold_k == t->panel.unit_k;
+    t->acc_rows = t->rows + (sums && !t->strip_sums);
     /* Totals stay in registers while they and the accumulators fit, beside the weights where a
      * group is one body: slots are cheap, spills in the loop are not. */
     int vectors = t->acc_rows * t->nv, totals = t->rows * t->nv,
@@ -33,8 +35,6 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     /* Beside the accumulators: dwords, their unpacked codes, x, and what unpacking takes. */
     int unpacking = t->nv * (t->panel.planes + 1) + 4;
     t->holds = vectors + unpacking <= tw_target_isa(g->target)->vector_registers;
-    t->ahead_units = config->ahead / t->panel.unit_k;
-    t->prefetches = config->prefetch && !t->ahead_units;
 }
 
 int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
@@ -214,7 +214,7 @@ static tw_val enter_unit(tw_gemm *t, tw_val i) {
     if (!tw_panel_has_factors(p)) return tw_offset(g, t->panel_w, tw_mul(g, i, stride));
     tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
     enter_run(t, i);
-    if (t->prefetches) prefetch_factors(t, inside);
+    if (tw_gemm_prefetches(t)) prefetch_factors(t, inside);
     return tw_at(g, tw_offset(g, t->run, tw_mul(g, inside, stride)), p->factor_bytes);
 }
 
@@ -354,31 +354,38 @@ static void emit_tile(tw_gemm *t, tw_val m) {
 
 /* ---- a column of tiles whose codes are unpacked ahead ---- */
 
+/* Codes of one body into a unit of the strip, and added to sums. */
+static void unpack_body(tw_gemm *t, tw_val codes, tw_val to, tw_val *sums) {
+    tw_ir *g = t->g;
+    enter_body(t, codes, t->tile_x);
+    for (int64_t k = 0; k < t->body_k; k += 4)
+        for (int v = 0; v < t->nv; v++) {
+            tw_val four = t->ops->unpack(t, v, k);
+            tw_store(g, four, tw_at(g, to, tw_gemm_strip_at(t, v, k)), t->lanes * 4);
+            if (t->strip_sums) sums[v] = t->ops->add_codes(t, sums[v], four);
+        }
+}
+
 /* Units [first, end) into the strip. */
 static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
     tw_ir *g = t->g;
     tw_loop units, bodies;
+    tw_val sums[TW_TILE] = {{0}};
+    int count = t->strip_sums ? t->nv : 0;
     tw_loop_begin_nonempty(g, &units, first, end, 1, NULL, 0);
-    t->prefetches = t->config->prefetch;
+    t->unpacking = true;
     tw_val unit = enter_unit(t, units.i), codes = unit_codes(t, unit);
     tw_gemm_in_streams(t, unit, t->header);
-    /* All columns of it: the next tile's are in the same lines, or beside them. */
-    for (int64_t line = 0; line < t->panel.header_bytes && t->prefetches; line += 64)
-        tw_prefetch(g, tw_at(g, unit, line + (int64_t)t->config->prefetch * 64));
     tw_val strip = strip_of(t, tw_sub(g, units.i, first));
-    tw_loop_begin_nonempty(g, &bodies, tw_k64(g, 0), bodies_of(t, units.i), 1, NULL, 0);
-    enter_body(t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))), t->tile_x);
-    tw_val to = tw_offset(g, strip, tw_mul(g, bodies.i, tw_k64(g, codes_step(t))));
-    for (int64_t k = 0; k < t->body_k; k += 4)
-        for (int v = 0; v < t->nv; v++)
-            tw_store(g, t->ops->unpack(t, v, k), tw_at(g, to, tw_gemm_strip_at(t, v, k)),
-                     t->lanes * 4);
-    tw_loop_end(g, &bodies, NULL);
-    for (int v = 0; v < t->nv && t->word_sums; v++)
-        tw_store(g, tw_gemm_header_scale_words(t, v),
-                 tw_at(g, strip, tw_gemm_strip_scales_at(t, v)), t->lanes * 4);
+    for (int v = 0; v < count; v++) sums[v] = tw_const_int(g, tw_i32(t->lanes), 0);
+    tw_loop_begin_nonempty(g, &bodies, tw_k64(g, 0), bodies_of(t, units.i), 1, sums, count);
+    for (int v = 0; v < count; v++) sums[v] = bodies.carried[v];
+    unpack_body(t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))),
+                tw_offset(g, strip, tw_mul(g, bodies.i, tw_k64(g, codes_step(t)))), sums);
+    tw_loop_end(g, &bodies, sums);
+    tw_gemm_fill_strip(t, strip, bodies.carried);
     tw_loop_end(g, &units, NULL);
-    t->prefetches = false;
+    t->unpacking = false;
 }
 
 /* The next tile of the column, and the slots in which its totals wait. */

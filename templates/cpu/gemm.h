@@ -37,6 +37,8 @@ typedef struct tw_gemm_ops {
     /* Unpacked codes of vector v, four consecutive k from k of the body a lane; NULL: never
      * unpacked ahead. */
     tw_val (*unpack)(tw_gemm *t, int v, int64_t k);
+    /* With strip sums: sum with those codes added to it.  Else NULL. */
+    tw_val (*add_codes)(tw_gemm *t, tw_val sum, tw_val codes);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
     /* Where several units have one scale of x: before them; may be NULL. */
@@ -55,13 +57,12 @@ struct tw_gemm {
     tw_panel panel;
     tw_geometry geometry;
     int lanes, rows; /* f32 lanes of a vector; micro_m */
-    int acc_rows; /* of accumulators: rows, and one for sums of codes where a template wants it */
+    int acc_rows; /* of accumulators: rows, and one for sums of codes that are not in the strip */
     int streams;  /* panels side by side */
     int nv;       /* vectors in a row of the tile: those of the first stream, the next.. */
-    bool prefetches; /* the loads at hand do: of the strip they need not */
-    int carried;     /* totals that loops carry in registers: all of them or none */
-    bool holds;      /* a dword of codes stays in a register from its first step to its last */
-    int64_t x_bytes; /* of packed x per k */
+    int carried;  /* totals that loops carry in registers: all of them or none */
+    bool holds;   /* a dword of codes stays in a register from its first step to its last */
+    int64_t x_bytes;        /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
     tw_val args, w, xq, xmeta, y, bias, y_stride;
@@ -80,10 +81,12 @@ struct tw_gemm {
      */
     bool word_sums;
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]
-     * vectors a unit, and with word sums its scales' codes behind them; those of the unit at hand.
-     */
+     * vectors a unit, and behind them its scales, zeros and sums of codes; those of the unit at
+     * hand. */
     int64_t ahead_units;
     tw_val strip, unit_strip;
+    bool unpacking;  /* into the strip: else values come from there */
+    bool strip_sums; /* sums of codes are among them, instead of an accumulator row's */
     /* where the walk is */
     tw_val m, n;   /* the tile's first row and column */
     tw_val unit;   /* of the panel, where there are several */
@@ -112,7 +115,7 @@ static inline int64_t tw_gemm_vector_at(const tw_gemm *t, int v, int64_t size) {
 }
 
 /* Fills everything that does not depend on emitted values; body_want is rounded to what the layout
- * allows.  sums: there is a row of accumulators for sums of codes. */
+ * allows.  sums: there is a row of accumulators for sums of codes, or the strip has them. */
 void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,
                   const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k, bool sums);
 /* Number of folds along K: entries of the per-fold arrays in a meta row. */
@@ -122,6 +125,8 @@ void tw_gemm_emit(tw_gemm *t);
 
 /* loads.c.  Scales and zeros of vector v of the group at hand, as f32. */
 tw_val tw_gemm_scale(tw_gemm *t, int v);
+/* With strip sums, of its codes. */
+tw_val tw_gemm_code_sum(tw_gemm *t, int v);
 /* With word sums, codes of the scales: in the low half of each lane, 0 in the high one. */
 tw_val tw_gemm_scale_words(tw_gemm *t, int v);
 /* Where there is one group along K: its scales, anywhere in the tile. */
@@ -150,13 +155,13 @@ tw_val tw_gemm_unpacked(tw_gemm *t, int v, int64_t k);
  * first column in a row of the panel with `size` bytes a column. */
 void tw_gemm_in_streams(tw_gemm *t, tw_val first, tw_val *each);
 tw_val tw_gemm_at_column(tw_gemm *t, tw_val row, int64_t size);
-/* Within a unit of the strip: vector v of the codes of column k, and of its scales' codes; from one
- * unit to the next. */
+/* Within a unit of the strip: vector v of the codes of column k; from one unit to the next. */
 int64_t tw_gemm_strip_at(const tw_gemm *t, int v, int64_t k);
-int64_t tw_gemm_strip_scales_at(const tw_gemm *t, int v);
 int64_t tw_gemm_strip_stride(const tw_gemm *t);
-/* tw_gemm_scale_words as the panel has them. */
-tw_val tw_gemm_header_scale_words(tw_gemm *t, int v);
+/* Scales and zeros of the group at hand, and sums of its codes, into its unit of the strip. */
+void tw_gemm_fill_strip(tw_gemm *t, tw_val strip, const tw_val *sums);
+/* Whether the loads at hand prefetch: those of the strip need not. */
+bool tw_gemm_prefetches(const tw_gemm *t);
 
 /* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's
  * stack slots, row by row in a loop, so that the code is as long for twelve rows as for one. */

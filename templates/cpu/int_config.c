@@ -1,4 +1,6 @@
 /* Configs of int_gemm: which are possible, the guess among them, and the model of their time. */
+#include <string.h>
+
 #include "src/core/act.h"
 #include "src/core/dtype.h"
 #include "templates/cpu/cost.h"
@@ -92,7 +94,15 @@ const char *tw_int_reject(const tw_target *target, const tw_problem *problem, co
 }
 
 /* Codes of several planes take as many instructions to unpack as two products: once for all rows of
- * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2). */
+ * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2).  So do all codes where unpacking has
+ * the products' ports, on Intel's cores, from four tiles on (u4: 5 to 20 %, with AVX2 10 to 18 %);
+ * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower). */
+static bool worth_ahead(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+    int bits = tw_dtype_bits(problem->scheme.weight);
+    bool planes = bits & (bits - 1), ports = !strncmp(target->model, "Intel", 5);
+    return planes || (ports && c->block_m >= 4 * c->micro_m);
+}
+
 static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_config *config) {
     enum { COLUMNS = 256 };
     tw_panel panel;
@@ -103,14 +113,15 @@ static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_c
     tw_gemm_guess(target, problem, &loop, config);
     config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
     config->prefetch = 64;
-    return config->ahead && !tw_int_reject(target, problem, config);
+    return config->ahead && worth_ahead(target, problem, config) &&
+           !tw_int_reject(target, problem, config);
 }
 
 void tw_int_guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
     tw_inner_loop loop;
     int bits = tw_dtype_bits(problem->scheme.weight), lanes = tw_target_lanes(target);
     bool planes = bits & (bits - 1), narrow = tw_target_isa(target)->vector_bytes < 64;
-    if (planes && guess_ahead(target, problem, config)) return;
+    if (guess_ahead(target, problem, config)) return;
     inner_loop(target, problem, &loop);
     tw_gemm_guess(target, problem, &loop, config);
     /* One row of such codes: a half more comes of two vectors at a time, which the processor reads

@@ -219,20 +219,21 @@ static void add_codes(tw_gemm *t, const tw_val *codes, tw_val *bytes) {
     }
 }
 
-static void flush_codes(tw_gemm *t, tw_val *acc, tw_val *bytes) {
+/* Four codes a lane, or sums of them that fit a byte. */
+static tw_val sum_codes(tw_gemm *t, tw_val sum, tw_val four) {
     const int_gemm *self = (const int_gemm *)t;
     tw_ir *g = t->g;
-    tw_ty dwords = tw_i32(t->lanes);
-    tw_val ones = tw_const_int(g, dwords, 0x01010101), pairs = tw_const_int(g, dwords, 0x00010001);
+    tw_val ones = tw_const_int(g, sum.ty, 0x01010101), pairs = tw_const_int(g, sum.ty, 0x00010001);
+    if (self->dot == TW_DOT_DPBUSD) return dpbusd(t, sum, four, ones);
+    if (self->dot == TW_DOT_GENERIC) return tw_add(g, sum, dot_generic(t, four, ones));
+    tw_val two = tw_bitcast(g, madd_bytes(t, four, ones), sum.ty);
+    return tw_add(g, sum, madd_words(t, two, pairs));
+}
+
+static void flush_codes(tw_gemm *t, tw_val *acc, tw_val *bytes) {
     for (int v = 0; v < t->nv; v++) {
-        tw_val *sum = &acc[t->rows * t->nv + v], four = tw_bitcast(g, bytes[v], dwords);
-        if (self->dot == TW_DOT_DPBUSD)
-            *sum = dpbusd(t, *sum, four, ones);
-        else if (self->dot == TW_DOT_GENERIC)
-            *sum = tw_add(g, *sum, dot_generic(t, four, ones));
-        else
-            *sum = tw_add(g, *sum,
-                          madd_words(t, tw_bitcast(g, madd_bytes(t, four, ones), dwords), pairs));
+        tw_val *sum = &acc[t->rows * t->nv + v];
+        *sum = sum_codes(t, *sum, tw_bitcast(t->g, bytes[v], sum->ty));
         bytes[v].p = NULL;
     }
 }
@@ -270,7 +271,7 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
             flush(t, acc, partial);
             pending = 0;
         }
-        if (!self->shifts) continue;
+        if (t->acc_rows == t->rows) continue;
         add_codes(t, codes, bytes);
         if (++summed == self->byte_sums || k + 4 >= k1) {
             flush_codes(t, acc, bytes);
@@ -321,10 +322,12 @@ static tw_val shift_of(tw_gemm *t, int row) {
     return tw_broadcast(t->g, tw_i32(t->lanes), at);
 }
 
-/* What x with the zero point taken off adds to x as it lies there. */
-static tw_val shifted(tw_gemm *t, tw_val codes, tw_val shift) {
+/* products, and what x with the zero point taken off adds to those of x as it lies there. */
+static tw_val add_shifted(tw_gemm *t, tw_val products, tw_val codes, tw_val shift) {
     const int_gemm *self = (const int_gemm *)t;
-    return self->words_hold_codes ? madd_words(t, codes, shift) : tw_mul(t->g, codes, shift);
+    if (!self->words_hold_codes) return tw_add(t->g, products, tw_mul(t->g, codes, shift));
+    if (self->dot == TW_DOT_DPBUSD) return dpwssd(t, products, codes, shift);
+    return tw_add(t->g, products, madd_words(t, codes, shift));
 }
 
 /* Which groups of the run at hand have sums that may not be words, a bit each, of any row. */
@@ -375,7 +378,9 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     }
     tw_ir *g = t->g;
     tw_ty f32 = tw_f32(t->lanes);
-    tw_val scale[TW_TILE] = {{0}}, zero[TW_TILE] = {{0}};
+    tw_val scale[TW_TILE] = {{0}}, zero[TW_TILE] = {{0}}, codes[TW_TILE] = {{0}};
+    for (int v = 0; v < t->nv && self->shifts; v++)
+        codes[v] = t->strip_sums ? tw_gemm_code_sum(t, v) : acc[t->rows * t->nv + v];
     for (int v = 0; v < t->nv && !self->scales_last; v++) scale[v] = tw_gemm_scale(t, v);
     if (self->meta.total >= 0)
         for (int v = 0; v < t->nv; v++) zero[v] = tw_gemm_value_zero(t, v);
@@ -388,8 +393,7 @@ static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
         for (int v = 0; v < t->nv; v++) {
             tw_val *y = &total[row * t->nv + v];
             tw_val products = acc[row * t->nv + v];
-            if (shift.p)
-                products = tw_add(g, products, shifted(t, acc[t->rows * t->nv + v], shift));
+            if (shift.p) products = add_shifted(t, products, codes[v], shift);
             if (x_total.p) {
                 tw_val sum = tw_cast(g, TW_IR_SITOFP, products, f32);
                 tw_val part = with_value_zero(t, sum, scale[v], zero[v], x_total, products_fit(t));
@@ -478,7 +482,7 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {begin, init,      steps,      unpack,
+    static const tw_gemm_ops ops = {begin, init,      steps,      unpack, sum_codes,
                                     fold,  begin_run, scale_sums, finish};
     int_gemm self = {.dot = tw_target_isa(g->target)->dot,
                      .form = tw_int_form_of(g->target, problem)};

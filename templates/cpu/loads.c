@@ -17,12 +17,16 @@ tw_val tw_gemm_at_column(tw_gemm *t, tw_val row, int64_t size) {
     return tw_offset(t->g, row, tw_mul(t->g, t->column, tw_k64(t->g, size)));
 }
 
+bool tw_gemm_prefetches(const tw_gemm *t) {
+    return t->config->prefetch && (!t->ahead_units || t->unpacking);
+}
+
 /* Where a group has vector v of its scales or zeros.  They are prefetched as far ahead as the
  * codes, or the stream would have a hole for each group. */
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
     int64_t size = tw_dtype_bits(dtype) / 8, inside = tw_gemm_vector_at(t, v, size);
     tw_val row = tw_gemm_at_column(t, t->header[tw_gemm_stream(t, v)], size);
-    if (t->prefetches && !t->ahead_units && inside % 64 == 0)
+    if (tw_gemm_prefetches(t) && inside % 64 == 0)
         tw_prefetch(t->g, tw_at(t->g, row, base + inside + (int64_t)t->config->prefetch * 64));
     return tw_at(t->g, row, base + inside);
 }
@@ -49,31 +53,64 @@ static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int
     return t->late_factors ? codes : tw_fmul(g, codes, tw_gemm_factor(t, v, factors));
 }
 
-tw_val tw_gemm_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }
+/* ---- the strip: what a unit has behind its codes, ready to use ---- */
 
-int64_t tw_gemm_strip_scales_at(const tw_gemm *t, int v) {
-    return tw_gemm_strip_at(t, v, t->panel.unit_k);
+typedef enum strip_value { STRIP_SCALE, STRIP_ZERO, STRIP_SUM, STRIP_VALUES } strip_value;
+
+static bool strip_has(const tw_gemm *t, int value) {
+    switch (value) {
+    case STRIP_SCALE: return t->panel.scale != TW_NONE;
+    case STRIP_ZERO: return t->panel.zero != TW_NONE && !t->late_factors;
+    default: return t->strip_sums;
+    }
 }
 
-int64_t tw_gemm_strip_stride(const tw_gemm *t) {
-    return tw_gemm_strip_scales_at(t, t->word_sums ? t->nv : 0);
+/* In bytes from the unit's first codes. */
+static int64_t strip_value_at(const tw_gemm *t, int value, int v) {
+    int64_t vectors = v;
+    for (int i = 0; i < value; i++) vectors += strip_has(t, i) ? t->nv : 0;
+    return tw_gemm_strip_at(t, 0, t->panel.unit_k) + vectors * t->lanes * 4;
 }
 
-tw_val tw_gemm_header_scale_words(tw_gemm *t, int v) {
+int64_t tw_gemm_strip_stride(const tw_gemm *t) { return strip_value_at(t, STRIP_VALUES, 0); }
+
+/* Whether values come from there. */
+static bool in_strip(const tw_gemm *t) { return t->ahead_units && !t->unpacking; }
+
+static tw_val load_strip(tw_gemm *t, strip_value value, int v, tw_ty ty) {
+    return tw_load(t->g, ty, tw_at(t->g, t->unit_strip, strip_value_at(t, value, v)), t->lanes * 4);
+}
+
+void tw_gemm_fill_strip(tw_gemm *t, tw_val strip, const tw_val *sums) {
+    for (int value = 0; value < STRIP_VALUES; value++)
+        for (int v = 0; v < t->nv && strip_has(t, value); v++) {
+            tw_val ready = value == STRIP_SUM    ? sums[v]
+                           : value == STRIP_ZERO ? t->panel.zero == TW_U8 ? tw_gemm_code_zero(t, v)
+                                                                          : tw_gemm_value_zero(t, v)
+                           : t->word_sums ? tw_gemm_scale_words(t, v)
+                                                 : tw_gemm_scale(t, v);
+            tw_store(t->g, ready, tw_at(t->g, strip, strip_value_at(t, value, v)), t->lanes * 4);
+        }
+}
+
+static tw_val header_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }
+
+tw_val tw_gemm_scale(tw_gemm *t, int v) {
+    return in_strip(t) ? load_strip(t, STRIP_SCALE, v, tw_f32(t->lanes)) : header_scale(t, v);
+}
+
+tw_val tw_gemm_scale_words(tw_gemm *t, int v) {
+    if (in_strip(t)) return load_strip(t, STRIP_SCALE, v, tw_i32(t->lanes));
     tw_val codes = header_codes(t, 0, v);
     return tw_and(t->g, codes, tw_const_int(t->g, codes.ty, 0xffff));
 }
 
-tw_val tw_gemm_scale_words(tw_gemm *t, int v) {
-    if (!t->ahead_units) return tw_gemm_header_scale_words(t, v);
-    tw_val at = tw_at(t->g, t->unit_strip, tw_gemm_strip_scales_at(t, v));
-    return tw_load(t->g, tw_i32(t->lanes), at, t->lanes * 4);
-}
+tw_val tw_gemm_code_sum(tw_gemm *t, int v) { return load_strip(t, STRIP_SUM, v, tw_i32(t->lanes)); }
 
 tw_val tw_gemm_only_scale(tw_gemm *t, int v) {
     tw_gemm_in_streams(t, t->panel_w, t->factors);
     tw_gemm_in_streams(t, tw_at(t->g, t->panel_w, t->panel.factor_bytes), t->header);
-    return tw_gemm_scale(t, v);
+    return header_scale(t, v);
 }
 
 /* From a group's scales to its zeros: all scales of the unit lie before all its zeros. */
@@ -85,6 +122,7 @@ static int64_t zeros_base(const tw_gemm *t, int64_t sub) {
 }
 
 tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
+    if (in_strip(t)) return load_strip(t, STRIP_ZERO, v, tw_f32(t->lanes));
     return header_value(t, zeros_base(t, t->sub_group), t->panel.zero, v, TW_PANEL_FACTORS);
 }
 
@@ -102,6 +140,7 @@ tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u) {
 }
 
 tw_val tw_gemm_code_zero(tw_gemm *t, int v) {
+    if (in_strip(t)) return load_strip(t, STRIP_ZERO, v, tw_i32(t->lanes));
     tw_val at = header_at(t, zeros_base(t, t->sub_group), TW_U8, v);
     return tw_cast(t->g, TW_IR_ZEXT, tw_load(t->g, tw_i8(t->lanes), at, t->lanes),
                    tw_i32(t->lanes));
@@ -114,7 +153,7 @@ tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
 
 tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
     /* One prefetch a cache line, however many vectors it holds. */
-    if (t->prefetches && v * bytes % 64 == 0) {
+    if (tw_gemm_prefetches(t) && v * bytes % 64 == 0) {
         int64_t ahead = (int64_t)t->config->prefetch * 64;
         tw_prefetch(t->g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
     }

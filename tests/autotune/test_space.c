@@ -1,5 +1,6 @@
 /* Enumeration, neighbours, ranking, picking, and the guess. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -232,6 +233,32 @@ static void test_guess_among_the_real_templates_is_legal(void **state) {
         }
 }
 
+static void test_guess_unpacks_once_where_that_takes_the_products_ports(void **state) {
+    (void)state;
+    static const struct {
+        const char *model, *problem;
+        int32_t ahead;
+    } cases[] = {
+        {"Intel Xeon", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 256},
+        {"Intel Xeon", "M=512,N=512,K=768,w=u4,g=96,s=f16,a=i8", 192},
+        {"Intel Xeon", "M=16,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 0},
+        {"Intel Xeon", "M=512,N=512,K=512,w=i8,g=32,s=f16,a=i8g32", 0},
+        {"AMD EPYC", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 0},
+        {"AMD EPYC", "M=512,N=512,K=512,w=u5,g=32,s=f16,a=i8g32", 256},
+        {"", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 0},
+    };
+    const tw_template *int_gemm = tw_template_find("cpu.int_gemm");
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        tw_target machine = {.isa = TW_ISA_avx512vnni, .l2_bytes = 1 << 20, .threads = 1};
+        tw_problem p = fake_problem(cases[i].problem);
+        tw_config config;
+        snprintf(machine.model, sizeof machine.model, "%s", cases[i].model);
+        int_gemm->guess(&machine, &p, &config);
+        assert_int_equal(config.ahead, cases[i].ahead);
+        assert_int_equal(config.prefetch > 0, cases[i].ahead > 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_space_is_every_legal_combination_once_and_the_guess, set_up),
@@ -245,6 +272,7 @@ int main(void) {
         cmocka_unit_test_setup(test_guess_keeps_to_a_layout, set_up),
         cmocka_unit_test_setup(test_no_guess_names_every_reason, set_up),
         cmocka_unit_test_setup(test_guess_among_the_real_templates_is_legal, set_up),
+        cmocka_unit_test(test_guess_unpacks_once_where_that_takes_the_products_ports),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -466,6 +466,8 @@ static void test_operations(void **state) {
          "mm3 mn64 bm6 bn512 st2"},
         {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f16", TW_ISA_avx512vnni,
          "mm3 mn32 bm6 bn64 ua64"},
+        {"M=8,N=87,K=94,w=i4,g=32,s=f16,a=i8z", TW_ISA_avx512vnni, "mm3 mn32 bm6 bn64 ua64"},
+        {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=value,a=i8g32", TW_ISA_avx2, "mm3 mn16 bm6 bn64 ua64"},
     };
     score all = {0, 0};
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
