@@ -294,7 +294,7 @@ tw_status tw_linear_forward_group(tw_linear *const *linears, int32_t count, cons
     for (int32_t first = 0, some; first < count; first += some) {
         bool done[TW_GROUP_MOST] = {false};
         some = (int32_t)tw_min(TW_GROUP_MOST, count - first);
-        bool together = x->ndim == 2 && x->shape[0] >= 1 && x->shape[0] <= TW_GROUP_ROWS;
+        bool together = x->ndim == 2 && x->shape[0] >= 1;
         for (int32_t i = 0; i < some; i++) {
             if (done[i]) continue;
             int32_t at = i;

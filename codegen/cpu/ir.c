@@ -178,13 +178,13 @@ void tw_if_begin(tw_ir *g, tw_if *branch, tw_val condition) {
     tw_block yes = g->ops->block(g);
     branch->otherwise = g->ops->block(g);
     branch->end = NULL;
-    branch->before = g->ops->current(g);
     g->ops->branch(g, condition, yes, branch->otherwise);
     g->ops->enter(g, yes);
 }
 
 void tw_if_else(tw_ir *g, tw_if *branch) {
     branch->end = g->ops->block(g);
+    branch->yes = g->ops->current(g);
     g->ops->jump(g, branch->end);
     g->ops->enter(g, branch->otherwise);
 }
@@ -195,14 +195,14 @@ void tw_if_end(tw_ir *g, tw_if *branch) {
     g->ops->enter(g, end);
 }
 
-void tw_if_merge(tw_ir *g, tw_if *branch, const tw_val *otherwise, tw_val *values, int count) {
-    tw_block inside = g->ops->current(g);
-    assert(!branch->end);
+void tw_if_merge(tw_ir *g, tw_if *branch, const tw_val *yes, tw_val *values, int count) {
+    tw_block no = g->ops->current(g);
+    assert(branch->end);
     tw_if_end(g, branch);
     for (int i = 0; i < count; i++) {
         tw_val merged = value(g->ops->phi(g, values[i].ty), values[i].ty);
-        g->ops->phi_from(g, merged, values[i], inside);
-        g->ops->phi_from(g, merged, otherwise[i], branch->before);
+        g->ops->phi_from(g, merged, yes[i], branch->yes);
+        g->ops->phi_from(g, merged, values[i], no);
         values[i] = merged;
     }
 }

@@ -215,13 +215,12 @@ void tw_loop_end(tw_ir *g, tw_loop *loop, const tw_val *next);
 void tw_cut(tw_ir *g);
 
 typedef struct tw_if {
-    tw_block before, otherwise, end;
+    tw_block yes, otherwise, end; /* yes: where that side ends */
 } tw_if;
 void tw_if_begin(tw_ir *g, tw_if *branch, tw_val condition);
 void tw_if_else(tw_ir *g, tw_if *branch);
 void tw_if_end(tw_ir *g, tw_if *branch);
-/* The end of one without an else: values become those of inside where it was taken, else
- * `otherwise`. */
-void tw_if_merge(tw_ir *g, tw_if *branch, const tw_val *otherwise, tw_val *values, int count);
+/* The end of one with an else: values, as computed there, become `yes` where the condition held. */
+void tw_if_merge(tw_ir *g, tw_if *branch, const tw_val *yes, tw_val *values, int count);
 
 #endif

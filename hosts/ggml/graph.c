@@ -11,7 +11,7 @@
 
 #include "hosts/ggml/backend.h"
 
-enum { MOST_TOGETHER = 4, TOGETHER_ROWS = 64, TOGETHER_REACH = 16, BRIEF_TOKENS = 4 };
+enum { MOST_TOGETHER = 4, TOGETHER_REACH = 16, BRIEF_TOKENS = 4 };
 
 /* A node that is a custom operation for the time of the computation, and what it is else. */
 typedef struct stand_in {
@@ -350,8 +350,7 @@ static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor 
 static void join(backend *b, const struct ggml_cgraph *graph) {
     product *p = &b->products[b->count - 1];
     const struct ggml_tensor *x = p->own.node->src[1];
-    if (p->own.op != GGML_OP_MUL_MAT || !is_plain(p->own.node) || ggml_nrows(x) > TOGETHER_ROWS)
-        return;
+    if (p->own.op != GGML_OP_MUL_MAT || !is_plain(p->own.node)) return;
     for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= TOGETHER_REACH;) {
         product *first = &b->products[at];
         bool free = !first->joined && first->own.op == GGML_OP_MUL_MAT &&

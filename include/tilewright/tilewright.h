@@ -452,9 +452,9 @@ TW_API tw_status tw_linear_prepare(tw_linear *linear, const int64_t *M, int32_t 
 TW_API tw_status tw_linear_forward(tw_linear *linear, const tw_tensor *x, const tw_tensor *y);
 
 /* Several layers of the same x, as q, k and v are, or gate and up: y[i] is what
- * tw_linear_forward(linears[i], x, &y[i]) gives, in every bit.  With few rows x is quantized once
- * for all of them that quantize it alike, and their work is shared out to the threads together,
- * which is what small layers gain by; otherwise they run one after another.
+ * tw_linear_forward(linears[i], x, &y[i]) gives, in every bit.  A matrix x is quantized once for
+ * all of them that quantize it alike, and their work is shared out to the threads together, which
+ * is what small layers gain by; what is not alike runs one after another.
  *   linears  `count` of them, at least 1, of one context and one K
  *   y        `count` tensors, none of which overlaps x or another
  * Errors: as tw_linear_forward, whose sentence is preceded by the layer's index; INVALID too where

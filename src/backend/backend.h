@@ -71,11 +71,11 @@ void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_arg
 /* Launches of several kernels over the same x as one: x is packed once, and the products of all are
  * shared out together.  The kernels are of one template and of problems that differ in what x does
  * not depend on (N, bias, act, y), so that they pack it alike.
- * args: as tw_launch, `count` of them, with one M of at most TW_GROUP_ROWS; xq and xmeta are filled
- * in.  scratch: the most of their tw_launch_scratch bytes. */
-enum { TW_GROUP_MOST = 8, TW_GROUP_ROWS = 64 };
-void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads, tw_kernel_args *args,
-                     int32_t count, void *scratch);
+ * args: as tw_launch, `count` of them, with one M.  scratch: the most of their tw_launch_scratch
+ * bytes. */
+enum { TW_GROUP_MOST = 8 };
+void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads,
+                     const tw_kernel_args *args, int32_t count, void *scratch);
 
 /* Of a problem that rounds x (src/core/act.h): bytes for launches of up to M rows; 0 of others. */
 size_t tw_launch_rounded_bytes(const tw_problem *problem, int64_t M);

@@ -343,31 +343,38 @@ static void begin_run(tw_gemm *t) {
     }
 }
 
-/* Products times codes of scales, in i32.  What a word leaves out of a sum is a multiple of 2^16
- * and added where it may not be 0: a row's y is exact, whatever its neighbours are. */
-static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
-    int_gemm *self = (int_gemm *)t;
+/* Whether the group at hand may have a sum that is no word. */
+static tw_val is_wide(tw_gemm *t) {
     tw_ir *g = t->g;
-    tw_ty f32 = tw_f32(t->lanes), i32 = tw_i32(t->lanes);
+    const int_gemm *self = (const int_gemm *)t;
+    tw_val unit = tw_and(g, t->unit, tw_k64(g, t->panel.run_units - 1));
+    tw_val low = tw_binary(g, TW_IR_LSHR, self->wide, tw_cast(g, TW_IR_TRUNC, unit, tw_i32(0)));
+    tw_val one = tw_const_int(g, low.ty, 1);
+    return tw_compare(g, TW_IR_EQ, tw_and(g, low, one), one);
+}
+
+/* Products times codes of scales, in i32.  Both ways are exact: a row's y does not depend on its
+ * neighbours. */
+static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
+    const int_gemm *self = (const int_gemm *)t;
+    tw_ir *g = t->g;
+    tw_ty i32 = tw_i32(t->lanes);
     int count = t->rows * t->nv;
-    tw_val scale[TW_TILE] = {{0}}, words[TW_TILE] = {{0}}, sums[TW_TILE] = {{0}};
+    tw_val scale[TW_TILE] = {{0}}, sums[TW_TILE] = {{0}}, wide_sums[TW_TILE] = {{0}};
     for (int v = 0; v < t->nv; v++) scale[v] = tw_gemm_scale_words(t, v);
-    for (int i = 0; i < count; i++)
-        sums[i] = words[i] = dpwssd(t, tw_bitcast(g, total[i], i32), acc[i], scale[i % t->nv]);
+    for (int i = 0; i < count; i++) total[i] = tw_bitcast(g, total[i], i32);
+    tw_if wide;
     if (self->wide.p) {
-        tw_if some;
-        tw_val unit = tw_and(g, t->unit, tw_k64(g, t->panel.run_units - 1));
-        tw_val bit = tw_binary(g, TW_IR_LSHR, self->wide, tw_cast(g, TW_IR_TRUNC, unit, tw_i32(0)));
-        bit = tw_and(g, bit, tw_const_int(g, bit.ty, 1));
-        tw_if_begin(g, &some, tw_compare(g, TW_IR_NE, bit, tw_const_int(g, bit.ty, 0)));
-        tw_val half = tw_const_int(g, i32, 1 << 15), high = tw_const_int(g, i32, -(1 << 16));
+        tw_if_begin(g, &wide, is_wide(t));
         for (int i = 0; i < count; i++) {
-            tw_val left = tw_and(g, tw_add(g, acc[i], half), high);
-            sums[i] = tw_add(g, sums[i], tw_mul(g, left, scale[i % t->nv]));
+            tw_val s = tw_ashr(g, tw_shl(g, scale[i % t->nv], 16), 16);
+            wide_sums[i] = tw_add(g, total[i], tw_mul(g, acc[i], s));
         }
-        tw_if_merge(g, &some, words, sums, count);
+        tw_if_else(g, &wide);
     }
-    for (int i = 0; i < count; i++) total[i] = tw_bitcast(g, sums[i], f32);
+    for (int i = 0; i < count; i++) sums[i] = dpwssd(t, total[i], acc[i], scale[i % t->nv]);
+    if (self->wide.p) tw_if_merge(g, &wide, wide_sums, sums, count);
+    for (int i = 0; i < count; i++) total[i] = tw_bitcast(g, sums[i], tw_f32(t->lanes));
 }
 
 static void fold(tw_gemm *t, const tw_val *acc, tw_val *total) {

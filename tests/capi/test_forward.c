@@ -444,6 +444,10 @@ static void together(void **state) {
     for (size_t i = 0; i < TW_COUNT(rows); i++)
         for (int32_t threads = 1; threads <= 3; threads++)
             check_together(f, alike, TW_COUNT(alike), rows[i], threads, threads != 2);
+    /* More rows than scratch holds. */
+    static const char *const small[] = {"N=70,K=64,w=u4,g=32,s=f16,z=value,a=i8g32",
+                                        "N=20,K=64,w=u4,g=32,s=f16,z=value,a=i8g32"};
+    check_together(f, small, TW_COUNT(small), 1100, 2, true);
     check_together(f, mixed, TW_COUNT(mixed), 1, 2, true);
     check_together(f, mixed, TW_COUNT(mixed), 12, 3, true);
     check_together(f, mixed, TW_COUNT(mixed), 0, 2, false);

@@ -11,6 +11,8 @@ enum { CHUNK_ROWS = 512, SCRATCH_ALIGN = 64 };
 static const double INLINE_MACS = 1 << 18;
 /* Elements of x worth a packing task of its own, by the same measure. */
 enum { PACK_ELEMENTS = 1 << 14 };
+/* Rows that are one block, so that columns are all there is to share out. */
+enum { FEW_ROWS = 64 };
 /* What starting a task costs, in multiply-adds. */
 static const double TASK_MACS = 1 << 13;
 
@@ -168,17 +170,20 @@ static void group_task(void *arg, size_t i) {
     matmul_task((void *)&g->jobs[at], at ? i - g->ends[at - 1] : i);
 }
 
-/* A thread's share of all columns is the most that a task has of one kernel's. */
-static void set_job(matmul_job *job, int64_t share) {
-    const tw_kernel *kernel = job->kernel;
-    int64_t tile = tile_columns(&kernel->config), pieces = tw_ceil_div(kernel->N, share);
-    job->rows = tw_min(unit_rows(&kernel->config), job->args->M);
-    job->tiles_m = tw_ceil_div(job->args->M, job->rows);
-    job->columns = tw_round_up(tw_ceil_div(kernel->N, pieces), tile);
+/* With few rows a thread's share of all columns is the most that a task has of one kernel's. */
+static void set_job(matmul_job *job, int64_t M, int64_t share) {
+    const tw_config *c = &job->kernel->config;
+    int64_t tile = tile_columns(c), N = job->kernel->N, pieces = tw_ceil_div(N, share);
+    job->rows = tw_min(unit_rows(c), M);
+    job->tiles_m = tw_ceil_div(M, job->rows);
+    job->columns = tw_round_up(tw_ceil_div(N, pieces), tile);
+    if (M > FEW_ROWS && c->block_n)
+        job->columns = tw_min(tw_round_up(c->block_n, tile), tw_round_up(N, tile));
 }
 
-void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads, tw_kernel_args *args,
-                     int32_t count, void *scratch) {
+/* One chunk of rows. */
+static void launch_chunk(const tw_kernel *const *kernels, tw_threads *threads, tw_kernel_args *args,
+                         int32_t count, void *scratch) {
     group g;
     int64_t columns = 0, M = args->M;
     int32_t widest = 0; /* the kernel that reads most rows past M */
@@ -194,11 +199,27 @@ void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads, tw_ke
         args[i].xq = scratch;
         args[i].xmeta = xmeta;
         g.jobs[i] = (matmul_job){.kernel = kernels[i], .args = &args[i]};
-        set_job(&g.jobs[i], share);
+        set_job(&g.jobs[i], M, share);
         g.ends[i] = tasks += (size_t)grid(&g.jobs[i]);
     }
     pack(kernels[widest], threads, &args[widest]);
     tw_threads_run(threads, group_task, &g, tasks);
+}
+
+void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads,
+                     const tw_kernel_args *args, int32_t count, void *scratch) {
+    tw_kernel_args part[TW_GROUP_MOST];
+    int64_t M = args->M, chunk = tw_max(M, 1);
+    for (int32_t i = 0; i < count; i++) chunk = tw_min(chunk, tw_launch_chunk(kernels[i], M));
+    for (int64_t m = 0; m < M; m += chunk) {
+        for (int32_t i = 0; i < count; i++) {
+            part[i] = args[i];
+            part[i].x = (const char *)args[i].x + m * args[i].x_stride;
+            part[i].y = (char *)args[i].y + m * args[i].y_stride;
+            part[i].M = tw_min(chunk, M - m);
+        }
+        launch_chunk(kernels, threads, part, count, scratch);
+    }
 }
 
 /* ---- x rounded beforehand ---- */
