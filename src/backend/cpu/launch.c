@@ -208,7 +208,7 @@ static void launch_chunk(const tw_kernel *const *kernels, tw_threads *threads, t
 
 void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads,
                      const tw_kernel_args *args, int32_t count, void *scratch) {
-    tw_kernel_args part[TW_GROUP_MOST];
+    tw_kernel_args part[TW_GROUP_MOST] = {{0}};
     int64_t M = args->M, chunk = tw_max(M, 1);
     for (int32_t i = 0; i < count; i++) chunk = tw_min(chunk, tw_launch_chunk(kernels[i], M));
     for (int64_t m = 0; m < M; m += chunk) {
