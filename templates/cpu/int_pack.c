@@ -13,6 +13,7 @@ typedef struct pack {
     const tw_problem *problem;
     bool asymmetric, full; /* a=i8z, a=i8full */
     bool shifts;           /* asymmetric, and codes lie there less TW_INT_SHIFT */
+    bool sums_last;        /* of groups: when the row's codes are stored, by dot products */
     tw_panel panel;
     tw_int_form form;
     tw_int_meta meta;
@@ -171,9 +172,10 @@ static void store_codes(pack *s, tw_val codes, tw_val k) {
 /* Codes with their zero point. */
 static tw_val asymmetric_codes(pack *s, const act_scale *a, tw_val scaled) {
     tw_ir *g = s->g;
-    /* Rounded before the zero is added; clamped as a code.  Lanes past the row hold x = 0, whose
-     * code is the zero point: nothing. */
-    tw_val code = tw_add(g, round_to_int(g, clamp_f32(g, scaled, -512.0f, 512.0f)), a->zero);
+    /* Rounded before the zero is added; clamped as a code, whatever an x that is not finite gives.
+     * Lanes past the row hold x = 0, whose code is the zero point: nothing. */
+    tw_val offset = tw_sub(g, a->zero, tw_const_int(g, a->zero.ty, MAGIC));
+    tw_val code = tw_add(g, round_to_bits(g, scaled), offset);
     code = tw_binary(g, TW_IR_SMAX, code, tw_const_int(g, code.ty, 0));
     return tw_binary(g, TW_IR_SMIN, code, tw_const_int(g, code.ty, 255));
 }
@@ -192,7 +194,7 @@ static void codes_body(pack *s, void *arg, tw_val k, int count, tw_val *carried)
     tw_val stored = codes;
     if (s->shifts) stored = tw_sub(g, codes, tw_const_int(g, codes.ty, TW_INT_SHIFT));
     if (s->asymmetric) codes = tw_sub(g, codes, a->zero);
-    carried[0] = tw_add(g, carried[0], codes);
+    if (!s->sums_last) carried[0] = tw_add(g, carried[0], codes);
     store_codes(s, s->shifts ? stored : codes, k);
 }
 
@@ -229,33 +231,91 @@ static void for_parts(pack *s, tw_val from, int64_t length, int64_t each, int64_
              tw_add(g, entry, tw_k64(g, whole * entries)));
 }
 
+static bool has_sums(const pack *s) {
+    const tw_int_meta *m = &s->meta;
+    return m->sum >= 0 || m->fixed >= 0 || m->total >= 0 || m->half >= 0;
+}
+
+/* Of `count` entries from `entry`, their sums of codes in the first lanes. */
+static void store_sums(pack *s, tw_val sums, int count, tw_val entry) {
+    tw_ir *g = s->g;
+    int first[64];
+    for (int i = 0; i < count; i++) first[i] = i;
+    sums = tw_shuffle(g, sums, sums, first, count);
+    tw_val at = tw_offset(g, s->xmeta, tw_mul(g, entry, tw_k64(g, 4)));
+    int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed;
+    bool code = s->problem->scheme.zero_mode == TW_ZERO_CODE;
+    int32_t factor = code ? -1 : -tw_int_constant_zero(s->problem);
+    if (start >= 0)
+        tw_store(g, tw_mul(g, sums, tw_const_int(g, sums.ty, factor)), tw_at(g, at, start), 4);
+    if (s->meta.half >= 0) {
+        tw_val half =
+            tw_offset(g, tw_at(g, s->xmeta, s->meta.half), tw_mul(g, entry, tw_k64(g, 2)));
+        tw_store(g, tw_cast(g, TW_IR_TRUNC, sums, tw_i16(count)), half, 2);
+    }
+    if (s->meta.total >= 0)
+        tw_store(g, tw_cast(g, TW_IR_SITOFP, sums, tw_f32(count)), tw_at(g, at, s->meta.total), 4);
+}
+
 static void emit_fold(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
     tw_ir *g = s->g;
     const act_scale *a = arg;
-    const tw_scheme *scheme = &s->problem->scheme;
-    int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed;
     /* The sums start without what MAGIC adds to them, modulo 2^32. */
     int64_t vectors = tw_ceil_div(length, s->lanes);
     int64_t surplus = s->asymmetric ? 0 : vectors * MAGIC;
     tw_val sum = tw_const_int(g, tw_i32(s->lanes), (int32_t)(uint32_t)-surplus);
     for_vectors(s, from, length, &sum, 1, codes_body, (void *)a);
     store_meta(s, a->scale, s->meta.scale, entry);
-    if (start < 0 && s->meta.total < 0 && s->meta.half < 0) return;
-    sum = tw_reduce(g, TW_IR_ADD, sum);
-    int32_t factor = scheme->zero_mode == TW_ZERO_CODE ? -1 : -tw_int_constant_zero(s->problem);
-    if (start >= 0) store_meta(s, tw_mul(g, sum, tw_const_int(g, sum.ty, factor)), start, entry);
-    if (s->meta.half >= 0) {
-        tw_val at = tw_offset(g, tw_at(g, s->xmeta, s->meta.half), tw_mul(g, entry, tw_k64(g, 2)));
-        tw_store(g, tw_cast(g, TW_IR_TRUNC, tw_extract(g, sum, 0), tw_i16(0)), at, 2);
-    }
-    if (s->meta.total < 0) return;
-    store_meta(s, tw_cast(g, TW_IR_SITOFP, sum, tw_f32(sum.ty.lanes)), s->meta.total, entry);
+    if (has_sums(s)) store_sums(s, tw_reduce(g, TW_IR_ADD, sum), 1, entry);
 }
 
 /* One weight group: its folds. */
 static void emit_group(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
     int64_t fold_k = tw_min(tw_int_fold_k(s->problem), s->panel.group_k);
     for_parts(s, from, length, fold_k, 1, entry, emit_fold, arg);
+}
+
+/* a * b of bytes, unsigned by signed, four a lane, added to sum. */
+static tw_val dot(pack *s, tw_val sum, tw_val a, tw_val b) {
+    int lanes = sum.ty.lanes;
+    tw_val args[] = {sum, tw_bitcast(s->g, a, sum.ty), tw_bitcast(s->g, b, sum.ty)};
+    const char *name =
+        lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
+    return tw_intrinsic(s->g, name, sum.ty, args, 3);
+}
+
+/* Every lane of a group of `lanes` of them gets all of its sum. */
+static tw_val sum_groups(pack *s, tw_val sum, int64_t lanes) {
+    for (int apart = 1; apart < lanes; apart *= 2) {
+        int other[64];
+        for (int i = 0; i < sum.ty.lanes; i++) other[i] = i ^ apart;
+        sum = tw_add(s->g, sum, tw_shuffle(s->g, sum, sum, other, sum.ty.lanes));
+    }
+    return sum;
+}
+
+/* Of the row, whose codes are stored, the sums of its groups, several of which a vector holds. */
+static void emit_sums(pack *s) {
+    tw_ir *g = s->g;
+    int lanes = tw_target_lanes(g->target), group = (int)s->panel.group_k / 4, firsts[64];
+    tw_ty dwords = tw_i32(lanes);
+    tw_val none = tw_const_int(g, dwords, 0), ones = tw_const_int(g, dwords, 0x01010101);
+    for (int i = 0; i < lanes / group; i++) firsts[i] = i * group;
+    tw_val shift = none; /* of a whole group */
+    if (s->shifts) {
+        shift = tw_broadcast(g, dwords, tw_at(g, s->xmeta, TW_INT_SHIFT_AT));
+        shift = tw_mul(g, shift, tw_const_int(g, dwords, s->panel.group_k));
+    }
+    tw_loop loop;
+    tw_val end = tw_k64(g, s->problem->K), entry = tw_k64(g, 0);
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), end, 4L * lanes, &entry, 1);
+    tw_val codes = tw_load(g, dwords, tw_offset(g, s->xq, loop.i), 1);
+    tw_val sums = sum_groups(s, dot(s, none, ones, codes), group);
+    if (s->shifts) sums = tw_add(g, sums, shift);
+    sums = tw_shuffle(g, sums, sums, firsts, lanes / group);
+    store_sums(s, sums, lanes / group, loop.carried[0]);
+    entry = tw_add(g, loop.carried[0], tw_k64(g, lanes / group));
+    tw_loop_end(g, &loop, &entry);
 }
 
 /* Of one activation group, whose codes are stored: a bit for each weight group in which magnitudes
@@ -266,8 +326,6 @@ static void emit_wide(pack *s, tw_val from, int64_t length, tw_val entry) {
     tw_ty bytes = tw_i8(4 * lanes), dwords = tw_i32(lanes);
     tw_val none = tw_const_int(g, dwords, 0), ones = tw_const_int(g, dwords, 0x01010101);
     tw_val limit = tw_const_int(g, dwords, tw_int_word_limit(g->target, s->problem));
-    const char *name =
-        lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
     tw_val mask = none;
     int64_t vector = 4L * lanes, group = s->panel.group_k, span = tw_max(group, vector);
     assert(length % span == 0);
@@ -276,22 +334,20 @@ static void emit_wide(pack *s, tw_val from, int64_t length, tw_val entry) {
         for (int64_t at = k; at < k + span; at += vector) {
             tw_val codes = tw_load(g, bytes, tw_at(g, tw_offset(g, s->xq, from), at), 1);
             tw_val negated = tw_sub(g, tw_const_int(g, bytes, 0), codes);
-            tw_val magnitude = tw_binary(g, TW_IR_SMAX, codes, negated);
-            tw_val args[] = {sum, tw_bitcast(g, magnitude, dwords), ones};
-            sum = tw_intrinsic(g, name, dwords, args, 3);
+            sum = dot(s, sum, tw_binary(g, TW_IR_SMAX, codes, negated), ones);
         }
-        /* Every lane of a group gets all of its sum. */
-        for (int apart = 1; apart < tw_min(group, vector) / 4; apart *= 2) {
-            int other[64];
-            for (int i = 0; i < lanes; i++) other[i] = i ^ apart;
-            sum = tw_add(g, sum, tw_shuffle(g, sum, sum, other, lanes));
-        }
+        sum = sum_groups(s, sum, tw_min(group, vector) / 4);
         int64_t bits[64];
         for (int i = 0; i < lanes; i++) bits[i] = INT64_C(1) << (k + 4L * i) / group;
         tw_val wide = tw_compare(g, TW_IR_SGT, sum, limit);
         mask = tw_or(g, mask, tw_select(g, wide, tw_const_lanes(g, dwords, bits), none));
     }
     store_meta(s, tw_reduce(g, TW_IR_OR, mask), s->meta.scale + TW_INT_WIDE_AT, entry);
+}
+
+static void emit_scale_entry(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
+    (void)from, (void)length;
+    store_meta(s, ((const act_scale *)arg)->scale, s->meta.scale, entry);
 }
 
 /* One activation group: its scale, then the weight groups in it. */
@@ -303,7 +359,13 @@ static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length
         tw_val shift = tw_sub(s->g, tw_const_int(s->g, a.zero.ty, TW_INT_SHIFT), a.zero);
         tw_store(s->g, tw_extract(s->g, shift, 0), tw_at(s->g, s->xmeta, TW_INT_SHIFT_AT), 4);
     }
-    for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
+    if (s->sums_last) {
+        for_vectors(s, from, length, NULL, 0, codes_body, &a);
+        if (s->meta.scale >= 0)
+            for_parts(s, from, length, s->panel.group_k, 1, entry, emit_scale_entry, &a);
+    } else {
+        for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
+    }
     if (tw_int_may_be_wide(s->g->target, s->problem)) emit_wide(s, from, length, entry);
 }
 
@@ -328,7 +390,17 @@ static void emit_row(pack *s) {
     int64_t entries = act_group / s->panel.group_k * group_entries(s);
     tw_val zero = tw_k64(s->g, 0);
     for_parts(s, zero, p->K, act_group, entries, zero, emit_act_group, NULL);
+    if (s->sums_last) emit_sums(s);
     emit_padding(s);
+}
+
+/* Where a dot product sums bytes: whole vectors of several whole groups. */
+static bool sums_last(const pack *s) {
+    const tw_target *target = s->g->target;
+    int64_t vector = 4L * tw_target_lanes(target), group = s->panel.group_k;
+    bool bytes = s->form == TW_INT_BYTES && tw_target_isa(target)->dot == TW_DOT_DPBUSD;
+    return bytes && has_sums(s) && s->problem->K % vector == 0 && group >= 4 && group <= vector &&
+           vector % group == 0 && !(group & (group - 1));
 }
 
 void tw_int_emit_pack(tw_ir *g, const tw_problem *problem) {
@@ -339,6 +411,7 @@ void tw_int_emit_pack(tw_ir *g, const tw_problem *problem) {
     s.shifts = tw_int_shifts(g->target, problem);
     s.full = problem->scheme.act_quant == TW_ACTQ_I8_FULL;
     s.size = tw_dtype_bits(problem->x) / 8;
+    s.sums_last = sums_last(&s);
     /* A vector must not straddle two groups. */
     s.lanes = tw_target_lanes(g->target);
     while (s.panel.groups > 1 && s.panel.group_k % s.lanes) s.lanes /= 2;
