@@ -3,6 +3,8 @@
 #ifndef TW_CORE_TARGET_H
 #define TW_CORE_TARGET_H
 
+#include <string.h>
+
 #include "src/base/base.h"
 
 typedef enum tw_isa {
@@ -43,6 +45,9 @@ static inline const tw_isa_info *tw_target_isa(const tw_target *t) { return &tw_
 static inline bool tw_target_has(const tw_target *t, unsigned extra) {
     return (tw_isas[t->isa].extras & extra) != 0;
 }
+/* Of whose cores the model is: they differ in ports and in what they prefetch by themselves. */
+static inline bool tw_target_is_intel(const tw_target *t) { return !strncmp(t->model, "Intel", 5); }
+static inline bool tw_target_is_amd(const tw_target *t) { return !strncmp(t->model, "AMD", 3); }
 /* f32 lanes of one vector. */
 static inline int tw_target_lanes(const tw_target *t) { return tw_isas[t->isa].vector_bytes / 4; }
 

@@ -1,6 +1,4 @@
 /* Configs of int_gemm: which are possible, the guess among them, and the model of their time. */
-#include <string.h>
-
 #include "src/core/act.h"
 #include "src/core/dtype.h"
 #include "templates/cpu/cost.h"
@@ -99,7 +97,7 @@ const char *tw_int_reject(const tw_target *target, const tw_problem *problem, co
  * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower). */
 static bool worth_ahead(const tw_target *target, const tw_problem *problem, const tw_config *c) {
     int bits = tw_dtype_bits(problem->scheme.weight);
-    bool planes = bits & (bits - 1), ports = !strncmp(target->model, "Intel", 5);
+    bool planes = bits & (bits - 1), ports = tw_target_is_intel(target);
     return planes || (ports && c->block_m >= 4 * c->micro_m);
 }
 

@@ -259,6 +259,47 @@ static void test_guess_unpacks_once_where_that_takes_the_products_ports(void **s
     }
 }
 
+static void test_one_row_prefetches_as_far_as_the_cores_like(void **state) {
+    (void)state;
+    static const struct {
+        const char *model, *problem;
+        tw_isa isa;
+        int32_t lines;
+    } cases[] = {
+        {"Intel Xeon", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 64},
+        {"AMD EPYC", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 16},
+        {"", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 32},
+        {"Intel Xeon", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx2, 16},
+        {"Intel Xeon", "M=1,N=512,K=512,w=f16", TW_ISA_avx512vnni, 64},
+        {"Intel Xeon", "M=1,N=512,K=512,w=f16", TW_ISA_avx2, 0},
+        {"AMD EPYC", "M=1,N=512,K=512,w=f16", TW_ISA_avx512vnni, 0},
+        {"AMD EPYC", "M=1,N=32768,K=512,w=f16", TW_ISA_avx512vnni, 0},
+        {"AMD EPYC", "M=1,N=32768,K=512,w=i8,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 64},
+    };
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        tw_target machine = {.isa = cases[i].isa, .l2_bytes = 1 << 20, .threads = 1};
+        tw_problem p = fake_problem(cases[i].problem);
+        const tw_template *tmpl;
+        tw_config config;
+        snprintf(machine.model, sizeof machine.model, "%s", cases[i].model);
+        assert_int_equal(tw_guess(&machine, &p, NULL, &tmpl, &config, NULL), TW_OK);
+        assert_int_equal(config.prefetch, cases[i].lines);
+    }
+}
+
+/* Nine panels, of whose rows eight threads do not read parts. */
+static void test_one_row_reads_whole_panels(void **state) {
+    (void)state;
+    for (int32_t threads = 1; threads <= 8; threads *= 2) {
+        tw_target machine = {.isa = TW_ISA_avx512vnni, .l2_bytes = 1 << 20, .threads = threads};
+        tw_problem p = fake_problem("M=1,N=576,K=1536,w=f16");
+        const tw_template *tmpl;
+        tw_config config;
+        assert_int_equal(tw_guess(&machine, &p, NULL, &tmpl, &config, NULL), TW_OK);
+        assert_int_equal(config.micro_n, 64);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_space_is_every_legal_combination_once_and_the_guess, set_up),
@@ -273,6 +314,8 @@ int main(void) {
         cmocka_unit_test_setup(test_no_guess_names_every_reason, set_up),
         cmocka_unit_test_setup(test_guess_among_the_real_templates_is_legal, set_up),
         cmocka_unit_test(test_guess_unpacks_once_where_that_takes_the_products_ports),
+        cmocka_unit_test(test_one_row_prefetches_as_far_as_the_cores_like),
+        cmocka_unit_test(test_one_row_reads_whole_panels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
