@@ -57,8 +57,18 @@ double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_
 }
 
 _Static_assert(TW_AHEAD_BYTES == 32768, "as the sentences below say");
+/* And what stands beside the codes: of the stack that tw_linear_forward promises. */
+enum { STRIP_BYTES = 40 << 10 };
 
-static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
+static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
+                           const tw_panel *panel, const tw_config *c) {
+    bool zeros = panel->zero != TW_NONE && !tw_int_late_factors(problem);
+    int values = (panel->scale != TW_NONE) + zeros + tw_int_shifts(target, problem);
+    return c->ahead / panel->unit_k * (panel->unit_k + 4L * values) * c->micro_n;
+}
+
+static const char *reject_ahead(const tw_target *target, const tw_problem *problem,
+                                const tw_config *c) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
     if (tw_dtype_bits(problem->scheme.weight) == 8)
@@ -73,6 +83,8 @@ static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
     if (c->block_m <= c->micro_m) return "ahead needs several tiles in block_m, which share it.";
     if ((int64_t)c->ahead * c->micro_n > TW_AHEAD_BYTES)
         return "ahead times micro_n must be at most 32768 codes.";
+    if (strip_bytes(target, problem, &panel, c) > STRIP_BYTES)
+        return "ahead's codes, scales and zeros must take at most 40960 bytes.";
     if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
         return "with ahead, block_m times micro_n must be at most 8192 totals.";
     return NULL;
@@ -81,7 +93,7 @@ static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
 const char *tw_int_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
     tw_config rest = *c;
     rest.bit_matrix = rest.ahead = 0;
-    const char *why = c->ahead ? reject_ahead(problem, c) : NULL;
+    const char *why = c->ahead ? reject_ahead(target, problem, c) : NULL;
     if (why) return why;
     if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
     if (c->bit_matrix && !tw_target_has(target, TW_EXTRA_GFNI))

@@ -81,16 +81,20 @@ static tw_val load_strip(tw_gemm *t, strip_value value, int v, tw_ty ty) {
     return tw_load(t->g, ty, tw_at(t->g, t->unit_strip, strip_value_at(t, value, v)), t->lanes * 4);
 }
 
+static tw_val header_value_of(tw_gemm *t, int value, int v, const tw_val *sums) {
+    switch (value) {
+    case STRIP_SCALE: return t->word_sums ? tw_gemm_scale_words(t, v) : tw_gemm_scale(t, v);
+    case STRIP_ZERO:
+        return t->panel.zero == TW_U8 ? tw_gemm_code_zero(t, v) : tw_gemm_value_zero(t, v);
+    default: return sums[v];
+    }
+}
+
 void tw_gemm_fill_strip(tw_gemm *t, tw_val strip, const tw_val *sums) {
     for (int value = 0; value < STRIP_VALUES; value++)
-        for (int v = 0; v < t->nv && strip_has(t, value); v++) {
-            tw_val ready = value == STRIP_SUM    ? sums[v]
-                           : value == STRIP_ZERO ? t->panel.zero == TW_U8 ? tw_gemm_code_zero(t, v)
-                                                                          : tw_gemm_value_zero(t, v)
-                           : t->word_sums ? tw_gemm_scale_words(t, v)
-                                                 : tw_gemm_scale(t, v);
-            tw_store(t->g, ready, tw_at(t->g, strip, strip_value_at(t, value, v)), t->lanes * 4);
-        }
+        for (int v = 0; v < t->nv && strip_has(t, value); v++)
+            tw_store(t->g, header_value_of(t, value, v, sums),
+                     tw_at(t->g, strip, strip_value_at(t, value, v)), t->lanes * 4);
 }
 
 static tw_val header_scale(tw_gemm *t, int v) { return header_value(t, 0, t->panel.scale, v, 0); }

@@ -259,6 +259,32 @@ static void test_guess_unpacks_once_where_that_takes_the_products_ports(void **s
     }
 }
 
+/* Of the stack that tw_linear_forward promises: codes, scales, zeros and sums of codes. */
+static void test_what_is_unpacked_fits_its_place(void **state) {
+    (void)state;
+    static const struct {
+        const char *problem, *config;
+        bool fits;
+    } cases[] = {
+        {"M=512,N=64,K=1024,w=u4,g=32,s=f16,a=i8", "mm6 mn32 bm120 bn64 ua1024", true},
+        {"M=512,N=64,K=1024,w=u4,g=16,s=f16,a=i8", "mm6 mn32 bm120 bn64 ua1024", true},
+        {"M=512,N=64,K=1024,w=u4,g=16,s=f16,z=code,a=i8", "mm6 mn32 bm120 bn64 ua1024", false},
+        {"M=512,N=64,K=1024,w=u4,g=16,s=f16,a=i8z", "mm6 mn32 bm120 bn64 ua1024", false},
+        {"M=512,N=64,K=1024,w=u4,g=16,s=f16,z=value,a=i8z", "mm6 mn32 bm120 bn64 ua512", true},
+    };
+    const tw_template *int_gemm = tw_template_find("cpu.int_gemm");
+    tw_target machine = {.isa = TW_ISA_avx512vnni, .threads = 1};
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        tw_problem p = fake_problem(cases[i].problem);
+        tw_config c = fake_config(cases[i].config);
+        const char *why = int_gemm->reject(&machine, &p, &c);
+        if (cases[i].fits) assert_null(why);
+        if (!cases[i].fits)
+            assert_string_equal(why, "ahead's codes, scales and zeros must take at "
+                                     "most 40960 bytes.");
+    }
+}
+
 static void test_one_row_prefetches_as_far_as_the_cores_like(void **state) {
     (void)state;
     static const struct {
@@ -314,6 +340,7 @@ int main(void) {
         cmocka_unit_test_setup(test_no_guess_names_every_reason, set_up),
         cmocka_unit_test_setup(test_guess_among_the_real_templates_is_legal, set_up),
         cmocka_unit_test(test_guess_unpacks_once_where_that_takes_the_products_ports),
+        cmocka_unit_test(test_what_is_unpacked_fits_its_place),
         cmocka_unit_test(test_one_row_prefetches_as_far_as_the_cores_like),
         cmocka_unit_test(test_one_row_reads_whole_panels),
     };
