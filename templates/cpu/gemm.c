@@ -456,7 +456,9 @@ void tw_gemm_emit(tw_gemm *t) {
     t->m1 = a[2];
     if (t->ahead_units) {
         t->tile = tw_local(g, tw_f32(TW_AHEAD_BYTES / 4));
-        t->strip = tw_local(g, tw_i8((int)(t->ahead_units * tw_gemm_strip_stride(t))));
+        int64_t bytes = t->ahead_units * tw_gemm_strip_stride(t);
+        assert(bytes <= TW_STRIP_BYTES);
+        t->strip = tw_local(g, tw_i8((int)bytes));
     } else if (t->rows > 1 || !t->carried || t->scaled_units) {
         t->tile = tw_local(g, tw_f32(t->rows * t->nv * t->lanes));
     }

@@ -21,6 +21,8 @@ enum { TW_ACCUMULATORS = 2 * TW_TILE };
 /* Of the stack, for a stretch of unpacked codes, and as much for the totals of a task's column of
  * tiles. */
 enum { TW_AHEAD_BYTES = 32 << 10 };
+/* Of those codes and of what stands beside them: of the stack that tw_linear_forward promises. */
+enum { TW_STRIP_BYTES = 40 << 10 };
 
 typedef struct tw_gemm tw_gemm;
 

@@ -56,10 +56,9 @@ double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_
     return tw_gemm_cost(target, problem, config, &loop);
 }
 
-_Static_assert(TW_AHEAD_BYTES == 32768, "as the sentences below say");
-/* And what stands beside the codes: of the stack that tw_linear_forward promises. */
-enum { STRIP_BYTES = 40 << 10 };
+_Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960, "as the sentences below say");
 
+/* As loads.c lays the strip out, or a little more. */
 static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
                            const tw_panel *panel, const tw_config *c) {
     bool zeros = panel->zero != TW_NONE && !tw_int_late_factors(problem);
@@ -83,7 +82,7 @@ static const char *reject_ahead(const tw_target *target, const tw_problem *probl
     if (c->block_m <= c->micro_m) return "ahead needs several tiles in block_m, which share it.";
     if ((int64_t)c->ahead * c->micro_n > TW_AHEAD_BYTES)
         return "ahead times micro_n must be at most 32768 codes.";
-    if (strip_bytes(target, problem, &panel, c) > STRIP_BYTES)
+    if (strip_bytes(target, problem, &panel, c) > TW_STRIP_BYTES)
         return "ahead's codes, scales and zeros must take at most 40960 bytes.";
     if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
         return "with ahead, block_m times micro_n must be at most 8192 totals.";
@@ -106,24 +105,26 @@ const char *tw_int_reject(const tw_target *target, const tw_problem *problem, co
 /* Codes of several planes take as many instructions to unpack as two products: once for all rows of
  * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2).  So do all codes where unpacking has
  * the products' ports, on Intel's cores, from four tiles on (u4: 5 to 20 %, with AVX2 10 to 18 %);
- * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower). */
-static bool worth_ahead(const tw_target *target, const tw_problem *problem, const tw_config *c) {
+ * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower).  0: never. */
+static int least_tiles(const tw_target *target, const tw_problem *problem) {
     int bits = tw_dtype_bits(problem->scheme.weight);
-    bool planes = bits & (bits - 1), ports = tw_target_is_intel(target);
-    return planes || (ports && c->block_m >= 4 * c->micro_m);
+    bool planes = bits & (bits - 1);
+    return planes ? 1 : bits < 8 && tw_target_is_intel(target) ? 4 : 0;
 }
 
 static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_config *config) {
     enum { COLUMNS = 256 };
     tw_panel panel;
     tw_inner_loop loop;
+    int tiles = least_tiles(target, problem);
+    if (!tiles) return false;
     tw_panel_init(problem, &panel);
     inner_loop(target, problem, &loop);
     loop.unpack = 1.5; /* what is unpacked is stored once and read by every tile */
     tw_gemm_guess(target, problem, &loop, config);
     config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
     config->prefetch = 64;
-    return config->ahead && worth_ahead(target, problem, config) &&
+    return config->ahead && config->block_m >= tiles * config->micro_m &&
            !tw_int_reject(target, problem, config);
 }
 

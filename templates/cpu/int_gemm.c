@@ -57,11 +57,11 @@ static tw_val madd_bytes(tw_gemm *t, tw_val codes, tw_val x) {
     return tw_intrinsic(g, name, tw_i16(2 * t->lanes), args, 2);
 }
 
-static tw_val dpbusd(tw_gemm *t, tw_val acc, tw_val codes, tw_val x) {
-    tw_val args[] = {acc, codes, x};
+tw_val tw_int_dpbusd(tw_ir *g, tw_val sum, tw_val a, tw_val b) {
+    tw_val args[] = {sum, a, b};
     const char *name =
-        t->lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
-    return tw_intrinsic(t->g, name, tw_i32(t->lanes), args, 3);
+        sum.ty.lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
+    return tw_intrinsic(g, name, sum.ty, args, 3);
 }
 
 static tw_val dpwssd(tw_gemm *t, tw_val acc, tw_val a, tw_val b) {
@@ -224,7 +224,7 @@ static tw_val sum_codes(tw_gemm *t, tw_val sum, tw_val four) {
     const int_gemm *self = (const int_gemm *)t;
     tw_ir *g = t->g;
     tw_val ones = tw_const_int(g, sum.ty, 0x01010101), pairs = tw_const_int(g, sum.ty, 0x00010001);
-    if (self->dot == TW_DOT_DPBUSD) return dpbusd(t, sum, four, ones);
+    if (self->dot == TW_DOT_DPBUSD) return tw_int_dpbusd(t->g, sum, four, ones);
     if (self->dot == TW_DOT_GENERIC) return tw_add(g, sum, dot_generic(t, four, ones));
     tw_val two = tw_bitcast(g, madd_bytes(t, four, ones), sum.ty);
     return tw_add(g, sum, madd_words(t, two, pairs));
@@ -258,7 +258,7 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
                 /* Unpacked where first used: with one row, one vector at a time is alive. */
                 if (!row) codes[v] = step_codes(t, v, k);
                 if (self->dot == TW_DOT_DPBUSD) {
-                    acc[i] = dpbusd(t, acc[i], codes[v], x);
+                    acc[i] = tw_int_dpbusd(t->g, acc[i], codes[v], x);
                 } else if (self->dot == TW_DOT_GENERIC) {
                     acc[i] = tw_add(t->g, acc[i], dot_generic(t, codes[v], x));
                 } else {

@@ -53,6 +53,8 @@ bool tw_int_late_factors(const tw_problem *problem);
 int64_t tw_int_word_limit(const tw_target *target, const tw_problem *problem);
 /* Whether the limit is one that a group of x can exceed. */
 bool tw_int_may_be_wide(const tw_target *target, const tw_problem *problem);
+/* Where the target has it: sum of i32 lanes plus a * b of four bytes each, unsigned by signed. */
+tw_val tw_int_dpbusd(tw_ir *g, tw_val sum, tw_val a, tw_val b);
 /* Emits tw_pack_x. */
 void tw_int_emit_pack(tw_ir *g, const tw_problem *problem);
 int64_t tw_int_xq_stride(const tw_problem *problem);

@@ -275,15 +275,6 @@ static void emit_group(pack *s, const void *arg, tw_val from, int64_t length, tw
     for_parts(s, from, length, fold_k, 1, entry, emit_fold, arg);
 }
 
-/* a * b of bytes, unsigned by signed, four a lane, added to sum. */
-static tw_val dot(pack *s, tw_val sum, tw_val a, tw_val b) {
-    int lanes = sum.ty.lanes;
-    tw_val args[] = {sum, tw_bitcast(s->g, a, sum.ty), tw_bitcast(s->g, b, sum.ty)};
-    const char *name =
-        lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
-    return tw_intrinsic(s->g, name, sum.ty, args, 3);
-}
-
 /* Every lane of a group of `lanes` of them gets all of its sum. */
 static tw_val sum_groups(pack *s, tw_val sum, int64_t lanes) {
     for (int apart = 1; apart < lanes; apart *= 2) {
@@ -310,7 +301,7 @@ static void emit_sums(pack *s) {
     tw_val end = tw_k64(g, s->problem->K), entry = tw_k64(g, 0);
     tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), end, 4L * lanes, &entry, 1);
     tw_val codes = tw_load(g, dwords, tw_offset(g, s->xq, loop.i), 1);
-    tw_val sums = sum_groups(s, dot(s, none, ones, codes), group);
+    tw_val sums = sum_groups(s, tw_int_dpbusd(g, none, ones, codes), group);
     if (s->shifts) sums = tw_add(g, sums, shift);
     sums = tw_shuffle(g, sums, sums, firsts, lanes / group);
     store_sums(s, sums, lanes / group, loop.carried[0]);
@@ -334,7 +325,8 @@ static void emit_wide(pack *s, tw_val from, int64_t length, tw_val entry) {
         for (int64_t at = k; at < k + span; at += vector) {
             tw_val codes = tw_load(g, bytes, tw_at(g, tw_offset(g, s->xq, from), at), 1);
             tw_val negated = tw_sub(g, tw_const_int(g, bytes, 0), codes);
-            sum = dot(s, sum, tw_binary(g, TW_IR_SMAX, codes, negated), ones);
+            tw_val magnitude = tw_bitcast(g, tw_binary(g, TW_IR_SMAX, codes, negated), dwords);
+            sum = tw_int_dpbusd(g, sum, magnitude, ones);
         }
         sum = sum_groups(s, sum, tw_min(group, vector) / 4);
         int64_t bits[64];

@@ -130,12 +130,18 @@ static void balance(matmul_job *job, int32_t threads) {
     job->columns = best;
 }
 
-static void matmul(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args) {
+/* Tasks as the kernel's config has them. */
+static matmul_job job_of(const tw_kernel *kernel, const tw_kernel_args *args) {
     const tw_config *c = &kernel->config;
     int64_t tile = tile_columns(c), whole = tw_round_up(kernel->N, tile);
     matmul_job job = {kernel, args, tw_min(unit_rows(c), args->M), whole, 0};
     if (c->block_n) job.columns = tw_min(tw_round_up(c->block_n, tile), whole);
     job.tiles_m = tw_ceil_div(args->M, job.rows);
+    return job;
+}
+
+static void matmul(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args) {
+    matmul_job job = job_of(kernel, args);
     if (threads) balance(&job, tw_threads_count(threads));
     tw_threads_run(threads, matmul_task, &job, (size_t)grid(&job));
 }
@@ -171,14 +177,9 @@ static void group_task(void *arg, size_t i) {
 }
 
 /* With few rows a thread's share of all columns is the most that a task has of one kernel's. */
-static void set_job(matmul_job *job, int64_t M, int64_t share) {
-    const tw_config *c = &job->kernel->config;
-    int64_t tile = tile_columns(c), N = job->kernel->N, pieces = tw_ceil_div(N, share);
-    job->rows = tw_min(unit_rows(c), M);
-    job->tiles_m = tw_ceil_div(M, job->rows);
-    job->columns = tw_round_up(tw_ceil_div(N, pieces), tile);
-    if (M > FEW_ROWS && c->block_n)
-        job->columns = tw_min(tw_round_up(c->block_n, tile), tw_round_up(N, tile));
+static void share_columns(matmul_job *job, int64_t share) {
+    int64_t N = job->kernel->N, pieces = tw_ceil_div(N, share);
+    job->columns = tw_round_up(tw_ceil_div(N, pieces), tile_columns(&job->kernel->config));
 }
 
 /* One chunk of rows. */
@@ -198,8 +199,8 @@ static void launch_chunk(const tw_kernel *const *kernels, tw_threads *threads, t
     for (int32_t i = 0; i < count; i++) {
         args[i].xq = scratch;
         args[i].xmeta = xmeta;
-        g.jobs[i] = (matmul_job){.kernel = kernels[i], .args = &args[i]};
-        set_job(&g.jobs[i], M, share);
+        g.jobs[i] = job_of(kernels[i], &args[i]);
+        if (M <= FEW_ROWS || !kernels[i]->config.block_n) share_columns(&g.jobs[i], share);
         g.ends[i] = tasks += (size_t)grid(&g.jobs[i]);
     }
     pack(kernels[widest], threads, &args[widest]);
