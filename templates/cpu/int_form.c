@@ -1,5 +1,7 @@
 /* What follows from a problem alone: the form of packed x and its meta rows, how long sums are
  * exact, which factors come late. */
+#include <assert.h>
+
 #include "src/core/act.h"
 #include "src/core/dtype.h"
 #include "templates/cpu/int_gemm.h"
@@ -105,4 +107,50 @@ int64_t tw_int_xq_stride(const tw_problem *problem) {
      * alone. */
     int64_t lines = tw_ceil_div(panel.padded_k * 2, 64);
     return (lines | 1) * 64;
+}
+
+void tw_int_geometry(const tw_problem *problem, tw_geometry *out) {
+    tw_int_meta meta;
+    tw_int_meta_init(problem, &meta);
+    *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
+}
+
+int64_t tw_int_chain(const tw_problem *problem) {
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    /* What scale_sums adds to a run's sum, where it has factors to apply. */
+    int late = tw_int_late_factors(problem) ? 4 : 0;
+    return tw_gemm_folds(&panel, tw_int_fold_k(problem)) + 4 + late;
+}
+
+/* Units under one scale of x, where that are several and a power of two. */
+static int64_t scaled_units(const tw_gemm *t) {
+    int64_t group = tw_act_group(&t->problem->scheme, t->problem->K),
+            units = group / t->panel.unit_k;
+    bool shared =
+        t->problem->scheme.act_group && t->panel.units > 1 && group % t->panel.unit_k == 0;
+    return shared && units > 1 && !(units & (units - 1)) ? units : 0;
+}
+
+void tw_int_gemm_init(tw_int_gemm *self, tw_ir *g, const tw_problem *problem,
+                      const tw_config *config, const tw_gemm_ops *ops, int64_t body_want) {
+    tw_gemm *t = &self->t;
+    const tw_scheme *s = &problem->scheme;
+    self->dot = tw_target_isa(g->target)->dot;
+    self->form = tw_int_form_of(g->target, problem);
+    self->shifts = tw_int_shifts(g->target, problem);
+    tw_int_meta_init(problem, &self->meta);
+    tw_gemm_init(t, g, problem, config, ops, body_want, tw_int_fold_k(problem), self->shifts);
+    tw_int_geometry(problem, &t->geometry);
+    t->scaled_units = scaled_units(t);
+    t->late_factors = tw_int_late_factors(problem);
+    assert(!t->late_factors || t->scaled_units == t->panel.run_units);
+    t->word_sums = tw_int_word_limit(g->target, problem) > 0;
+    t->x_bytes = self->form == TW_INT_WORDS ? 2 : 1;
+    self->scales_last = self->meta.entries == 1 && !s->act_group && s->zero_mode != TW_ZERO_VALUE;
+    int64_t run = tw_min(t->panel.group_k, t->fold_k);
+    int64_t largest_code = (1 << tw_dtype_bits(s->weight)) - 1;
+    self->words_hold_sums = run * tw_int_largest_x(problem) <= 32767;
+    self->byte_sums = (int)(255 / largest_code);
+    self->words_hold_codes = run * largest_code <= 32767;
 }

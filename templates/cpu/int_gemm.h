@@ -1,5 +1,7 @@
-/* What int_gemm.c (the matmul), int_form.c (what follows from a problem), int_pack.c (the
- * quantization of x) and int_config.c (the choice of configs) agree on. */
+/* What the kernels of integer products share: int_gemm.c (by dot products), amx_gemm.c (by tiles of
+ * a matrix unit), int_fold.c (what surrounds a group's products), int_form.c (what follows from a
+ * problem), int_pack.c (the quantization of x); and int_config.c, the choice of int_gemm's configs.
+ */
 #ifndef TW_TEMPLATES_CPU_INT_GEMM_H
 #define TW_TEMPLATES_CPU_INT_GEMM_H
 
@@ -34,6 +36,21 @@ enum { TW_INT_SHIFT_AT = 4, TW_INT_WIDE_AT = 4 };
 /* Most units of a run whose zeros are multiplied at once: all of them are in the code. */
 enum { TW_INT_LATE_UNITS = 16 };
 
+typedef struct tw_int_gemm {
+    tw_gemm t; /* first: hooks get a pointer to it */
+    tw_int_form form;
+    tw_int_meta meta;
+    tw_dot dot;
+    int flush;             /* vpmaddubsw results that fit one i16 */
+    int byte_sums;         /* codes whose sum fits a byte */
+    bool shifts;           /* x lies there less TW_INT_SHIFT: the sums of codes make up for it */
+    bool words_hold_sums;  /* zero and group sum fit i16: vpmaddwd multiplies them */
+    bool words_hold_codes; /* so does a fold's sum of codes */
+    bool scales_last;      /* one fold under one scale of x: totals are its sums until the end */
+    tw_val wide;           /* groups of the run at hand, a bit each; none where it never is */
+    tw_val mask;           /* of one plane's codes in each byte, where a register is left for it */
+} tw_int_gemm;
+
 tw_int_form tw_int_form_of(const tw_target *target, const tw_problem *problem);
 /* Whether packed x is shifted. */
 bool tw_int_shifts(const tw_target *target, const tw_problem *problem);
@@ -58,6 +75,27 @@ tw_val tw_int_dpbusd(tw_ir *g, tw_val sum, tw_val a, tw_val b);
 /* Emits tw_pack_x. */
 void tw_int_emit_pack(tw_ir *g, const tw_problem *problem);
 int64_t tw_int_xq_stride(const tw_problem *problem);
+
+/* Fills everything that does not depend on emitted values but `flush`. */
+void tw_int_gemm_init(tw_int_gemm *self, tw_ir *g, const tw_problem *problem,
+                      const tw_config *config, const tw_gemm_ops *ops, int64_t body_want);
+/* As in templates/template.h. */
+void tw_int_geometry(const tw_problem *problem, tw_geometry *out);
+int64_t tw_int_chain(const tw_problem *problem);
+const char *tw_int_reject_problem(const tw_target *target, const tw_problem *problem);
+
+/* Hooks of tw_gemm_ops. */
+void tw_int_begin(tw_gemm *t);
+void tw_int_init(tw_gemm *t, tw_val *acc);
+tw_val tw_int_unpack(tw_gemm *t, int v, int64_t k);
+void tw_int_fold(tw_gemm *t, const tw_val *acc, tw_val *total);
+void tw_int_begin_run(tw_gemm *t);
+void tw_int_scale_sums(tw_gemm *t, const tw_val *sum, tw_val *total);
+void tw_int_finish(tw_gemm *t, tw_val row, tw_val *total);
+
+/* Sums of products of i16 pairs, added to acc where there is one. */
+tw_val tw_int_madd_words(tw_gemm *t, tw_val a, tw_val b);
+tw_val tw_int_dpwssd(tw_gemm *t, tw_val acc, tw_val a, tw_val b);
 
 /* int_config.c: as in templates/template.h. */
 double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_config *config);
