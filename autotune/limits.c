@@ -81,11 +81,14 @@ static tw_val emit_i16(const emitter *e, tw_val acc, int step) {
     return as(e, tw_add(e->g, product, as(e, e->b, ty)), tw_i32(e->lanes));
 }
 
-typedef enum operation { OP_FMA, OP_BF16, OP_DPBUSD, OP_MADDUBS, OP_I16 } operation;
+typedef enum operation { OP_FMA, OP_BF16, OP_DPBUSD, OP_MADDUBS, OP_I16, OP_TILES } operation;
 
 static bool has_fma(const tw_target *t) { return t->isa < TW_ISA_COUNT; }
 static bool has_bf16(const tw_target *t) { return tw_target_has(t, TW_EXTRA_BF16); }
-static bool has_dpbusd(const tw_target *t) { return tw_target_isa(t)->dot == TW_DOT_DPBUSD; }
+static bool has_tiles(const tw_target *t) { return tw_target_has(t, TW_EXTRA_AMX); }
+static bool has_dpbusd(const tw_target *t) {
+    return tw_target_isa(t)->dot == TW_DOT_DPBUSD && !has_tiles(t);
+}
 static bool has_maddubs(const tw_target *t) { return tw_target_isa(t)->dot == TW_DOT_MADDUBS; }
 static bool has_i16(const tw_target *t) { return tw_target_isa(t)->dot == TW_DOT_GENERIC; }
 
@@ -103,6 +106,7 @@ typedef struct probe {
 static const probe probes[] = {
     {"fma", "f32 multiply-add", OP_FMA, 1, 32, has_fma, emit_fma, 1},
     {"bf16", "bf16 dot", OP_BF16, 1, 16, has_bf16, emit_bf16, 2},
+    {"tiles", "AMX dot product", OP_TILES, 1, 8, has_tiles, NULL, 0},
     {"dpbusd", "vpdpbusd", OP_DPBUSD, 1, 8, has_dpbusd, emit_dpbusd, 4},
     {"maddubs16", "16 pmaddubsw a pmaddwd", OP_MADDUBS, 16, 3, has_maddubs, emit_maddubs, 64},
     {"maddubs8", "8 pmaddubsw a pmaddwd", OP_MADDUBS, 8, 4, has_maddubs, emit_maddubs, 32},
@@ -112,7 +116,45 @@ static const probe probes[] = {
     {"i16", "i16 multiply and add", OP_I16, 1, 8, has_i16, emit_i16, 2},
 };
 
+/* Of the matrix unit: products in flight, each of 16 rows by 16 columns by 64 of K. */
+enum { TILES = 4, TILE_PRODUCTS = 16 * 16 * 64, TILE_TABLE = 64 };
+
+static void emit_tiles(tw_ir *g, const char *name) {
+    tw_ty params[] = {tw_ptr(), tw_i64()}, nothing = {TW_TY_VOID, 0};
+    tw_val args[2], number[2 * TILES];
+    tw_function_begin(g, name, params, args, 2);
+    tw_val table = tw_local(g, tw_i8(TILE_TABLE));
+    static const int64_t shapes[TILE_TABLE / 8] = {1,
+                                                   0,
+                                                   0x0040004000400040, /* bytes of a row, each */
+                                                   0x0040004000400040,
+                                                   0,
+                                                   0,
+                                                   0x1010101010101010, /* rows */
+                                                   0};
+    for (int i = 0; i < TILE_TABLE / 8; i++)
+        tw_store(g, tw_k64(g, shapes[i]), tw_at(g, table, i * 8L), 8);
+    tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &table, 1);
+    for (int i = 0; i < 2 * TILES; i++) {
+        number[i] = tw_const_int(g, tw_i8(0), i);
+        tw_intrinsic(g, "llvm.x86.tilezero", nothing, &number[i], 1);
+    }
+    tw_loop loop;
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), args[1], 1, NULL, 0);
+    for (int i = 0; i < TILES; i++) {
+        tw_val operands[] = {number[i], number[TILES + i / 2], number[TILES + 2 + i % 2]};
+        tw_intrinsic(g, "llvm.x86.tdpbusd", nothing, operands, 3);
+    }
+    tw_loop_end(g, &loop, NULL);
+    tw_intrinsic(g, "llvm.x86.tilerelease", nothing, number, 0);
+    tw_function_end(g);
+}
+
 static void emit_probe(tw_ir *g, const probe *p) {
+    if (p->operation == OP_TILES) {
+        emit_tiles(g, p->name);
+        return;
+    }
     const tw_isa_info *isa = tw_target_isa(g->target);
     emitter e = {.g = g,
                  .bytes = isa->vector_bytes,
@@ -277,15 +319,20 @@ static int64_t calibrate(const compute_job *job, double window_ns) {
     return (int64_t)((double)one.rounds * window_ns / best) + 1;
 }
 
+static double round_operations(const tw_target *target, const probe *p) {
+    if (p->operation == OP_TILES) return 2.0 * TILES * TILE_PRODUCTS;
+    const tw_isa_info *isa = tw_target_isa(target);
+    int lanes = isa->vector_bytes / 4, chains = isa->vector_registers - 4;
+    return 2.0 * p->products * lanes * chains;
+}
+
 /* Operations a ns of one probe: the best of windows of about a third of a millisecond, until the
  * last few bring nothing better. */
 static double compute_rate(tw_limits *l, const probe *p, const tw_image *image) {
     enum { LEAST = 12, MOST = 60, PATIENCE = 6, WINDOW_NS = 350000 };
     compute_job job = {.operands = l->operands, .ns = l->ns};
     *(void **)&job.run = tw_image_symbol(image, p->name);
-    const tw_isa_info *isa = tw_target_isa(&l->target);
-    int lanes = isa->vector_bytes / 4, chains = isa->vector_registers - 4;
-    double each = 2.0 * p->products * lanes * chains, best = 0;
+    double each = round_operations(&l->target, p), best = 0;
     /* A small normal number in every f32 and bf16 lane: sums stay finite, and nothing is
      * denormal. */
     for (int64_t i = 0; i < (int64_t)l->count * OPERANDS_BYTES / 4; i++)

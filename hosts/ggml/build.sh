@@ -10,7 +10,8 @@ tools='llama-bench llama-perplexity llama-quantize test-backend-ops'
 
 [ -f $folder/build.ninja ] ||
     cmake -S $folder/source -B $folder -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
-        -DGGML_NATIVE=ON -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+        -DCMAKE_CXX_COMPILER_LAUNCHER="$PWD/hosts/ggml/compiler.sh" -DGGML_NATIVE=ON \
+        -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
         >$folder/configure.log
 # shellcheck disable=SC2086 # a list of words
 ninja -C $folder $tools

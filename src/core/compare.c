@@ -10,12 +10,21 @@
 static const double UNIT = 0x1p-24; /* rounding error of f32, relative */
 enum { FEW_COLUMNS = 64 };
 
+/* Codes of x against codes of weights, in integers. */
+static bool multiplies_codes(const tw_problem *p) {
+    return p->scheme.act_quant && !tw_act_rounds(&p->scheme);
+}
+
+/* Whether value zeros cancel against sums of codes; else they are part of the weights. */
+static bool zeros_cancel(const tw_problem *p) {
+    return p->scheme.zero_mode == TW_ZERO_VALUE && multiplies_codes(p);
+}
+
 /* f32 roundings of one element outside the chain of additions. */
 static int64_t roundings(const tw_problem *p) {
     /* gelu and silu go through an exponential: about 16 operations, none on more than its value. */
     int64_t act = p->act == TW_ACT_NONE || p->act == TW_ACT_RELU ? 0 : 16;
-    bool codes = p->scheme.act_quant && !tw_act_rounds(&p->scheme);
-    int64_t scales = !tw_scheme_plain(&p->scheme) + codes;
+    int64_t scales = !tw_scheme_plain(&p->scheme) + multiplies_codes(p);
     return act + scales + (p->bias != TW_NONE) + 1; /* the product's own */
 }
 
@@ -53,7 +62,7 @@ static element element_at(const tw_problem *p, int64_t r, double expected, doubl
 
 /* The largest residual that the element may have. */
 static double element_limit(const tw_problem *p, int64_t r, const element *e, double magnitude) {
-    if (p->scheme.zero_mode != TW_ZERO_VALUE) return UNIT * sqrt((double)r * 37 * e->most);
+    if (!zeros_cancel(p)) return UNIT * sqrt((double)r * 37 * e->most);
     double sums = UNIT * sqrt((double)r * 37 * e->least);
     return fmax(sums, UNIT * (4 * magnitude + (double)roundings(p) * fabs(e->expected)));
 }
@@ -84,7 +93,7 @@ tw_status tw_compare_row(const tw_problem *p, int64_t chain, const double *expec
     double ratio = errors == 0 ? 0 : errors / energy;
     if (nmse) *nmse = isnan(ratio) ? INFINITY : ratio;
     double bound = UNIT * UNIT * (double)r * (1 + 36 / (double)n);
-    bool row_wrong = p->scheme.zero_mode != TW_ZERO_VALUE && !(ratio <= bound);
+    bool row_wrong = !zeros_cancel(p) && !(ratio <= bound);
     if (worst < 0 && !row_wrong) return TW_OK;
     int64_t column = worst >= 0 ? worst : at_largest;
     return tw_fail(TW_VERIFY,

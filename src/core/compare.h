@@ -14,7 +14,8 @@
  *   row        sum r^2 <= u^2 * R * (1 + 36/n) * sum e^2    e^2 = max(expected^2, magnitude^2 / K),
  *              with fewer than 64 columns max(expected^2, magnitude^2)
  *   element    r^2 <= u^2 * R * 37 * max(expected^2, magnitude^2)
- *   z=value    instead of both, each element r^2 <= u^2 * R * 37 * max(expected^2, magnitude^2 / K)
+ *   z=value    of codes of x, instead of both: each element
+ *              r^2 <= u^2 * R * 37 * max(expected^2, magnitude^2 / K)
  *              or r <= 4 u * magnitude + u * (R - chain) * |expected|
  * R roundings of random sign, each at most u of a sum so far, give a mean square of at most u^2 R
  * times the square of those sums, which is the sum over k of (x w)^2 where signs are random.  The
@@ -22,8 +23,9 @@
  * be small by accident.  It is at least magnitude^2 / K (Cauchy and Schwarz: terms of one size) and
  * at most magnitude^2 (one term alone).  A row is a sample of n errors: 36/n allows six sigma for
  * one, and vanishes for many.
- * Value zeros cancel against sums of codes, hence 4 u * magnitude; but where one term outweighs the
- * rest, each addition after it errs by up to u / 2 of it, and three additions reach 4 u of the
+ * Value zeros cancel against sums of codes, hence 4 u * magnitude (where x is no codes, they are
+ * part of each weight before the product, and nothing is to cancel); but where one term outweighs
+ * the rest, each addition after it errs by up to u / 2 of it, and three additions reach 4 u of the
  * magnitude at 4.5 sigma: no f32 sum of more terms can stay below, whatever it does about zeros.
  * NaN never passes; an infinity does where rounding `expected` gives one.
  * Underflow is allowed R times 2^-150.

@@ -17,8 +17,9 @@ typedef enum tw_isa {
 /* How four u8 x i8 products reach an i32 lane. */
 typedef enum tw_dot { TW_DOT_GENERIC, TW_DOT_MADDUBS, TW_DOT_DPBUSD } tw_dot;
 
-/* Instructions beside those: a dot product of bf16 pairs; a bit matrix for every byte. */
-enum { TW_EXTRA_BF16 = 1, TW_EXTRA_GFNI = 2 };
+/* Instructions beside those: a dot product of bf16 pairs; a bit matrix for every byte; a matrix
+ * unit for bytes. */
+enum { TW_EXTRA_BF16 = 1, TW_EXTRA_GFNI = 2, TW_EXTRA_AMX = 4 };
 
 typedef struct tw_isa_info {
     const char *name;

@@ -67,7 +67,13 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
                     const tw_inner_loop *loop) {
     int64_t rows = tw_max(1, problem->M);
     double tiles = (double)(tw_ceil_div(rows, c->micro_m) * tw_ceil_div(problem->N, c->micro_n));
-    double compute = tiles * tile_cycles(target, problem, c, loop) / 3; /* 3 GHz */
+    return tw_gemm_task_cost(target, problem, c,
+                             tiles * tile_cycles(target, problem, c, loop) / 3); /* 3 GHz */
+}
+
+double tw_gemm_task_cost(const tw_target *target, const tw_problem *problem, const tw_config *c,
+                         double compute) {
+    int64_t rows = tw_max(1, problem->M);
     /* Weights come once a block of rows: the first time at some 12 bytes a nanosecond, and again
      * from the L2 cache where a task's fit it; short runs of a panel's rows cost, longer blocks of
      * rows leave the L2 cache.  Streams are worth 3 to 50 % there.  Prefetching is worth a
@@ -95,9 +101,10 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
 
 /* Blocks: rows for the L2 cache, columns so that every thread has several tasks when there is work
  * enough. */
-static void set_blocks(const tw_target *target, const tw_problem *problem, tw_config *c) {
+void tw_gemm_set_blocks(const tw_target *target, const tw_problem *problem, int64_t most_rows,
+                        tw_config *c) {
     int64_t rows = tw_max(1, problem->M), threads = tw_max(1, target->threads);
-    c->block_m = (int32_t)tw_round_up(tw_min(rows, 120), c->micro_m);
+    c->block_m = (int32_t)tw_round_up(tw_min(rows, most_rows), c->micro_m);
     int64_t row_blocks = tw_ceil_div(rows, c->block_m);
     /* Under some 50 us one task a thread; else four, so that a slow thread holds nobody up. */
     double work = 2.0 * (double)rows * (double)problem->N * (double)problem->K;
@@ -136,12 +143,13 @@ static void set_reading(const tw_target *target, const tw_problem *problem, tw_c
 
 void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_inner_loop *loop,
                    tw_config *config) {
+    enum { BLOCK_ROWS = 120 };
     double best = 0;
     for (int i = 0; i < tw_gemm_space[0].count; i++)
         for (int j = 0; j < tw_gemm_space[1].count; j++) {
             tw_config c = {.micro_m = tw_gemm_space[0].values[i],
                            .micro_n = tw_gemm_space[1].values[j]};
-            set_blocks(target, problem, &c);
+            tw_gemm_set_blocks(target, problem, BLOCK_ROWS, &c);
             set_reading(target, problem, &c);
             if (tw_gemm_reject(target, problem, &c)) continue;
             double cost = tw_gemm_cost(target, problem, &c, loop);

@@ -28,6 +28,13 @@ extern const tw_axis tw_gemm_space[TW_INT_AXES];
 /* Estimated nanoseconds on one thread. */
 double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw_config *config,
                     const tw_inner_loop *loop);
+/* The same of a kernel whose tiles take `compute` nanoseconds: with weights from memory, threads
+ * that wait, and tasks. */
+double tw_gemm_task_cost(const tw_target *target, const tw_problem *problem,
+                         const tw_config *config, double compute);
+/* Sets block_m, of at most most_rows, and block_n. */
+void tw_gemm_set_blocks(const tw_target *target, const tw_problem *problem, int64_t most_rows,
+                        tw_config *config);
 /* The tile of least cost, with blocks that keep all threads busy. */
 void tw_gemm_guess(const tw_target *target, const tw_problem *problem, const tw_inner_loop *loop,
                    tw_config *config);

@@ -93,13 +93,13 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
 }
 
-static void load_slots(tw_gemm *t, tw_val slots, tw_val *out) {
+void tw_gemm_load_slots(tw_gemm *t, tw_val slots, tw_val *out) {
     int align = t->lanes * 4;
     for (int i = 0; i < t->rows * t->nv; i++)
         out[i] = tw_load(t->g, tw_f32(t->lanes), tw_at(t->g, slots, (int64_t)i * align), align);
 }
 
-static void store_slots(tw_gemm *t, tw_val slots, const tw_val *values) {
+void tw_gemm_store_slots(tw_gemm *t, tw_val slots, const tw_val *values) {
     int align = t->lanes * 4;
     for (int i = 0; i < t->rows * t->nv; i++)
         tw_store(t->g, values[i], tw_at(t->g, slots, (int64_t)i * align), align);
@@ -117,9 +117,9 @@ static void fold_totals(tw_gemm *t, const tw_val *acc, tw_val *total) {
         t->ops->fold(t, acc, total);
         return;
     }
-    load_slots(t, slots, loaded);
+    tw_gemm_load_slots(t, slots, loaded);
     t->ops->fold(t, acc, loaded);
-    store_slots(t, slots, loaded);
+    tw_gemm_store_slots(t, slots, loaded);
 }
 
 /* A unit that is one chunk with several groups in it: everything static. */
@@ -142,7 +142,7 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
 }
 
 /* The tile's codes of a unit in the panel. */
-static tw_val unit_codes(tw_gemm *t, tw_val unit) {
+tw_val tw_gemm_unit_codes(tw_gemm *t, tw_val unit) {
     const tw_panel *p = &t->panel;
     int64_t column_bytes = p->planes ? 4 : p->chunk_bytes / TW_PANEL_ROWS;
     return tw_gemm_at_column(t, tw_at(t->g, unit, p->header_bytes), column_bytes);
@@ -155,7 +155,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
     int count = t->carried;
     t->sub_group = 0;
     tw_gemm_in_streams(t, unit, t->header);
-    tw_val codes = t->ahead_units ? t->unit_strip : unit_codes(t, unit);
+    tw_val codes = t->ahead_units ? t->unit_strip : tw_gemm_unit_codes(t, unit);
     int64_t fold_bodies = t->fold_k / t->body_k;
     tw_val acc[TW_ACCUMULATORS];
     if (t->panel.unit_k <= t->fold_k) {
@@ -190,7 +190,7 @@ static void emit_unit(tw_gemm *t, tw_val unit, tw_val x, tw_val bodies, int64_t 
 static int log2_of(int64_t n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
 
 /* The run of unit i: its factors, of each stream. */
-static void enter_run(tw_gemm *t, tw_val i) {
+void tw_gemm_enter_run(tw_gemm *t, tw_val i) {
     tw_ir *g = t->g;
     tw_val run = tw_lshr(g, i, log2_of(t->panel.run_units)); /* a power of two */
     t->run = tw_offset(g, t->panel_w, tw_mul(g, run, tw_k64(g, t->panel.run_stride)));
@@ -213,13 +213,13 @@ static tw_val enter_unit(tw_gemm *t, tw_val i) {
     tw_val stride = tw_k64(g, p->unit_stride);
     if (!tw_panel_has_factors(p)) return tw_offset(g, t->panel_w, tw_mul(g, i, stride));
     tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
-    enter_run(t, i);
+    tw_gemm_enter_run(t, i);
     if (tw_gemm_prefetches(t)) prefetch_factors(t, inside);
     return tw_at(g, tw_offset(g, t->run, tw_mul(g, inside, stride)), p->factor_bytes);
 }
 
 /* Unit i of the stretch in the strip. */
-static tw_val strip_of(tw_gemm *t, tw_val i) {
+tw_val tw_gemm_strip_unit(tw_gemm *t, tw_val i) {
     return tw_offset(t->g, t->strip, tw_mul(t->g, i, tw_k64(t->g, tw_gemm_strip_stride(t))));
 }
 
@@ -237,7 +237,7 @@ static tw_val bodies_of(tw_gemm *t, tw_val i) {
 }
 
 /* Of the first fold of unit i. */
-static tw_val unit_meta(tw_gemm *t, tw_val i) {
+tw_val tw_gemm_unit_meta(tw_gemm *t, tw_val i) {
     int64_t folds = tw_gemm_folds(&t->panel, t->fold_k) / t->panel.units;
     return tw_mul(t->g, i, tw_k64(t->g, 4 * folds));
 }
@@ -256,7 +256,7 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
                   last_bodies(t), total);
         return;
     }
-    if (some) t->meta = unit_meta(t, some[0]);
+    if (some) t->meta = tw_gemm_unit_meta(t, some[0]);
     tw_val carried[TW_TILE + 1];
     for (int i = 0; i < count; i++) carried[i] = total[i];
     carried[count] = t->meta;
@@ -269,7 +269,7 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
     t->unit = loop.i;
     tw_val unit = enter_unit(t, loop.i);
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, loop.i, tw_k64(g, p->unit_k * t->x_bytes)));
-    if (stretch) t->unit_strip = strip_of(t, tw_sub(g, loop.i, stretch[0]));
+    if (stretch) t->unit_strip = tw_gemm_strip_unit(t, tw_sub(g, loop.i, stretch[0]));
     if (p->unit_groups > 1)
         emit_chunk_groups(t, unit, x, total);
     else
@@ -301,16 +301,16 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     if (stretch) begin = tw_select(g, tw_compare(g, TW_IR_SLT, begin, first), first, begin);
     const tw_val some[] = {begin, stop};
     zero_all(t, sum);
-    if (!t->carried) store_slots(t, t->sums, sum);
-    t->meta = unit_meta(t, begin);
+    if (!t->carried) tw_gemm_store_slots(t, t->sums, sum);
+    t->meta = tw_gemm_unit_meta(t, begin);
     if (t->ops->begin_run) t->ops->begin_run(t);
     emit_some_units(t, stretch, some, sum);
-    if (!t->carried) load_slots(t, t->sums, sum);
-    load_slots(t, t->tile, total);
-    t->meta = unit_meta(t, begin); /* the last fold may be of groups past K */
-    if (t->late_factors) enter_run(t, begin);
+    if (!t->carried) tw_gemm_load_slots(t, t->sums, sum);
+    tw_gemm_load_slots(t, t->tile, total);
+    t->meta = tw_gemm_unit_meta(t, begin); /* the last fold may be of groups past K */
+    if (t->late_factors) tw_gemm_enter_run(t, begin);
     t->ops->scale_sums(t, sum, total);
-    store_slots(t, t->tile, total);
+    tw_gemm_store_slots(t, t->tile, total);
     tw_loop_end(g, &loop, NULL);
 }
 
@@ -321,12 +321,12 @@ static void emit_units(tw_gemm *t, const tw_val *stretch) {
         emit_scaled_units(t, stretch);
         return;
     }
-    if (t->carried) load_slots(t, t->tile, total);
+    if (t->carried) tw_gemm_load_slots(t, t->tile, total);
     emit_some_units(t, stretch, stretch, total);
-    if (t->carried) store_slots(t, t->tile, total);
+    if (t->carried) tw_gemm_store_slots(t, t->tile, total);
 }
 
-static void enter_tile(tw_gemm *t, tw_val m) {
+void tw_gemm_enter_tile(tw_gemm *t, tw_val m) {
     tw_ir *g = t->g;
     t->m = m;
     t->tile_x = tw_offset(g, t->xq, tw_mul(g, m, tw_k64(g, t->geometry.xq_stride)));
@@ -337,18 +337,18 @@ static void emit_tile(tw_gemm *t, tw_val m) {
     tw_val total[TW_TILE] = {{0}};
     bool slots = t->scaled_units || !t->carried;
     zero_all(t, total);
-    if (slots) store_slots(t, t->tile, total);
-    enter_tile(t, m);
+    if (slots) tw_gemm_store_slots(t, t->tile, total);
+    tw_gemm_enter_tile(t, m);
     if (slots)
         emit_units(t, NULL);
     else
         emit_some_units(t, NULL, NULL, total);
     if (t->rows == 1) {
-        if (slots) load_slots(t, t->tile, total);
+        if (slots) tw_gemm_load_slots(t, t->tile, total);
         tw_gemm_store_row(t, total);
         return;
     }
-    if (!slots) store_slots(t, t->tile, total);
+    if (!slots) tw_gemm_store_slots(t, t->tile, total);
     tw_gemm_store_tile(t);
 }
 
@@ -360,30 +360,43 @@ static void unpack_body(tw_gemm *t, tw_val codes, tw_val to, tw_val *sums) {
     enter_body(t, codes, t->tile_x);
     for (int64_t k = 0; k < t->body_k; k += 4)
         for (int v = 0; v < t->nv; v++) {
-            tw_val four = t->ops->unpack(t, v, k);
-            tw_store(g, four, tw_at(g, to, tw_gemm_strip_at(t, v, k)), t->lanes * 4);
+            tw_val four = t->ops->unpack(t, v, k), at = tw_at(g, to, tw_gemm_strip_at(t, v, k));
+            if (t->ops->stash)
+                t->ops->stash(t, v, four, at);
+            else
+                tw_store(g, four, at, t->lanes * 4);
             if (t->strip_sums) sums[v] = t->ops->add_codes(t, sums[v], four);
         }
 }
 
-/* Units [first, end) into the strip. */
-static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
+void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first, tw_val end,
+                           tw_val *sums) {
     tw_ir *g = t->g;
-    tw_loop units, bodies;
-    tw_val sums[TW_TILE] = {{0}};
+    tw_loop bodies;
     int count = t->strip_sums ? t->nv : 0;
+    tw_loop_begin_nonempty(g, &bodies, first, end, 1, sums, count);
+    for (int v = 0; v < count; v++) sums[v] = bodies.carried[v];
+    unpack_body(
+        t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))),
+        tw_offset(g, strip, tw_mul(g, bodies.i, tw_k64(g, tw_gemm_strip_at(t, 0, t->body_k)))),
+        sums);
+    tw_loop_end(g, &bodies, sums);
+    for (int v = 0; v < count; v++) sums[v] = bodies.carried[v];
+}
+
+void tw_gemm_unpack_units(tw_gemm *t, tw_val first, tw_val end) {
+    tw_ir *g = t->g;
+    tw_loop units;
+    tw_val sums[TW_TILE] = {{0}};
     tw_loop_begin_nonempty(g, &units, first, end, 1, NULL, 0);
     t->unpacking = true;
-    tw_val unit = enter_unit(t, units.i), codes = unit_codes(t, unit);
+    tw_val unit = enter_unit(t, units.i), codes = tw_gemm_unit_codes(t, unit);
     tw_gemm_in_streams(t, unit, t->header);
-    tw_val strip = strip_of(t, tw_sub(g, units.i, first));
-    for (int v = 0; v < count; v++) sums[v] = tw_const_int(g, tw_i32(t->lanes), 0);
-    tw_loop_begin_nonempty(g, &bodies, tw_k64(g, 0), bodies_of(t, units.i), 1, sums, count);
-    for (int v = 0; v < count; v++) sums[v] = bodies.carried[v];
-    unpack_body(t, tw_offset(g, codes, tw_mul(g, bodies.i, tw_k64(g, panel_step(t)))),
-                tw_offset(g, strip, tw_mul(g, bodies.i, tw_k64(g, codes_step(t)))), sums);
-    tw_loop_end(g, &bodies, sums);
-    tw_gemm_fill_strip(t, strip, bodies.carried);
+    if (t->ops->begin_unpacking) t->ops->begin_unpacking(t);
+    tw_val strip = tw_gemm_strip_unit(t, tw_sub(g, units.i, first));
+    for (int v = 0; t->strip_sums && v < t->nv; v++) sums[v] = tw_const_int(g, tw_i32(t->lanes), 0);
+    tw_gemm_unpack_bodies(t, codes, strip, tw_k64(g, 0), bodies_of(t, units.i), sums);
+    tw_gemm_fill_strip(t, strip, sums);
     tw_loop_end(g, &units, NULL);
     t->unpacking = false;
 }
@@ -392,7 +405,7 @@ static void emit_unpacking(tw_gemm *t, tw_val first, tw_val end) {
 static void begin_tile(tw_gemm *t, tw_loop *over_m, tw_val m0, tw_val slots) {
     tw_ir *g = t->g;
     tw_loop_begin(g, over_m, m0, t->m1, t->rows, NULL, 0);
-    enter_tile(t, over_m->i);
+    tw_gemm_enter_tile(t, over_m->i);
     int64_t row_bytes = (int64_t)t->nv * t->lanes * 4;
     t->tile = tw_offset(g, slots, tw_mul(g, tw_sub(g, t->m, m0), tw_k64(g, row_bytes)));
 }
@@ -407,11 +420,11 @@ static void emit_column_ahead(tw_gemm *t, tw_val m0) {
     tw_val next = tw_add(g, over_k.i, tw_k64(g, t->ahead_units));
     tw_val end = tw_select(g, tw_compare(g, TW_IR_SLT, next, units), next, units);
     tw_val stretch[] = {over_k.i, end};
-    emit_unpacking(t, over_k.i, end);
+    tw_gemm_unpack_units(t, over_k.i, end);
     begin_tile(t, &over_m, m0, slots);
     tw_if_begin(g, &first, tw_compare(g, TW_IR_EQ, over_k.i, tw_k64(g, 0)));
     zero_all(t, total);
-    store_slots(t, t->tile, total);
+    tw_gemm_store_slots(t, t->tile, total);
     tw_if_end(g, &first);
     emit_units(t, stretch);
     /* Here y's lines come while the next tile is computed. */
@@ -454,9 +467,9 @@ void tw_gemm_emit(tw_gemm *t) {
     t->y_stride = FIELD(t, a[0], tw_i64(), y_stride);
     if (t->problem->bias) t->bias = FIELD(t, a[0], tw_ptr(), bias);
     t->m1 = a[2];
-    if (t->ahead_units) {
+    if (t->config->ahead) {
         t->tile = tw_local(g, tw_f32(TW_AHEAD_BYTES / 4));
-        int64_t bytes = t->ahead_units * tw_gemm_strip_stride(t);
+        int64_t bytes = t->strip_bytes ? t->strip_bytes : t->ahead_units * tw_gemm_strip_stride(t);
         assert(bytes <= TW_STRIP_BYTES);
         t->strip = tw_local(g, tw_i8((int)bytes));
     } else if (t->rows > 1 || !t->carried || t->scaled_units) {
@@ -471,7 +484,9 @@ void tw_gemm_emit(tw_gemm *t) {
     t->column = tw_and(g, t->n, tw_k64(g, TW_PANEL_ROWS - 1));
     tw_val panel = tw_binary(g, TW_IR_LSHR, t->n, tw_k64(g, 6));
     t->panel_w = tw_offset(g, t->w, tw_mul(g, panel, tw_k64(g, t->panel.panel_stride)));
-    if (t->ahead_units) {
+    if (t->ops->column) {
+        t->ops->column(t, a[1]);
+    } else if (t->ahead_units) {
         emit_column_ahead(t, a[1]);
     } else {
         tw_loop_begin(g, &over_m, a[1], a[2], t->config->micro_m, NULL, 0);
@@ -479,5 +494,6 @@ void tw_gemm_emit(tw_gemm *t) {
         tw_loop_end(g, &over_m, NULL);
     }
     tw_loop_end(g, &over_n, NULL);
+    if (t->ops->end) t->ops->end(t);
     tw_function_end(g);
 }

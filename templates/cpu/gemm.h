@@ -29,8 +29,12 @@ typedef struct tw_gemm tw_gemm;
 /* Accumulators and totals are indexed [row * nv + vector]; of accumulators there may be one row
  * more. */
 typedef struct tw_gemm_ops {
-    /* At the function's start; may be NULL. */
+    /* At the function's start, and end; may be NULL. */
     void (*begin)(tw_gemm *t);
+    void (*end)(tw_gemm *t);
+    /* Rows [m0, t->m1) of the columns at hand, in place of the walk; NULL: the walk.  It calls the
+     * other hooks itself, init and fold with t->rows of its tile's rows. */
+    void (*column)(tw_gemm *t, tw_val m0);
     /* First values of the accumulators of one group (fold); t->x and t->bodies are the fold's. */
     void (*init)(tw_gemm *t, tw_val *acc);
     /* Adds the products of K columns [k0, k1) of the body at t->codes, t->x: static bounds within
@@ -39,6 +43,10 @@ typedef struct tw_gemm_ops {
     /* Unpacked codes of vector v, four consecutive k from k of the body a lane; NULL: never
      * unpacked ahead. */
     tw_val (*unpack)(tw_gemm *t, int v, int64_t k);
+    /* Ahead: before a unit is unpacked, and what to do with four codes, whose place in the strip is
+     * `at`.  NULL: nothing; to store them. */
+    void (*begin_unpacking)(tw_gemm *t);
+    void (*stash)(tw_gemm *t, int v, tw_val four, tw_val at);
     /* With strip sums: sum with those codes added to it.  Else NULL. */
     tw_val (*add_codes)(tw_gemm *t, tw_val sum, tw_val codes);
     /* Scales the accumulators into the totals. */
@@ -86,9 +94,11 @@ struct tw_gemm {
      * vectors a unit, and behind them its scales, zeros and sums of codes; those of the unit at
      * hand. */
     int64_t ahead_units;
+    int64_t strip_bytes; /* where they are not those units' */
     tw_val strip, unit_strip;
-    bool unpacking;  /* into the strip: else values come from there */
-    bool strip_sums; /* sums of codes are among them, instead of an accumulator row's */
+    bool unpacking;    /* into the strip: else values come from there */
+    bool strip_sums;   /* sums of codes are among them, instead of an accumulator row's */
+    bool strip_scaled; /* what is there are codes times the codes of their scales */
     /* where the walk is */
     tw_val m, n;   /* the tile's first row and column */
     tw_val unit;   /* of the panel, where there are several */
@@ -162,6 +172,22 @@ int64_t tw_gemm_strip_at(const tw_gemm *t, int v, int64_t k);
 int64_t tw_gemm_strip_stride(const tw_gemm *t);
 /* Scales and zeros of the group at hand, and sums of its codes, into its unit of the strip. */
 void tw_gemm_fill_strip(tw_gemm *t, tw_val strip, const tw_val *sums);
+/* For a column of its own.  Of unit i: its codes, from its place in the panel; its place in the
+ * strip, counted from the stretch's first; the first of its entries in a meta row; its run. */
+tw_val tw_gemm_unit_codes(tw_gemm *t, tw_val unit);
+tw_val tw_gemm_strip_unit(tw_gemm *t, tw_val i);
+tw_val tw_gemm_unit_meta(tw_gemm *t, tw_val i);
+void tw_gemm_enter_run(tw_gemm *t, tw_val i);
+/* Row m is the tile's first. */
+void tw_gemm_enter_tile(tw_gemm *t, tw_val m);
+/* Units [first, end) into the strip; bodies [first, end) of the one that begins at `codes`, to
+ * where its strip would begin, and with strip sums those of its codes added to sums. */
+void tw_gemm_unpack_units(tw_gemm *t, tw_val first, tw_val end);
+void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first, tw_val end,
+                           tw_val *sums);
+/* A tile's worth of vectors in memory, [rows][nv]. */
+void tw_gemm_load_slots(tw_gemm *t, tw_val slots, tw_val *out);
+void tw_gemm_store_slots(tw_gemm *t, tw_val slots, const tw_val *values);
 /* Whether the loads at hand prefetch: those of the strip need not. */
 bool tw_gemm_prefetches(const tw_gemm *t);
 

@@ -8,7 +8,7 @@
 #include "tests/base/cmocka_all.h"
 
 /* The flags that Linux lists for a CPU feature set, per row of target.def. */
-static const char *const needed_flags[TW_ISA_COUNT][10] = {
+static const char *const needed_flags[TW_ISA_COUNT][12] = {
     [TW_ISA_portable] = {NULL},
     [TW_ISA_avx2] = {"avx2", "fma", "f16c"},
     [TW_ISA_avxvnni] = {"avx2", "fma", "f16c", "avx_vnni"},
@@ -19,6 +19,8 @@ static const char *const needed_flags[TW_ISA_COUNT][10] = {
                            "avx512_bf16"},
     [TW_ISA_avx512gfni] = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512_vnni",
                            "avx512_bf16", "gfni"},
+    [TW_ISA_avx512amx] = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512_vnni",
+                          "avx512_bf16", "gfni", "amx_tile", "amx_int8"},
 };
 
 /* The first "flags" line of /proc/cpuinfo; false where there is none. */

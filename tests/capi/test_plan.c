@@ -10,7 +10,8 @@
 #include "src/plan.h"
 #include "tests/capi/fixture.h"
 
-static const char problem[] = "N=96,K=128,w=u4,g=32,s=f16,z=code,a=i8";
+/* The last group is short: int_gemm alone takes it, on every target. */
+static const char problem[] = "N=96,K=136,w=u4,g=32,s=f16,z=code,a=i8";
 
 typedef struct world {
     fixture *f;
@@ -83,9 +84,9 @@ static void guesses(void **state) {
 
 static void cached_only_miss(void **state) {
     world w = open_world(state, TW_MODE_CACHED_ONLY);
-    check_fails(prepare(&w, 16), TW_MISS, "M<=16,N=96,K=128,x=f32,w=u4");
-    tw_tensor x = random_rows(TW_F32, 16, 128, 1), y = random_rows(TW_F32, 16, 96, 1);
-    check_fails(tw_linear_forward(w.linear, &x, &y), TW_MISS, "M<=16,N=96,K=128,x=f32,w=u4");
+    check_fails(prepare(&w, 16), TW_MISS, "M<=16,N=96,K=136,x=f32,w=u4");
+    tw_tensor x = random_rows(TW_F32, 16, 136, 1), y = random_rows(TW_F32, 16, 96, 1);
+    check_fails(tw_linear_forward(w.linear, &x, &y), TW_MISS, "M<=16,N=96,K=136,x=f32,w=u4");
     assert_int_equal(stats_of(w.context).compiles, 0);
     free(x.data), free(y.data);
     close_world(&w);
@@ -321,8 +322,8 @@ static void dumps(void **state) {
     static const struct {
         tw_dump what;
         const char *part;
-    } rows[] = {{TW_DUMP_KEY, "binary/1 | N=96,K=128"},
-                {TW_DUMP_KEY, "M<=32,N=96,K=128"},
+    } rows[] = {{TW_DUMP_KEY, "binary/1 | N=96,K=136"},
+                {TW_DUMP_KEY, "M<=32,N=96,K=136"},
                 {TW_DUMP_IR, "define"},
                 {TW_DUMP_IR, "tw_matmul"},
                 {TW_DUMP_ASM, "tw_matmul:"},
@@ -450,7 +451,7 @@ static void foreign_target(void **state) {
     tw_context_setup setup = {.access = TW_CACHE_WRITE, .foreign = true};
     check_ok(tw_context_open(&f->options, &setup, &c));
     tw_problem p;
-    check_ok(tw_problem_parse("M=16,N=96,K=128,w=u4,g=32,s=f16,z=code,a=i8", true, &p));
+    check_ok(tw_problem_parse("M=16,N=96,K=136,w=u4,g=32,s=f16,z=code,a=i8", true, &p));
     tw_plan_request request = tw_plan_ask(c, &p);
     tw_decision d;
     check_ok(tw_plan_decide(c, &request, &d));

@@ -75,12 +75,12 @@ class Adding(cli.Cli):
         self.assertEqual(len(touched), len(set(touched)) + 2)  # two dtype, status; two meson lines
         self.program = self.build()
         for name, row in (('tunables', 'unroll'), ('options', 'TW_VERBATIM'), ('dtypes', 'e4m2'),
-                          ('targets', 'avx512amx'), ('layouts', 'rows'), ('kernels', 'cpu.dot'),
+                          ('targets', 'avx512fp16'), ('layouts', 'rows'), ('kernels', 'cpu.dot'),
                           ('recipes', 'int4_symmetric')):
             self.assertIn(row, [next(iter(r.values())) for r in self.records('list', name)])
         self.assertRegex(self.run_cli('version').stdout, r'^\d+\.\d+\.\d+\n$')
         self.assertIn('version', self.run_cli('--help').stdout)
-        self.assertIn('isa=avx512amx', self.run_cli('plan', 'cpu:avx512amx', 'M=1,N=8,K=8,w=u4',
+        self.assertIn('isa=avx512fp16', self.run_cli('plan', 'cpu:avx512fp16', 'M=1,N=8,K=8,w=u4',
                                                     '--kernel', 'cpu.dq_gemm').stdout)
         plan, = self.records('plan', 'cpu', 'M=1,N=8,K=8,w=e4m2')
         self.assertEqual((plan['origin'], plan['kernel']), ('guess', 'cpu.dq_gemm'))

@@ -21,6 +21,8 @@ static void test_rows(void **state) {
     tw_target bf16 = {.isa = TW_ISA_avx512bf16}, gfni = {.isa = TW_ISA_avx512gfni};
     assert_true(tw_target_has(&bf16, TW_EXTRA_BF16) && tw_target_has(&gfni, TW_EXTRA_BF16));
     assert_true(!tw_target_has(&bf16, TW_EXTRA_GFNI) && tw_target_has(&gfni, TW_EXTRA_GFNI));
+    tw_target amx = {.isa = TW_ISA_avx512amx};
+    assert_true(tw_target_has(&amx, TW_EXTRA_AMX) && !tw_target_has(&gfni, TW_EXTRA_AMX));
 }
 
 static void test_unknown(void **state) {

@@ -64,6 +64,13 @@ typedef struct machine_region {
     char fill;     /* what unwritten bytes hold: others were written by somebody else */
 } machine_region;
 
+/* Of the matrix unit: rows 0 where it has no shape; bytes of a row that has one. */
+typedef struct machine_tile {
+    int rows, columns;
+    bool written;
+    uint8_t bytes[16][64];
+} machine_tile;
+
 typedef struct machine {
     machine_op *ops; /* all owned */
     int64_t *lanes;
@@ -77,6 +84,7 @@ typedef struct machine {
     size_t frame_size;
     machine_region *regions; /* owned */
     int region_count;
+    machine_tile tiles[8];
     int64_t steps, most_steps; /* of the last call; what loops for ever is stopped */
     char error[256];           /* the first thing that went wrong, or "" */
 } machine;
@@ -94,5 +102,11 @@ void machine_forbid_all(machine *m);
 void machine_pack_x(machine *m, const tw_kernel_args *args, int64_t m0, int64_t m1);
 void machine_matmul(machine *m, const tw_kernel_args *args, int64_t m0, int64_t m1, int64_t n0,
                     int64_t n1);
+
+/* For machine_tiles.c.  The first error stays; whether an access is none. */
+TW_PRINTF(2, 3) void machine_wrong(machine *m, const char *format, ...);
+bool machine_may_access(machine *m, uintptr_t address, size_t size, int64_t align, bool write);
+/* Runs an instruction of the matrix unit; false: it is none. */
+bool machine_tiles(machine *m, const machine_op *op);
 
 #endif

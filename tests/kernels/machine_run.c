@@ -10,7 +10,7 @@
 
 typedef uint64_t lane_values[MACHINE_LANES];
 
-TW_PRINTF(2, 3) static void wrong(machine *m, const char *format, ...) {
+void machine_wrong(machine *m, const char *format, ...) {
     if (m->error[0]) return;
     va_list args;
     va_start(args, format);
@@ -65,21 +65,21 @@ static machine_region *region_at(machine *m, uintptr_t at, size_t size) {
 static void check_written(machine *m, const machine_region *r, const char *at, size_t size) {
     for (size_t i = 0; i < size; i++)
         if (!r->written[at - r->base + (ptrdiff_t)i] && at[i] == r->fill) {
-            wrong(m, "a load of %zu bytes reads what nobody wrote", size);
+            machine_wrong(m, "a load of %zu bytes reads what nobody wrote", size);
             return;
         }
 }
 
-static bool may_access(machine *m, uintptr_t address, size_t size, int64_t align, bool write) {
+bool machine_may_access(machine *m, uintptr_t address, size_t size, int64_t align, bool write) {
     const char *what = write ? "store" : "load";
     machine_region *r = region_at(m, address, size);
     const char *at = r ? (const char *)address : NULL;
     if (!r)
-        wrong(m, "a %s of %zu bytes lies outside what it may touch", what, size);
+        machine_wrong(m, "a %s of %zu bytes lies outside what it may touch", what, size);
     else if (write ? !r->can_write : !r->can_read)
-        wrong(m, "a %s where there may be none", what);
+        machine_wrong(m, "a %s where there may be none", what);
     else if (address % (uintptr_t)align)
-        wrong(m, "a %s is not aligned to %lld bytes", what, (long long)align);
+        machine_wrong(m, "a %s is not aligned to %lld bytes", what, (long long)align);
     else if (r->written && write)
         memset(r->written + (at - r->base), 1, size);
     else if (r->written)
@@ -91,7 +91,7 @@ static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint
     uintptr_t address = (uintptr_t)pointer[0] + (uintptr_t)op->skew;
     const char *at = (const char *)address;
     size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
-    if (!may_access(m, address, size, op->number, false)) return;
+    if (!machine_may_access(m, address, size, op->number, false)) return;
     for (int i = 0; i < lanes_of(op->ty); i++) {
         d[i] = 0;
         memcpy(&d[i], at + (size_t)i * each, each);
@@ -101,7 +101,7 @@ static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint
 static void store(machine *m, const machine_op *op, const uint64_t *v, const uint64_t *pointer) {
     char *at = (char *)(uintptr_t)pointer[0];
     size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
-    if (!may_access(m, (uintptr_t)at, size, op->number, true)) return;
+    if (!machine_may_access(m, (uintptr_t)at, size, op->number, true)) return;
     for (int i = 0; i < lanes_of(op->ty); i++) memcpy(at + (size_t)i * each, &v[i], each);
 }
 
@@ -123,14 +123,14 @@ static uint64_t float_binary(tw_binop op, float a, float b) {
 static uint64_t double_binary(machine *m, tw_binop op, double a, double b) {
     if (op == TW_IR_FADD) return from_double(a + b);
     if (op == TW_IR_FMUL) return from_double(a * b);
-    wrong(m, "this operation is not known here for f64");
+    machine_wrong(m, "this operation is not known here for f64");
     return 0;
 }
 
 static uint64_t int_binary(machine *m, tw_binop op, uint64_t a, uint64_t b, int bits) {
     int64_t sa = extended(a, bits), sb = extended(b, bits);
     if ((op == TW_IR_SHL || op == TW_IR_LSHR || op == TW_IR_ASHR) && b >= (uint64_t)bits) {
-        wrong(m, "a shift by %llu of %d bits", (unsigned long long)b, bits);
+        machine_wrong(m, "a shift by %llu of %d bits", (unsigned long long)b, bits);
         return 0;
     }
     switch (op) {
@@ -203,7 +203,7 @@ static uint64_t one_cast(machine *m, const machine_op *op, uint64_t a) {
     case TW_IR_FPTOSI:
         f = as_float(a);
         if (!(fabsf(f) < 0x1p31f))
-            wrong(m, "%g does not fit an integer", (double)f);
+            machine_wrong(m, "%g does not fit an integer", (double)f);
         else
             out = cut((uint64_t)(int64_t)f, to);
         return out;
@@ -356,7 +356,7 @@ static void shuffle(machine *m, const machine_op *op, const uint64_t *a, const u
     for (int i = 0; i < op->ty.lanes; i++) {
         int64_t from = m->lanes[op->lanes_at + i];
         if (from < 0 || from >= 2 * width)
-            wrong(m, "a shuffle of lane %lld", (long long)from);
+            machine_wrong(m, "a shuffle of lane %lld", (long long)from);
         else
             copy[i] = from < width ? a[from] : b[from - width];
     }
@@ -406,7 +406,8 @@ static void execute(machine *m, const machine_op *op) {
     case OP_EXTRACT: d[0] = a[op->number]; break;
     case OP_SHUFFLE: shuffle(m, op, a, v[op->arg[1]], d); break;
     case OP_INTRINSIC:
-        if (!instruction(op, v, d)) wrong(m, "intrinsic %s is not known here", op->name);
+        if (!instruction(op, v, d) && !machine_tiles(m, op))
+            machine_wrong(m, "intrinsic %s is not known here", op->name);
         break;
     case OP_LOCAL: d[0] = (uint64_t)(uintptr_t)(m->frame + op->number); break;
     case OP_PREFETCH: break;
@@ -429,14 +430,14 @@ static int32_t enter_block(machine *m, int32_t from, int32_t to) {
     static _Thread_local lane_values taken[MOST_PHIS];
     int32_t first = m->blocks[to - 1], count = 0;
     if (first < 0) {
-        wrong(m, "a jump to a block that has no code");
+        machine_wrong(m, "a jump to a block that has no code");
         return 0;
     }
     for (; m->ops[first + count].kind == OP_PHI && count < MOST_PHIS; count++) {
         int64_t at = m->ops[first + count].number;
         while (at >= 0 && m->incoming[at].block != from) at = m->incoming[at].next;
         if (at < 0) {
-            wrong(m, "a phi has no value for the block it is entered from");
+            machine_wrong(m, "a phi has no value for the block it is entered from");
             return 0;
         }
         memcpy(taken[count], m->values[m->incoming[at].value], sizeof taken[count]);
@@ -454,7 +455,7 @@ static void run(machine *m, const machine_function *f) {
     while (!m->error[0]) {
         machine_op *op = &m->ops[at];
         op->runs++;
-        if (m->steps++ > m->most_steps) wrong(m, "it does not end");
+        if (m->steps++ > m->most_steps) machine_wrong(m, "it does not end");
         if (op->kind == OP_RETURN) return;
         if (op->kind != OP_JUMP && op->kind != OP_BRANCH) {
             execute(m, op);

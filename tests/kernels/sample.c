@@ -116,11 +116,16 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     }
     /* Large tiles take long to compile: one in eight. */
     p.M = 256;
-    int64_t most = seed % 8 ? 12 : 64;
-    streams = streams && tw_target_isa(target)->vector_registers == 32;
+    int64_t least = (int64_t)tmpl->space[0].values[0] * tmpl->space[1].values[0];
+    int64_t most = seed % 8 && least <= 12L * tw_target_lanes(target) ? 12 : 64;
+    bool has_streams = false;
+    for (int i = 0; i < tmpl->axes; i++)
+        has_streams |= tmpl->space[i].tunable == TW_TUNABLE_streams;
+    streams = streams && has_streams && tw_target_isa(target)->vector_registers == 32;
     for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
-        if (ahead && tries < 2000) set_ahead(&p, &seed, out);
+        /* The axis has none for small K. */
+        if (ahead ? tries < 2000 : tries >= 10000) set_ahead(&p, &seed, out);
         if (streams && !out->streams) continue;
         if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;
@@ -238,6 +243,22 @@ void samples_init(samples *s, int targets, bool all) {
     s->targets = targets;
     if (all) add_product(s, &state);
     add_pairs(s, &state);
+}
+
+void samples_top_up(samples *s, int least, sample_taken *taken, const void *arg) {
+    enum { MOST_DRAWS = 40000 };
+    uint64_t state = 21;
+    int count = 0;
+    for (int i = 0; i < s->count; i++) count += taken(&s->list[i], arg);
+    for (int i = 0; i < MOST_DRAWS && count < least; i++) {
+        sample c;
+        tw_problem p;
+        memset(c.at, 255, sizeof c.at);
+        draw(s, &c, &state);
+        if (!sample_problem(&c, &p) || !taken(&c, arg)) continue;
+        add(s, &c);
+        count++;
+    }
 }
 
 void samples_free(samples *s) {

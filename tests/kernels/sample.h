@@ -40,6 +40,9 @@ typedef struct samples {
  * chosen for new pairs.  all: the product of weight, granularity, zeros, activation quantization
  * and target instead. */
 void samples_init(samples *s, int targets, bool all);
+/* Draws more until `least` of all are taken, where any are: for what takes few problems. */
+typedef bool sample_taken(const sample *s, const void *arg);
+void samples_top_up(samples *s, int least, sample_taken *taken, const void *arg);
 void samples_free(samples *s);
 
 /* false for combinations that are no problem (the fields' own rules). */

@@ -12,7 +12,14 @@
 
 static bool all;
 
-enum { ROWS = 17, MANY_ROWS = 70, MOST_REPORTS = 20, WORKERS = 2, MOST_TEMPLATES = 64 };
+enum {
+    ROWS = 17,
+    MANY_ROWS = 70,
+    MOST_REPORTS = 20,
+    WORKERS = 2,
+    MOST_TEMPLATES = 64,
+    LEAST_KERNELS = 48
+};
 static const int64_t row_counts[] = {0, 1, 3, ROWS, MANY_ROWS};
 
 typedef struct sweep {
@@ -99,6 +106,18 @@ static void check_sample(void *arg, size_t i) {
     layer_free(&l);
 }
 
+typedef struct taker {
+    const tw_template *tmpl;
+    const sweep *s;
+} taker;
+
+static bool takes_sample(const sample *at, const void *arg) {
+    const taker *t = arg;
+    tw_target target = target_of(t->s->isas[at->at[FIELD_TARGET]]);
+    tw_problem p;
+    return sample_problem(at, &p) && !t->tmpl->reject_problem(&target, &p);
+}
+
 /* takes(isa): whether the sweep includes the target. */
 static void run_sweep(runner how, bool (*takes)(tw_isa isa), bool whole, const char *name) {
     static sweep s;
@@ -110,6 +129,10 @@ static void run_sweep(runner how, bool (*takes)(tw_isa isa), bool whole, const c
     if (!s.isa_count) skip();
     samples_init(&s.samples, s.isa_count, whole);
     assert_int_equal(samples_missing(&s.samples), 0);
+    for (int i = 0; tw_template_row(i); i++) {
+        const taker t = {tw_template_row(i), &s};
+        samples_top_up(&s.samples, LEAST_KERNELS, takes_sample, &t);
+    }
     tw_threads *workers;
     assert_int_equal(tw_threads_create(NULL, WORKERS, &workers), TW_OK);
     tw_threads_run(workers, check_sample, &s, (size_t)s.samples.count);

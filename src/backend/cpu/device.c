@@ -4,6 +4,8 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "src/backend/backend.h"
 #include "src/base/status.h"
@@ -30,6 +32,18 @@ static bool runs_bf16(void) {
            __builtin_cpu_supports("avx512bf16");
 }
 
+/* The matrix unit's registers are 8 KiB a thread, which Linux saves for a process that asked only:
+ * once, for all its threads and those it forks. */
+static bool may_use_tiles(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* asm/prctl.h of Linux 5.16 and later */
+    return !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+}
+
+static bool runs_amx(void) {
+    return runs_bf16() && __builtin_cpu_supports("gfni") && __builtin_cpu_supports("amx-tile") &&
+           __builtin_cpu_supports("amx-int8") && may_use_tiles();
+}
+
 bool tw_cpu_can_run(tw_isa isa) {
     __builtin_cpu_init();
     switch (isa) {
@@ -40,6 +54,7 @@ bool tw_cpu_can_run(tw_isa isa) {
     case TW_ISA_avx512vnni: return runs_avx512() && __builtin_cpu_supports("avx512vnni");
     case TW_ISA_avx512bf16: return runs_bf16();
     case TW_ISA_avx512gfni: return runs_bf16() && __builtin_cpu_supports("gfni");
+    case TW_ISA_avx512amx: return runs_amx();
     case TW_ISA_COUNT: break;
     }
     return false;

@@ -1,0 +1,105 @@
+/* The matrix unit: eight registers of at most 16 rows of 64 bytes, whose shapes a table gives.
+ * What the processor refuses (Intel's manual, volume 2, the exceptions of class AMX-E1 to E6) is an
+ * error here, and so is a register that is used before it is written. */
+#include <string.h>
+
+#include "tests/kernels/machine.h"
+
+enum {
+    TILES = 8,
+    TILE_ROWS = 16,
+    TILE_BYTES = 64,
+    TABLE_BYTES = 64,
+    COLUMNS_AT = 16,
+    ROWS_AT = 48
+};
+
+static machine_tile *tile_of(machine *m, const machine_op *op, int arg) {
+    uint64_t number = m->values[op->arg[arg]][0];
+    if (number >= TILES || !m->tiles[number].rows) {
+        machine_wrong(m, "tile %d has no shape", (int)number);
+        return NULL;
+    }
+    return &m->tiles[number];
+}
+
+static void configure(machine *m, const char *table) {
+    bool legal = table[0] == 1;
+    for (int i = 1; i < TABLE_BYTES; i++) {
+        bool columns = i >= COLUMNS_AT && i < COLUMNS_AT + 2 * TILES;
+        legal &= columns || (i >= ROWS_AT && i < ROWS_AT + TILES) || !table[i];
+    }
+    memset(m->tiles, 0, sizeof m->tiles);
+    for (int i = 0; i < TILES; i++) {
+        machine_tile *t = &m->tiles[i];
+        uint16_t columns;
+        memcpy(&columns, table + COLUMNS_AT + 2L * i, sizeof columns);
+        t->columns = columns;
+        t->rows = (uint8_t)table[ROWS_AT + i];
+        legal &= t->columns <= TILE_BYTES && t->rows >= 0 && t->rows <= TILE_ROWS &&
+                 !t->rows == !t->columns;
+    }
+    if (!legal) machine_wrong(m, "ldtilecfg's table is not legal");
+}
+
+static void move(machine *m, machine_tile *t, uint64_t at, uint64_t stride, bool store) {
+    if (store && !t->written) machine_wrong(m, "tilestored of a tile that nobody wrote");
+    for (int row = 0; row < t->rows && !m->error[0]; row++) {
+        uintptr_t address = (uintptr_t)(at + (uint64_t)row * stride);
+        if (!machine_may_access(m, address, (size_t)t->columns, 1, store)) return;
+        char *memory = (char *)address;
+        if (store) memcpy(memory, t->bytes[row], (size_t)t->columns);
+        if (!store) memset(t->bytes[row], 0, TILE_BYTES);
+        if (!store) memcpy(t->bytes[row], memory, (size_t)t->columns);
+    }
+    t->written = true;
+}
+
+/* c[m][n] += four bytes of a[m] times four of b, whose row k has those of all n. */
+static void dot(machine *m, machine_tile *c, const machine_tile *a, const machine_tile *b,
+                bool b_signed) {
+    if (!c->written || !a->written || !b->written)
+        machine_wrong(m, "a dot product of a tile that nobody wrote");
+    if (a->columns != 4 * b->rows || c->columns != b->columns || c->rows != a->rows)
+        machine_wrong(m, "a dot product of tiles whose shapes differ");
+    for (int i = 0; i < c->rows; i++)
+        for (int n = 0; n < c->columns / 4; n++) {
+            uint32_t sum;
+            memcpy(&sum, &c->bytes[i][4L * n], 4);
+            for (int k = 0; k < a->columns; k++) {
+                uint8_t w = b->bytes[k / 4][4 * n + k % 4];
+                int product = (int8_t)a->bytes[i][k] * (b_signed ? (int8_t)w : (int)w);
+                sum += (uint32_t)product;
+            }
+            memcpy(&c->bytes[i][4L * n], &sum, 4);
+        }
+}
+
+bool machine_tiles(machine *m, const machine_op *op) {
+    const char *name = op->name + strlen("llvm.x86.");
+    if (!strcmp(name, "ldtilecfg")) {
+        uintptr_t at = (uintptr_t)m->values[op->arg[0]][0];
+        if (machine_may_access(m, at, TABLE_BYTES, 1, false)) configure(m, (const char *)at);
+        return true;
+    }
+    if (!strcmp(name, "tilerelease")) {
+        memset(m->tiles, 0, sizeof m->tiles);
+        return true;
+    }
+    bool load = !strcmp(name, "tileloadd64"), store = !strcmp(name, "tilestored64");
+    bool unsigned_w = !strcmp(name, "tdpbsud"), signed_w = !strcmp(name, "tdpbssd");
+    bool zero = !strcmp(name, "tilezero");
+    if (!load && !store && !unsigned_w && !signed_w && !zero) return false;
+    machine_tile *t = tile_of(m, op, 0);
+    if (!t) return true;
+    if (zero) {
+        memset(t->bytes, 0, sizeof t->bytes);
+        t->written = true;
+    } else if (load || store) {
+        move(m, t, m->values[op->arg[1]][0], m->values[op->arg[2]][0], store);
+    } else {
+        const machine_tile *a = tile_of(m, op, 1), *b = tile_of(m, op, 2);
+        if (a && b) dot(m, t, a, b, signed_w);
+    }
+    return true;
+}
