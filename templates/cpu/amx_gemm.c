@@ -29,9 +29,15 @@ typedef struct amx_gemm {
     int64_t planes;  /* of the strip: with scaled codes, their low bytes and then their high ones */
     tw_val products; /* a tile's, [plane][row][vector] */
     tw_val scales[4]; /* of the unit that is unpacked, twice in a lane */
+    tw_val pairs;     /* where the zeros of the run are kept */
 } amx_gemm;
 
 static amx_gemm *of(tw_gemm *t) { return (amx_gemm *)t; }
+
+/* Whether a run has value zeros, to be multiplied by sums of x. */
+static bool has_pairs(const tw_gemm *t) {
+    return t->strip_scaled && t->problem->scheme.zero_mode == TW_ZERO_VALUE;
+}
 
 /* ---- the unit's instructions ---- */
 
@@ -81,6 +87,8 @@ static void begin(tw_gemm *t) {
     tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &config, 1);
     int64_t bytes = self->planes * self->tile_rows * t->nv * t->lanes * 4;
     if (self->form != TW_AMX_CHANNEL) self->products = tw_local(g, tw_i8((int)bytes));
+    if (has_pairs(t))
+        self->pairs = tw_local(g, tw_i8((int)tw_gemm_pair_at(t, 0, t->panel.run_units)));
     tw_int_begin(t);
 }
 
@@ -124,6 +132,16 @@ static void stash_scaled(tw_gemm *t, int v, tw_val four, tw_val at) {
     tw_val highs = tw_or(g, tw_lshr(g, parts[0], 8), tw_and(g, parts[1], high));
     tw_store(g, lows, at, t->lanes * 4);
     tw_store(g, highs, tw_at(g, at, tw_gemm_strip_at(t, 0, TW_FACTOR_K)), t->lanes * 4);
+}
+
+/* The run's zeros, once for all rows. */
+static void keep_pairs(tw_gemm *t) {
+    t->pairs = (tw_val){0};
+    for (int u = 0; u < t->panel.run_units; u += 2)
+        for (int v = 0; v < t->nv; v++)
+            tw_store(t->g, tw_gemm_zero_pairs(t, v, u),
+                     tw_at(t->g, of(t)->pairs, tw_gemm_pair_at(t, v, u)), t->lanes * 4);
+    t->pairs = of(t)->pairs;
 }
 
 static void stash(tw_gemm *t, int v, tw_val four, tw_val at) {
@@ -291,7 +309,6 @@ static void tile_of_run(tw_gemm *t, const stretch *s) {
         for_products(t, to, store_tile);
     }
     t->meta = tw_gemm_unit_meta(t, s->first);
-    tw_gemm_enter_run(t, s->first);
     for_rows(t, self->products, scale_rows);
 }
 
@@ -333,6 +350,8 @@ static void unpack_stretch(tw_gemm *t, const stretch *s) {
     tw_ir *g = t->g;
     if (of(t)->form != TW_AMX_CHANNEL) {
         tw_gemm_unpack_units(t, s->first, s->end);
+        if (t->strip_scaled) tw_gemm_enter_run(t, s->first);
+        if (has_pairs(t)) keep_pairs(t);
         return;
     }
     tw_val before = tw_mul(g, s->first, tw_k64(g, -tw_gemm_strip_at(t, 0, t->body_k)));

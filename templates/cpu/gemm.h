@@ -85,7 +85,8 @@ struct tw_gemm {
     tw_val sums;
     /* Those units are a run, whose factors scale_sums applies: until then scales are codes. */
     bool late_factors;
-    tw_val run; /* the run at hand, of the first stream */
+    tw_val run;   /* the run at hand, of the first stream */
+    tw_val pairs; /* its zeros ready to use, [unit / 2][nv] vectors; none: in the panel */
     /* And groups' sums of products nearly always are words (i16), which `fold` multiplies by the
      * codes of their scales in one instruction: sums are i32, as bits of the f32 they are held as.
      */
@@ -148,6 +149,7 @@ tw_val tw_gemm_value_zero(tw_gemm *t, int v);
  * and codes of its zeros, of unit u in the low half of each lane and of u + 1 in the high one. */
 tw_val tw_gemm_factor(tw_gemm *t, int v, int64_t base);
 tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u);
+int64_t tw_gemm_pair_at(const tw_gemm *t, int v, int64_t u); /* in t->pairs */
 /* u8 zeros in i32 lanes. */
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
 /* Address of vector v of a row of weights, of `bytes` bytes: offset within the body. */

@@ -130,10 +130,17 @@ tw_val tw_gemm_value_zero(tw_gemm *t, int v) {
     return header_value(t, zeros_base(t, t->sub_group), t->panel.zero, v, TW_PANEL_FACTORS);
 }
 
+int64_t tw_gemm_pair_at(const tw_gemm *t, int v, int64_t u) {
+    return (u / 2 * t->nv + v) * t->lanes * 4;
+}
+
 tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     tw_val codes[2];
+    if (t->pairs.p)
+        return tw_load(g, tw_i32(t->lanes), tw_at(g, t->pairs, tw_gemm_pair_at(t, v, u)),
+                       t->lanes * 4);
     for (int i = 0; i < 2; i++) {
         tw_gemm_in_streams(t, tw_at(g, t->run, p->factor_bytes + (u + i) * p->unit_stride),
                            t->header);
