@@ -389,6 +389,10 @@ static void column(tw_gemm *t, tw_val m0) {
 
 /* ---- the row of templates.def ---- */
 
+static void geometry(const tw_problem *problem, tw_geometry *out) {
+    tw_int_geometry_of(problem, TW_INT_VALUES, out);
+}
+
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
     static const tw_gemm_ops ops = {.begin = begin,
                                     .end = end,
@@ -400,7 +404,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
                                     .finish = tw_int_finish};
     amx_gemm self = {.form = tw_amx_form_of(problem), .tile_rows = config->micro_m, .planes = 1};
     tw_gemm *t = &self.i.t;
-    tw_int_gemm_init(&self.i, g, problem, config, &ops, TW_AMX_K);
+    tw_int_gemm_init(&self.i, g, problem, config, &ops, TW_AMX_K, TW_INT_VALUES);
     self.tile_k = tw_min(TW_AMX_K, self.form == TW_AMX_GROUPS ? t->panel.unit_k : TW_AMX_K);
     bool code_zeros = problem->scheme.zero_mode == TW_ZERO_CODE;
     self.negatives = tw_int_constant_zero(problem) != 0 && !code_zeros;
@@ -416,7 +420,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
         self.planes = 2;
         t->strip_bytes = 2 * tw_gemm_strip_at(t, 0, TW_FACTOR_K);
     }
-    tw_int_emit_pack(g, problem);
+    tw_int_emit_pack(g, problem, TW_INT_VALUES);
     tw_gemm_emit(t);
     return TW_OK;
 }
@@ -425,5 +429,5 @@ const tw_template tw_template_amx_gemm = {"cpu.amx_gemm",     1,
                                           &tw_layout_panel64, tw_amx_space,
                                           TW_AMX_AXES,        tw_amx_reject_problem,
                                           tw_amx_reject,      tw_amx_guess,
-                                          tw_amx_cost,        tw_int_geometry,
+                                          tw_amx_cost,        geometry,
                                           tw_int_chain,       emit};

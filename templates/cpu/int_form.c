@@ -81,13 +81,20 @@ bool tw_int_may_be_wide(const tw_target *target, const tw_problem *problem) {
     return limit && group * tw_int_largest_x(problem) > limit;
 }
 
-void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out) {
+void tw_int_meta_init(const tw_problem *problem, tw_int_weights weights, tw_int_meta *out) {
     const tw_scheme *s = &problem->scheme;
     tw_panel panel;
     tw_panel_init(problem, &panel);
-    *out = (tw_int_meta){tw_gemm_folds(&panel, tw_int_fold_k(problem)), -1, -1, -1, -1, -1, 16};
+    *out = (tw_int_meta){.weights = weights,
+                         .entries = tw_gemm_folds(&panel, tw_int_fold_k(problem)),
+                         .sum = -1,
+                         .fixed = -1,
+                         .scale = -1,
+                         .total = -1,
+                         .half = -1,
+                         .stride = 16};
     int64_t array = out->entries * 4;
-    bool constant = tw_int_constant_zero(problem) != 0;
+    bool constant = weights == TW_INT_CODES && tw_int_constant_zero(problem) != 0;
     if (s->zero_mode == TW_ZERO_CODE || (constant && s->zero_mode == TW_ZERO_NONE))
         out->sum = out->stride, out->stride += array;
     if (constant && s->zero_mode == TW_ZERO_VALUE) out->fixed = out->stride, out->stride += array;
@@ -109,9 +116,9 @@ int64_t tw_int_xq_stride(const tw_problem *problem) {
     return (lines | 1) * 64;
 }
 
-void tw_int_geometry(const tw_problem *problem, tw_geometry *out) {
+void tw_int_geometry_of(const tw_problem *problem, tw_int_weights weights, tw_geometry *out) {
     tw_int_meta meta;
-    tw_int_meta_init(problem, &meta);
+    tw_int_meta_init(problem, weights, &meta);
     *out = (tw_geometry){tw_int_xq_stride(problem), meta.stride};
 }
 
@@ -133,15 +140,16 @@ static int64_t scaled_units(const tw_gemm *t) {
 }
 
 void tw_int_gemm_init(tw_int_gemm *self, tw_ir *g, const tw_problem *problem,
-                      const tw_config *config, const tw_gemm_ops *ops, int64_t body_want) {
+                      const tw_config *config, const tw_gemm_ops *ops, int64_t body_want,
+                      tw_int_weights weights) {
     tw_gemm *t = &self->t;
     const tw_scheme *s = &problem->scheme;
     self->dot = tw_target_isa(g->target)->dot;
     self->form = tw_int_form_of(g->target, problem);
     self->shifts = tw_int_shifts(g->target, problem);
-    tw_int_meta_init(problem, &self->meta);
+    tw_int_meta_init(problem, weights, &self->meta);
     tw_gemm_init(t, g, problem, config, ops, body_want, tw_int_fold_k(problem), self->shifts);
-    tw_int_geometry(problem, &t->geometry);
+    tw_int_geometry_of(problem, weights, &t->geometry);
     t->scaled_units = scaled_units(t);
     t->late_factors = tw_int_late_factors(problem);
     assert(!t->late_factors || t->scaled_units == t->panel.run_units);

@@ -204,6 +204,10 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
 
 /* ---- the row of templates.def ---- */
 
+static void geometry(const tw_problem *problem, tw_geometry *out) {
+    tw_int_geometry_of(problem, TW_INT_CODES, out);
+}
+
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
     static const tw_gemm_ops ops = {.begin = tw_int_begin,
                                     .init = tw_int_init,
@@ -218,8 +222,8 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     bool maddubs = tw_target_isa(g->target)->dot == TW_DOT_MADDUBS;
     if (maddubs && tw_int_form_of(g->target, problem) == TW_INT_BYTES)
         self.flush = tw_int_flush(problem, config->micro_m);
-    tw_int_gemm_init(&self, g, problem, config, &ops, maddubs ? 4 * self.flush : 8);
-    tw_int_emit_pack(g, problem);
+    tw_int_gemm_init(&self, g, problem, config, &ops, maddubs ? 4 * self.flush : 8, TW_INT_CODES);
+    tw_int_emit_pack(g, problem, TW_INT_CODES);
     tw_gemm_emit(&self.t);
     return TW_OK;
 }
@@ -239,7 +243,7 @@ const char *tw_int_reject_problem(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
-const tw_template tw_template_int_gemm = {"cpu.int_gemm",  11,           &tw_layout_panel64,
-                                          tw_gemm_space,   TW_INT_AXES,  tw_int_reject_problem,
-                                          tw_int_reject,   tw_int_guess, tw_int_cost,
-                                          tw_int_geometry, tw_int_chain, emit};
+const tw_template tw_template_int_gemm = {"cpu.int_gemm", 11,           &tw_layout_panel64,
+                                          tw_gemm_space,  TW_INT_AXES,  tw_int_reject_problem,
+                                          tw_int_reject,  tw_int_guess, tw_int_cost,
+                                          geometry,       tw_int_chain, emit};

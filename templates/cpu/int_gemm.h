@@ -17,6 +17,10 @@ typedef enum tw_int_form {
 /* Bytes of x with a zero point (a=i8z) are its codes less this, so that they are signed. */
 enum { TW_INT_SHIFT = 128 };
 
+/* What a kernel multiplies: codes as they are stored, unsigned, so that sums of x make up for the
+ * constant zero; or the weights' values, but for code zeros. */
+typedef enum tw_int_weights { TW_INT_CODES, TW_INT_VALUES } tw_int_weights;
+
 /* A meta row: token scale (f32), where x is shifted TW_INT_SHIFT less its zero point (i32, at
  * TW_INT_SHIFT_AT), unused bytes up to 16, then arrays of one entry a fold:
  *   i32 sum    of what init() needs: the codes' negated sum, times the constant zero where zeros
@@ -26,6 +30,7 @@ enum { TW_INT_SHIFT = 128 };
  *   f32 total  with value zeros: the codes' sum
  *   i16 half   with value zeros whose factors come late: the same */
 typedef struct tw_int_meta {
+    tw_int_weights weights;
     int64_t entries, sum, fixed, scale, total, half, stride; /* byte offsets; -1: not there */
 } tw_int_meta;
 
@@ -59,7 +64,7 @@ int tw_int_largest_x(const tw_problem *problem);
 /* Columns of K whose sum of products is exact: in 32 bits, and with value zeros as an f32 too.  A
  * power of two, at least 256; groups that are longer take several folds. */
 int64_t tw_int_fold_k(const tw_problem *problem);
-void tw_int_meta_init(const tw_problem *problem, tw_int_meta *out);
+void tw_int_meta_init(const tw_problem *problem, tw_int_weights weights, tw_int_meta *out);
 /* The zero that storing codes as unsigned adds: 0 for unsigned weights. */
 int32_t tw_int_constant_zero(const tw_problem *problem);
 /* Whether the factors of f16i8 are applied once to each run of the panel: it has one scale of x, is
@@ -73,14 +78,15 @@ bool tw_int_may_be_wide(const tw_target *target, const tw_problem *problem);
 /* Where the target has it: sum of i32 lanes plus a * b of four bytes each, unsigned by signed. */
 tw_val tw_int_dpbusd(tw_ir *g, tw_val sum, tw_val a, tw_val b);
 /* Emits tw_pack_x. */
-void tw_int_emit_pack(tw_ir *g, const tw_problem *problem);
+void tw_int_emit_pack(tw_ir *g, const tw_problem *problem, tw_int_weights weights);
 int64_t tw_int_xq_stride(const tw_problem *problem);
 
 /* Fills everything that does not depend on emitted values but `flush`. */
 void tw_int_gemm_init(tw_int_gemm *self, tw_ir *g, const tw_problem *problem,
-                      const tw_config *config, const tw_gemm_ops *ops, int64_t body_want);
+                      const tw_config *config, const tw_gemm_ops *ops, int64_t body_want,
+                      tw_int_weights weights);
 /* As in templates/template.h. */
-void tw_int_geometry(const tw_problem *problem, tw_geometry *out);
+void tw_int_geometry_of(const tw_problem *problem, tw_int_weights weights, tw_geometry *out);
 int64_t tw_int_chain(const tw_problem *problem);
 const char *tw_int_reject_problem(const tw_target *target, const tw_problem *problem);
 

@@ -358,7 +358,8 @@ static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length
     } else {
         for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
     }
-    if (tw_int_may_be_wide(s->g->target, s->problem)) emit_wide(s, from, length, entry);
+    bool words = s->meta.weights == TW_INT_CODES; /* in which sums of products are kept */
+    if (words && tw_int_may_be_wide(s->g->target, s->problem)) emit_wide(s, from, length, entry);
 }
 
 /* Zeros after the last vector, as far as the matmul's bodies read. */
@@ -395,10 +396,10 @@ static bool sums_last(const pack *s) {
            vector % group == 0 && !(group & (group - 1));
 }
 
-void tw_int_emit_pack(tw_ir *g, const tw_problem *problem) {
+void tw_int_emit_pack(tw_ir *g, const tw_problem *problem, tw_int_weights weights) {
     pack s = {.g = g, .problem = problem, .form = tw_int_form_of(g->target, problem)};
     tw_panel_init(problem, &s.panel);
-    tw_int_meta_init(problem, &s.meta);
+    tw_int_meta_init(problem, weights, &s.meta);
     s.asymmetric = problem->scheme.act_quant == TW_ACTQ_I8Z;
     s.shifts = tw_int_shifts(g->target, problem);
     s.full = problem->scheme.act_quant == TW_ACTQ_I8_FULL;

@@ -32,11 +32,11 @@ static void compile_guess(compiled *c, const tw_problem *p, tw_isa isa, int64_t 
 }
 
 static void compile_forced(compiled *c, const tw_problem *p, tw_isa isa, const char *text) {
+    const char *kernel = isa == TW_ISA_avx512amx ? "cpu.amx_gemm" : "cpu.int_gemm";
     tw_target target = target_of(isa);
     tw_config config;
     if (tw_config_parse(text, &config) != TW_OK ||
-        compiled_init(c, tw_template_find("cpu.int_gemm"), p, &config, &target, RUN_MACHINE) !=
-            TW_OK)
+        compiled_init(c, tw_template_find(kernel), p, &config, &target, RUN_MACHINE) != TW_OK)
         fail_msg("%s: %s", text, tw_error_message());
 }
 
@@ -286,6 +286,17 @@ static void swap_arguments(machine_op *op, int i) {
     op->arg[i + 1] = first;
 }
 
+/* Of the matrix unit: the other sign of the second factor, else nothing is done.  A thread that does
+ * not give the unit back computes the same. */
+static bool alter_tiles(machine_op *op) {
+    char *sign = strstr(op->name, "tdpbs");
+    if (sign)
+        sign[5] = sign[5] == 's' ? 'u' : 's';
+    else
+        op->kind = OP_PREFETCH;
+    return !strstr(op->name, "tilerelease");
+}
+
 /* Makes the operation compute something else; false: there is nothing to alter. */
 static bool alter(machine *m, machine_op *op) {
     static const uint8_t other_binop[TW_BINOP_COUNT] = {
@@ -316,13 +327,21 @@ static bool alter(machine *m, machine_op *op) {
     case OP_SHUFFLE: /* each lane gets what belongs to the next */
         for (int i = 0; i + 1 < lanes; i++) swap_lanes(lane + i);
         return lanes > 1;
-    case OP_INTRINSIC: /* signed and unsigned; products of equals commute */
+    case OP_INTRINSIC:
+        if (op->ty.kind == TW_TY_VOID) return alter_tiles(op);
+        /* signed and unsigned; products of equals commute */
         swap_arguments(op, op->sub - 2);
         return !strstr(op->name, "pmaddw") && !strstr(op->name, "pmadd.wd") &&
                !strstr(op->name, "bf16");
     case OP_COMPARE: op->sub = other_compare(op->sub); return true;
     default: return false;
     }
+}
+
+/* What works by itself, not by a value. */
+static bool acts(const machine_op *op) {
+    bool tiles = op->kind == OP_INTRINSIC && op->ty.kind == TW_TY_VOID;
+    return op->kind == OP_STORE || op->kind == OP_BRANCH || tiles;
 }
 
 /* Which values matter: those that something stored or a branch depends on.  An address that is only
@@ -334,8 +353,7 @@ static char *find_live(const machine *m) {
         grew = false;
         for (int32_t i = m->op_count - 1; i >= 0; i--) {
             const machine_op *op = &m->ops[i];
-            bool root = op->kind == OP_STORE || op->kind == OP_BRANCH;
-            if (!root && (op->dst < 0 || !live[op->dst])) continue;
+            if (!acts(op) && (op->dst < 0 || !live[op->dst])) continue;
             int count = op->kind == OP_BRANCH ? 1 : MACHINE_ARGS;
             for (int a = 0; a < count; a++) {
                 grew |= !live[op->arg[a]] && op->arg[a];
@@ -422,7 +440,7 @@ static void try_operations(const judges *j, const compiled *c, int stride, score
     int64_t lanes[MACHINE_LANES];
     for (int32_t at = 0; at < m->op_count; at += stride) {
         machine_op saved = m->ops[at];
-        if (saved.dst >= 0 && !live[saved.dst]) continue;
+        if (!acts(&saved) && saved.dst >= 0 && !live[saved.dst]) continue;
         int64_t *lane = m->lanes + saved.lanes_at;
         size_t kept = (size_t)tw_min(MACHINE_LANES, m->lane_count - saved.lanes_at);
         memcpy(lanes, lane, kept * sizeof *lanes);
@@ -446,7 +464,7 @@ static void test_operations(void **state) {
     static const struct {
         const char *problem;
         tw_isa isa;
-        const char *config; /* of cpu.int_gemm; NULL: the guess */
+        const char *config; /* of cpu.amx_gemm with AMX, else of cpu.int_gemm; NULL: the guess */
     } rows[] = {
         {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f16", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,w=i5,g=32,s=f16,a=i8g32,y=bf16,act=silu", TW_ISA_avx512vnni, NULL},
@@ -468,6 +486,12 @@ static void test_operations(void **state) {
          "mm3 mn32 bm6 bn64 ua64"},
         {"M=8,N=87,K=94,w=i4,g=32,s=f16,a=i8z", TW_ISA_avx512vnni, "mm3 mn32 bm6 bn64 ua64"},
         {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=value,a=i8g32", TW_ISA_avx2, "mm3 mn16 bm6 bn64 ua64"},
+        {"M=8,N=87,K=192,w=i8,s=f32,a=i8,bias=f32", TW_ISA_avx512amx, "mm16 mn32 bm16 bn64 ua128"},
+        {"M=8,N=87,K=96,w=i4,g=32,s=f16,a=i8z", TW_ISA_avx512amx, "mm16 mn16 bm16 bn64 ua64"},
+        {"M=8,N=87,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx512amx,
+         "mm16 mn16 bm16 bn64 ua256"},
+        {"M=8,N=87,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", TW_ISA_avx512amx,
+         "mm16 mn16 bm16 bn64 ua256"},
     };
     score all = {0, 0};
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
