@@ -123,7 +123,7 @@ static void emit_tiles(tw_ir *g, const char *name) {
     tw_ty params[] = {tw_ptr(), tw_i64()}, nothing = {TW_TY_VOID, 0};
     tw_val args[2], number[2 * TILES];
     tw_function_begin(g, name, params, args, 2);
-    tw_val table = tw_local(g, tw_i8(TILE_TABLE));
+    tw_val table = tw_local(g, tw_i8(TILE_TABLE)), host = tw_local(g, tw_i8(TILE_TABLE));
     static const int64_t shapes[TILE_TABLE / 8] = {1,
                                                    0,
                                                    0x0040004000400040, /* bytes of a row, each */
@@ -134,6 +134,7 @@ static void emit_tiles(tw_ir *g, const char *name) {
                                                    0};
     for (int i = 0; i < TILE_TABLE / 8; i++)
         tw_store(g, tw_k64(g, shapes[i]), tw_at(g, table, i * 8L), 8);
+    tw_intrinsic(g, "llvm.x86.sttilecfg", nothing, &host, 1); /* which a host may rely on */
     tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &table, 1);
     for (int i = 0; i < 2 * TILES; i++) {
         number[i] = tw_const_int(g, tw_i8(0), i);
@@ -146,7 +147,7 @@ static void emit_tiles(tw_ir *g, const char *name) {
         tw_intrinsic(g, "llvm.x86.tdpbusd", nothing, operands, 3);
     }
     tw_loop_end(g, &loop, NULL);
-    tw_intrinsic(g, "llvm.x86.tilerelease", nothing, number, 0);
+    tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &host, 1);
     tw_function_end(g);
 }
 

@@ -27,6 +27,7 @@ typedef struct amx_gemm {
     int64_t tile_k;  /* of K at once: 64, or a group that is shorter */
     bool negatives;  /* the strip's codes are signed; else unsigned as they are packed */
     int64_t planes;  /* of the strip: with scaled codes, their low bytes and then their high ones */
+    tw_val host;     /* how the unit was configured before */
     tw_val products; /* a tile's, [plane][row][vector] */
     tw_val scales[4]; /* of the unit that is unpacked, twice in a lane */
     tw_val pairs;     /* where the zeros of the run are kept */
@@ -84,6 +85,8 @@ static void begin(tw_gemm *t) {
         memcpy(&eight, table + at, 8);
         tw_store(g, tw_k64(g, eight), tw_at(g, config, (int64_t)at), 8);
     }
+    self->host = tw_local(g, tw_i8(sizeof table));
+    tw_intrinsic(g, "llvm.x86.sttilecfg", nothing, &self->host, 1);
     tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &config, 1);
     int64_t bytes = self->planes * self->tile_rows * t->nv * t->lanes * 4;
     if (self->form != TW_AMX_CHANNEL) self->products = tw_local(g, tw_i8((int)bytes));
@@ -92,11 +95,9 @@ static void begin(tw_gemm *t) {
     tw_int_begin(t);
 }
 
-/* A thread that used the unit costs more to switch until this. */
-static void end(tw_gemm *t) {
-    tw_val none = {0};
-    tw_intrinsic(t->g, "llvm.x86.tilerelease", nothing, &none, 0);
-}
+/* A host may have configured the unit once for all (ggml does); the empty table that it has
+ * otherwise gives it back, without which a thread costs more to switch. */
+static void end(tw_gemm *t) { tw_intrinsic(t->g, "llvm.x86.ldtilecfg", nothing, &of(t)->host, 1); }
 
 /* ---- unpacking ---- */
 

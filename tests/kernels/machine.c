@@ -127,7 +127,7 @@ static void *intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *a
     void *v = operation(g, OP_INTRINSIC, count, result, args, count);
     machine_op *op = &of(g)->ops[of(g)->op_count - 1];
     snprintf(op->name, sizeof op->name, "%s", name);
-    op->from = args[count ? count - 1 : 0].ty;
+    op->from = args[count - 1].ty;
     return v;
 }
 

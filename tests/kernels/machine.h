@@ -85,6 +85,7 @@ typedef struct machine {
     machine_region *regions; /* owned */
     int region_count;
     machine_tile tiles[8];
+    uint8_t tile_table[64];    /* the table that they were configured by */
     int64_t steps, most_steps; /* of the last call; what loops for ever is stopped */
     char error[256];           /* the first thing that went wrong, or "" */
 } machine;
@@ -108,5 +109,8 @@ TW_PRINTF(2, 3) void machine_wrong(machine *m, const char *format, ...);
 bool machine_may_access(machine *m, uintptr_t address, size_t size, int64_t align, bool write);
 /* Runs an instruction of the matrix unit; false: it is none. */
 bool machine_tiles(machine *m, const machine_op *op);
+/* Around a function: the unit is configured as some host left it, and must be again. */
+void machine_tiles_begin(machine *m);
+void machine_tiles_end(machine *m);
 
 #endif

@@ -480,7 +480,9 @@ static void call(machine *m, int which, const tw_kernel_args *args, const int64_
     machine_allow(m, m->frame, m->frame_size, true, true, &fresh);
     m->values[f->params[0]][0] = (uint64_t)(uintptr_t)args;
     for (int i = 0; i < count; i++) m->values[f->params[i + 1]][0] = (uint64_t)numbers[i];
+    machine_tiles_begin(m);
     run(m, f);
+    machine_tiles_end(m);
     while (m->region_count > regions) free(m->regions[--m->region_count].written);
 }
 

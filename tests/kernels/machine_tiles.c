@@ -23,7 +23,9 @@ static machine_tile *tile_of(machine *m, const machine_op *op, int arg) {
     return &m->tiles[number];
 }
 
-static void configure(machine *m, const char *table) {
+static const uint8_t hosts_table[TABLE_BYTES] = {1, [COLUMNS_AT] = 32, [ROWS_AT] = 3};
+
+static void configure(machine *m, const uint8_t *table) {
     bool legal = table[0] == 1;
     for (int i = 1; i < TABLE_BYTES; i++) {
         bool columns = i >= COLUMNS_AT && i < COLUMNS_AT + 2 * TILES;
@@ -35,11 +37,19 @@ static void configure(machine *m, const char *table) {
         uint16_t columns;
         memcpy(&columns, table + COLUMNS_AT + 2L * i, sizeof columns);
         t->columns = columns;
-        t->rows = (uint8_t)table[ROWS_AT + i];
+        t->rows = table[ROWS_AT + i];
         legal &= t->columns <= TILE_BYTES && t->rows >= 0 && t->rows <= TILE_ROWS &&
                  !t->rows == !t->columns;
     }
+    memcpy(m->tile_table, table, TABLE_BYTES);
     if (!legal) machine_wrong(m, "ldtilecfg's table is not legal");
+}
+
+void machine_tiles_begin(machine *m) { configure(m, hosts_table); }
+
+void machine_tiles_end(machine *m) {
+    if (memcmp(m->tile_table, hosts_table, TABLE_BYTES) != 0)
+        machine_wrong(m, "the host's configuration of the matrix unit is lost");
 }
 
 static void move(machine *m, machine_tile *t, uint64_t at, uint64_t stride, bool store) {
@@ -79,11 +89,13 @@ bool machine_tiles(machine *m, const machine_op *op) {
     const char *name = op->name + strlen("llvm.x86.");
     if (!strcmp(name, "ldtilecfg")) {
         uintptr_t at = (uintptr_t)m->values[op->arg[0]][0];
-        if (machine_may_access(m, at, TABLE_BYTES, 1, false)) configure(m, (const char *)at);
+        if (machine_may_access(m, at, TABLE_BYTES, 1, false)) configure(m, (const uint8_t *)at);
         return true;
     }
-    if (!strcmp(name, "tilerelease")) {
-        memset(m->tiles, 0, sizeof m->tiles);
+    if (!strcmp(name, "sttilecfg")) {
+        uintptr_t at = (uintptr_t)m->values[op->arg[0]][0];
+        if (machine_may_access(m, at, TABLE_BYTES, 1, true))
+            memcpy((void *)at, m->tile_table, TABLE_BYTES);
         return true;
     }
     bool load = !strcmp(name, "tileloadd64"), store = !strcmp(name, "tilestored64");

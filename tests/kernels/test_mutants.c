@@ -286,15 +286,13 @@ static void swap_arguments(machine_op *op, int i) {
     op->arg[i + 1] = first;
 }
 
-/* Of the matrix unit: the other sign of the second factor, else nothing is done.  A thread that does
- * not give the unit back computes the same. */
-static bool alter_tiles(machine_op *op) {
+/* Of the matrix unit: the other sign of the second factor, else nothing is done. */
+static void alter_tiles(machine_op *op) {
     char *sign = strstr(op->name, "tdpbs");
     if (sign)
         sign[5] = sign[5] == 's' ? 'u' : 's';
     else
         op->kind = OP_PREFETCH;
-    return !strstr(op->name, "tilerelease");
 }
 
 /* Makes the operation compute something else; false: there is nothing to alter. */
@@ -328,7 +326,10 @@ static bool alter(machine *m, machine_op *op) {
         for (int i = 0; i + 1 < lanes; i++) swap_lanes(lane + i);
         return lanes > 1;
     case OP_INTRINSIC:
-        if (op->ty.kind == TW_TY_VOID) return alter_tiles(op);
+        if (op->ty.kind == TW_TY_VOID) {
+            alter_tiles(op);
+            return true;
+        }
         /* signed and unsigned; products of equals commute */
         swap_arguments(op, op->sub - 2);
         return !strstr(op->name, "pmaddw") && !strstr(op->name, "pmadd.wd") &&
