@@ -50,6 +50,8 @@ static tw_status open_parts(tw_context *c, const tw_options *o, const tw_context
     const char *device = o->device ? o->device : "cpu";
     TW_TRY(setup->foreign ? tw_cpu_describe(device, threads, &c->target)
                           : tw_cpu_detect(device, threads, &c->target));
+    const char *refused = strcmp(device, "cpu") != 0 ? NULL : tw_cpu_refused();
+    if (refused) tw_log_line(&c->log, TW_LOG_WARN, "device: %s", refused);
     TW_TRY(tw_threads_create(&o->parallel, c->target.threads, &c->threads));
     TW_TRY(tw_cache_open(o->cache_path, setup->access, &c->log, &c->cache));
     return tw_cache_open_system(o->cache_system_path, c->cache, &c->log, &c->system_cache);

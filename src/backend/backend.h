@@ -15,8 +15,11 @@ enum { TW_MAX_THREADS = 1 << 12 };
 /* device: "cpu", or "cpu:TARGET" to force one (UNSUPPORTED when this CPU cannot run it).
  * threads: at most TW_MAX_THREADS; 0: every CPU this process may run on. */
 tw_status tw_cpu_detect(const char *device, int32_t threads, tw_target *out);
-/* Whether this CPU can run the target's instructions. */
+/* Whether this CPU can run the target's instructions, and the system lets this process: asking for
+ * a matrix unit's is how it is found out. */
 bool tw_cpu_can_run(tw_isa isa);
+/* Why instructions that this CPU has are not used, for people; NULL: all are. */
+const char *tw_cpu_refused(void);
 /* As tw_cpu_detect, but also for targets that this CPU cannot run: enough for plan and dump. */
 tw_status tw_cpu_describe(const char *device, int32_t threads, tw_target *out);
 

@@ -14,6 +14,16 @@ const tw_axis tw_amx_space[TW_AMX_AXES] = {
     {TW_TUNABLE_ahead, {256, 512, 1024}, 3},
 };
 
+/* Bytes of a strip's column of N: codes of `ahead` columns of K, and for each group of unit_k what it
+ * has beside them, at most. */
+static int64_t strip_bytes(tw_amx_form form, int64_t unit_k, int64_t ahead) {
+    switch (form) {
+    case TW_AMX_CHANNEL: return ahead;
+    case TW_AMX_SCALED: return 2 * ahead;
+    default: return ahead + ahead / unit_k * 12;
+    }
+}
+
 /* ---- problems ---- */
 
 /* Whether each group of weights along K is whole and has a scale of x, or all have one. */
@@ -33,17 +43,20 @@ tw_amx_form tw_amx_form_of(const tw_problem *problem) {
     if (tw_int_late_factors(problem))
         return K % TW_FACTOR_K == 0 && s->zero_mode != TW_ZERO_CODE ? TW_AMX_SCALED : TW_AMX_NONE;
     bool fits = p.unit_k == TW_AMX_K / 2 || p.unit_k % TW_AMX_K == 0;
+    fits &= strip_bytes(TW_AMX_GROUPS, p.unit_k, p.unit_k) * TW_AMX_COLUMNS <= TW_AHEAD_BYTES;
     if (whole_groups(s, &p, K) && fits && p.unit_k <= tw_int_fold_k(problem)) return TW_AMX_GROUPS;
     return TW_AMX_NONE;
 }
 
 const char *tw_amx_reject_problem(const tw_target *target, const tw_problem *problem) {
     if (!tw_target_has(target, TW_EXTRA_AMX)) return "amx_gemm needs the target's AMX.";
-    const char *why = tw_int_reject_problem(target, problem);
-    if (why) return why;
+    if (tw_int_reject_problem(target, problem))
+        return "amx_gemm takes quantized activations and integer weights as int_gemm does.";
     if (tw_amx_form_of(problem) == TW_AMX_NONE)
-        return "amx_gemm takes groups of 32 or a multiple of 64 that divide K and whose x has a "
-               "scale each or one for all; f16i8 scales under one scale of x for 256; or one group "
+        return "amx_gemm takes groups of 32 or a multiple of 64 up to 1984 that divide K and whose "
+               "x "
+               "has a scale each or one for all; f16i8 scales under one scale of x for 256; or one "
+               "group "
                "along a K that 64 divides, without zeros.";
     return NULL;
 }
@@ -64,26 +77,18 @@ static int64_t ahead_step(const tw_problem *problem) {
     }
 }
 
-/* Bytes of the strip for a column of K: codes, and what groups have beside them. */
-static double strip_column(const tw_problem *problem) {
+static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
-    switch (tw_amx_form_of(problem)) {
-    case TW_AMX_CHANNEL: return 1;
-    case TW_AMX_SCALED: return 2;
-    default: return 1 + 12.0 / (double)panel.unit_k;
-    }
-}
-
-static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
     int64_t step = ahead_step(problem);
+    tw_amx_form form = tw_amx_form_of(problem);
     if (c->ahead <= 0 || c->ahead % step)
         return "ahead must be a multiple of the group along K, of 256 for f16i8 scales, of 64 for "
                "one group.";
-    if (tw_amx_form_of(problem) == TW_AMX_SCALED && c->ahead != TW_FACTOR_K)
+    if (form == TW_AMX_SCALED && c->ahead != TW_FACTOR_K)
         return "ahead must be the 256 columns of K that share factors.";
     if (c->ahead >= problem->K + step) return "ahead exceeds the columns of K there are.";
-    if (c->ahead * c->micro_n * strip_column(problem) > TW_AHEAD_BYTES)
+    if (strip_bytes(form, panel.unit_k, c->ahead) * c->micro_n > TW_AHEAD_BYTES)
         return "ahead's codes, scales and zeros must take at most 32768 bytes.";
     if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
         return "block_m times micro_n must be at most 8192 totals.";
@@ -98,7 +103,8 @@ const char *tw_amx_reject(const tw_target *target, const tw_problem *problem, co
     if (problem->M) rows.M = tw_max(problem->M, TW_AMX_ROWS);
     if (c->micro_m != TW_AMX_ROWS && c->micro_m != 2 * TW_AMX_ROWS)
         return "micro_m must be 16 or 32.";
-    if (c->micro_n != 16 && c->micro_n != 32) return "micro_n must be 16 or 32.";
+    if (c->micro_n != TW_AMX_COLUMNS && c->micro_n != 2 * TW_AMX_COLUMNS)
+        return "micro_n must be 16 or 32.";
     if (c->streams) return "amx_gemm reads one stream.";
     if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
     if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)

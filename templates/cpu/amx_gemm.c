@@ -6,7 +6,7 @@
  *                       then by vectors, a few rows at a time, what int_gemm does at a group's end
  *
  * The strip is as the unit wants its second operand: four consecutive k of 16 columns a line.  What
- * ends a stretch's products depends on the scales: see amx_form. */
+ * ends a stretch's products depends on the scales: see tw_amx_form. */
 #include "templates/cpu/amx_gemm.h"
 
 #include <assert.h>
@@ -29,8 +29,8 @@ typedef struct amx_gemm {
     int64_t planes;  /* of the strip: with scaled codes, their low bytes and then their high ones */
     tw_val host;     /* how the unit was configured before */
     tw_val products; /* a tile's, [plane][row][vector] */
-    tw_val scales[4]; /* of the unit that is unpacked, twice in a lane */
-    tw_val pairs;     /* where the zeros of the run are kept */
+    tw_val scales[TW_AMX_VECTORS]; /* of the unit that is unpacked, twice in a lane */
+    tw_val pairs;                  /* where the zeros of the run are kept */
 } amx_gemm;
 
 static amx_gemm *of(tw_gemm *t) { return (amx_gemm *)t; }

@@ -5,8 +5,8 @@
 #include "templates/cpu/cost.h"
 #include "templates/cpu/int_gemm.h"
 
-/* Of one of the unit's registers: rows, and most bytes of one. */
-enum { TW_AMX_ROWS = 16, TW_AMX_K = 64 };
+/* Of a register of the unit: rows, most bytes of one, columns of N; and most vectors of N. */
+enum { TW_AMX_ROWS = 16, TW_AMX_K = 64, TW_AMX_COLUMNS = 16, TW_AMX_VECTORS = 2 };
 
 /* What ends products. */
 typedef enum tw_amx_form {

@@ -173,6 +173,27 @@ class Usage(cli.Cli):
             self.fails(1, why, 'dump', f'cpu:{device}', f'M=8,N=64,K=64,w=u4,g=32,s=f16,a={a}',
                        '--kernel', f'cpu.{kernel}_gemm', '--config', f'mm4 mn16 bn64 {config}',
                        '--asm')
+        for scheme, config, why in (
+                ('w=i4,g=32,s=f16,a=i8', 'mm8 mn16 bm8 ua64', 'micro_m must be 16 or 32'),
+                ('w=i4,g=32,s=f16,a=i8', 'mm16 mn64 bm16 ua64', 'micro_n must be 16 or 32'),
+                ('w=i4,g=32,s=f16,a=i8', 'mm16 mn16 bm16 ua48', 'ahead must be a multiple'),
+                ('w=i4,g=32,s=f16,a=i8', 'mm16 mn16 bm16', 'ahead must be a multiple'),
+                ('w=i4,g=32,s=f16,a=i8', 'mm16 mn16 bm16 ua544', 'ahead exceeds the columns'),
+                ('w=i8,s=f32,a=i8', 'mm16 mn16 bm16 ua32', 'ahead must be a multiple'),
+                ('w=i4,g=32,s=f16i8,a=i8g256', 'mm16 mn16 bm16 ua512', 'ahead must be the 256'),
+                ('w=i4,g=32,s=f16,a=i8', 'mm32 mn32 bm288 ua64', 'at most 8192 totals'),
+                ('w=i4,g=32,s=f16,a=i8', 'mm16 mn16 bm16 ua64 st2', 'reads one stream'),
+                ('w=i8,s=f32,a=i8', 'mm16 mn16 bm16 ua64 gf1', 'those of 8 bits are not packed'),
+                ('w=i4,g=96,s=f16,a=i8', 'mm16 mn16 bm16 ua96', 'amx_gemm takes groups of 32'),
+                ('w=i4,g=32,s=f16', 'mm16 mn16 bm16 ua64', 'amx_gemm takes quantized')):
+            self.fails(1, why, 'dump', 'cpu:avx512amx', f'M=512,N=64,K=512,{scheme}', '--kernel',
+                       'cpu.amx_gemm', '--config', config + ' bn64', '--asm')
+        self.fails(1, "amx_gemm needs the target's AMX", 'dump', 'cpu:avx512gfni',
+                   'M=512,N=64,K=512,w=i8,s=f32,a=i8', '--kernel', 'cpu.amx_gemm', '--config',
+                   'mm16 mn16 bm16 bn64 ua64', '--asm')
+        self.fails(1, 'at most 32768 bytes', 'dump', 'cpu:avx512amx',
+                   'M=512,N=64,K=4096,w=i8,s=f32,a=i8', '--kernel', 'cpu.amx_gemm', '--config',
+                   'mm16 mn32 bm16 bn64 ua2048', '--asm')
         for shape, config, why in (
                 ('N=256', 'mm1 mn64 bm1 bn512 st3', 'streams must be 2 or 4'),
                 ('N=256', 'mm1 mn32 bm1 bn512 st2', 'micro_n must be 64'),

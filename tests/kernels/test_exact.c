@@ -153,6 +153,12 @@ static void test_long_groups(void **state) {
         "M=2,N=2,K=1500,w=u8,g=channel,s=f16,z=value,a=i8",
         "M=2,N=2,K=14336,w=i8,g=channel,s=f32,z=none,a=i8",
         "M=2,N=2,K=140000,w=i8,g=channel,s=f32,a=i8full",
+        /* The same of what a matrix unit would take, and groups too long for its strip. */
+        "M=2,N=2,K=131136,w=i8,g=channel,s=f32,a=i8",
+        "M=2,N=2,K=2048,w=u8,g=1024,s=f32,z=value,a=i8",
+        "M=2,N=2,K=4096,w=i8,g=2048,s=f32,a=i8",
+        "M=2,N=2,K=192,w=i8,g=96,s=f32,a=i8",
+        "M=2,N=2,K=512,w=u4,g=32,s=f16i8,z=code,a=i8g256",
     };
     for (size_t i = 0; i < TW_COUNT(texts); i++) {
         tw_problem p = problem_of(texts[i]);

@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "templates/cpu/amx_gemm.h"
 #include "tests/base/cmocka_all.h"
 #include "tests/kernels/run.h"
 #include "tests/kernels/sample.h"
+
+extern const tw_template tw_template_amx_gemm;
 
 static bool all;
 
@@ -106,16 +109,19 @@ static void check_sample(void *arg, size_t i) {
     layer_free(&l);
 }
 
+/* Samples of a template; form: of amx_gemm, which of its forms. */
 typedef struct taker {
     const tw_template *tmpl;
     const sweep *s;
+    tw_amx_form form;
 } taker;
 
 static bool takes_sample(const sample *at, const void *arg) {
     const taker *t = arg;
     tw_target target = target_of(t->s->isas[at->at[FIELD_TARGET]]);
     tw_problem p;
-    return sample_problem(at, &p) && !t->tmpl->reject_problem(&target, &p);
+    if (!sample_problem(at, &p) || t->tmpl->reject_problem(&target, &p)) return false;
+    return t->form == TW_AMX_NONE || tw_amx_form_of(&p) == t->form;
 }
 
 /* takes(isa): whether the sweep includes the target. */
@@ -130,8 +136,12 @@ static void run_sweep(runner how, bool (*takes)(tw_isa isa), bool whole, const c
     samples_init(&s.samples, s.isa_count, whole);
     assert_int_equal(samples_missing(&s.samples), 0);
     for (int i = 0; tw_template_row(i); i++) {
-        const taker t = {tw_template_row(i), &s};
+        const taker t = {tw_template_row(i), &s, TW_AMX_NONE};
         samples_top_up(&s.samples, LEAST_KERNELS, takes_sample, &t);
+    }
+    for (int form = TW_AMX_CHANNEL; form <= TW_AMX_SCALED; form++) {
+        const taker t = {&tw_template_amx_gemm, &s, (tw_amx_form)form};
+        samples_top_up(&s.samples, LEAST_KERNELS / 3, takes_sample, &t);
     }
     tw_threads *workers;
     assert_int_equal(tw_threads_create(NULL, WORKERS, &workers), TW_OK);

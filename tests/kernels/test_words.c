@@ -1,5 +1,6 @@
-/* int_gemm where the codes of scales multiply groups' sums of products: in 16 bits where x allows,
- * else in 32, and y is the same to the last bit. */
+/* Where the codes of scales are multiplied before their factors: by int_gemm with groups' sums of
+ * products, in 16 bits where x allows, else in 32, and y is the same to the last bit; by amx_gemm
+ * with the codes of the weights. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +13,12 @@
 enum { ROWS = 9, COLUMNS = 40, DATA = 3 };
 
 static const char *const schemes[] = {
-    "w=i6,g=16", "w=i3,g=16", "w=u2,g=16,z=value", "w=u4,g=32,z=value",
-    "w=i5,g=32", "w=i4,g=64", "w=i3,g=128",
+    "w=i6,g=16", "w=i3,g=16",  "w=u2,g=16,z=value", "w=u4,g=32,z=value", "w=i5,g=32",
+    "w=i4,g=64", "w=i3,g=128", "w=i8,g=16",         "w=u8,g=32",         "w=i7,g=64",
 };
 /* Guesses, and what unpacks ahead with tiles that are not guessed. */
-static const char *const configs[] = {NULL, "mm4 mn16 bm8 bn64 ua256", "mm4 mn32 bm4 bn32"};
+static const char *const configs[] = {NULL, "mm4 mn16 bm8 bn64 ua256", "mm4 mn32 bm4 bn32",
+                                      "mm16 mn32 bm16 bn32 ua256"};
 
 static tw_problem problem_with(const char *scheme) {
     char text[256];
@@ -35,19 +37,25 @@ static bool config_for(const tw_template *tmpl, const tw_problem *p, const tw_ta
 
 /* Each config that the problem takes, on each target: by this CPU, or the machine if it cannot. */
 typedef void each_kernel(const compiled *c, void *arg);
+static void for_configs(const tw_template *tmpl, tw_isa isa, const tw_problem *p, each_kernel *body,
+                        void *arg) {
+    tw_target target = target_of(isa);
+    runner how = tw_cpu_can_run(isa) ? RUN_NATIVE : RUN_MACHINE;
+    if (tmpl->reject_problem(&target, p)) return;
+    for (size_t i = 0; i < TW_COUNT(configs); i++) {
+        tw_config config;
+        compiled c;
+        if (!config_for(tmpl, p, &target, configs[i], &config)) continue;
+        assert_int_equal(compiled_init(&c, tmpl, p, &config, &target, how), TW_OK);
+        body(&c, arg);
+        compiled_free(&c);
+    }
+}
+
 static void for_kernels(const tw_problem *p, each_kernel *body, void *arg) {
-    const tw_template *tmpl = tw_template_find("cpu.int_gemm");
     for (int isa = 0; isa < TW_ISA_COUNT; isa++)
-        for (size_t i = 0; i < TW_COUNT(configs); i++) {
-            tw_target target = target_of((tw_isa)isa);
-            tw_config config;
-            compiled c;
-            runner how = tw_cpu_can_run((tw_isa)isa) ? RUN_NATIVE : RUN_MACHINE;
-            if (!config_for(tmpl, p, &target, configs[i], &config)) continue;
-            assert_int_equal(compiled_init(&c, tmpl, p, &config, &target, how), TW_OK);
-            body(&c, arg);
-            compiled_free(&c);
-        }
+        for_configs(tw_template_find("cpu.int_gemm"), (tw_isa)isa, p, body, arg);
+    for_configs(tw_template_find("cpu.amx_gemm"), TW_ISA_avx512amx, p, body, arg);
 }
 
 static void compare(const compiled *c, void *arg) {

@@ -32,6 +32,11 @@ static bool runs_bf16(void) {
            __builtin_cpu_supports("avx512bf16");
 }
 
+static bool has_amx(void) {
+    return runs_bf16() && __builtin_cpu_supports("gfni") && __builtin_cpu_supports("amx-tile") &&
+           __builtin_cpu_supports("amx-int8");
+}
+
 /* The matrix unit's registers are 8 KiB a thread, which Linux saves for a process that asked only:
  * once, for all its threads and those it forks. */
 static bool may_use_tiles(void) {
@@ -39,9 +44,12 @@ static bool may_use_tiles(void) {
     return !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
 
-static bool runs_amx(void) {
-    return runs_bf16() && __builtin_cpu_supports("gfni") && __builtin_cpu_supports("amx-tile") &&
-           __builtin_cpu_supports("amx-int8") && may_use_tiles();
+const char *tw_cpu_refused(void) {
+    __builtin_cpu_init();
+    if (!has_amx() || may_use_tiles()) return NULL;
+    return "the system refuses AMX to this process (a signal stack that is too small for its "
+           "state, "
+           "or a filter of system calls): kernels do without";
 }
 
 bool tw_cpu_can_run(tw_isa isa) {
@@ -54,13 +62,14 @@ bool tw_cpu_can_run(tw_isa isa) {
     case TW_ISA_avx512vnni: return runs_avx512() && __builtin_cpu_supports("avx512vnni");
     case TW_ISA_avx512bf16: return runs_bf16();
     case TW_ISA_avx512gfni: return runs_bf16() && __builtin_cpu_supports("gfni");
-    case TW_ISA_avx512amx: return runs_amx();
+    case TW_ISA_avx512amx: return has_amx() && may_use_tiles();
     case TW_ISA_COUNT: break;
     }
     return false;
 }
 #else
 bool tw_cpu_can_run(tw_isa isa) { return isa == TW_ISA_portable; }
+const char *tw_cpu_refused(void) { return NULL; }
 #endif
 
 /* CPUs in this process's affinity mask, which may be wider than cpu_set_t. */
