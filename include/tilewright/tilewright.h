@@ -316,9 +316,8 @@ typedef struct tw_options {
 /* options may be NULL for defaults; texts are copied, hooks and their `user` must outlive the
  * context.  A cache that cannot be used costs one warning, never the context.  *out is the
  * caller's, for tw_context_destroy.  Where the CPU has AMX and device names no other target, Linux
- * is asked to let the process use it, for good: alternate signal stacks must then hold its 8 KiB
- * more (sigaltstack: ENOMEM for smaller ones), and one that was set before and does not costs AMX,
- * with a warning.
+ * is asked to let the process use it: alternate signal stacks must hold its 8 KiB more from then on
+ * (sigaltstack: ENOMEM), and one set before that does not costs AMX, with a warning.
  * Errors: INVALID (out is NULL; an option breaks its contract, or an environment variable that is a
  * number its range, which `tilewright list options` shows), UNSUPPORTED (another kind of device, or
  * a target that this CPU cannot run), MEMORY. */

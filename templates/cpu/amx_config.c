@@ -14,8 +14,8 @@ const tw_axis tw_amx_space[TW_AMX_AXES] = {
     {TW_TUNABLE_ahead, {256, 512, 1024}, 3},
 };
 
-/* Bytes of a strip's column of N: codes of `ahead` columns of K, and for each group of unit_k what it
- * has beside them, at most. */
+/* Bytes of a strip's column of N: codes of `ahead` columns of K, and for each group of unit_k what
+ * it has beside them, at most. */
 static int64_t strip_bytes(tw_amx_form form, int64_t unit_k, int64_t ahead) {
     switch (form) {
     case TW_AMX_CHANNEL: return ahead;
