@@ -5,22 +5,13 @@
  * The r heads that share keys and values go together: head h of token t is query t * r + h % r of
  * h/r.  TWG_QUERIES of them make a tile.  A task is some tiles, against all keys, TWG_KEYS at a
  * time: those are converted once for all of its tiles, and left out where the mask says so. */
-#include <math.h>
 #include <stdlib.h>
 
-#include "hosts/ggml/attention.h"
-#include "hosts/ggml/backend.h"
+#include "hosts/ggml/attention_node.h"
 
-/* With fewer queries than that lanes would be idle: ggml's kernel for few is better.  A task has at
- * most so many tiles, and so many bytes of them, for the L2 cache. */
+/* With fewer queries than that lanes would be idle: they are attention_few.c's.  A task has at most
+ * so many tiles, and so many bytes of them, for the L2 cache. */
 enum { LEAST_QUERIES = 32, MOST_TILES = 4, MOST_BYTES = 256 << 10, MOST_HEAD = 1024 };
-/* Below any score, above minus infinity. */
-#define NOTHING (-1e30f)
-#define LOG2_E 1.44269504f
-
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* One operation as all threads see it. */
 typedef struct plan {
     const struct ggml_tensor *y, *q, *k, *v, *mask, *sinks;
@@ -53,14 +44,14 @@ static plan plan_of(const struct ggml_tensor *node, int nth) {
     p.keys = p.k->ne[1];
     p.together = p.q->ne[2] / p.k->ne[2];
     p.queries = p.q->ne[1] * p.together;
-    p.tiles = ceil_div(p.queries, TWG_QUERIES);
+    p.tiles = twg_ceil_div(p.queries, TWG_QUERIES);
     p.key_heads = p.k->ne[2] * p.q->ne[3];
     int64_t fit = MOST_BYTES / (tile_floats(&p) * (int64_t)sizeof(float));
-    p.task_tiles = fit < 1 ? 1 : min(fit, MOST_TILES);
+    p.task_tiles = fit < 1 ? 1 : twg_min(fit, MOST_TILES);
     /* Several tasks a thread, so that a slow one holds nobody up. */
-    while (p.task_tiles > 1 && p.key_heads * ceil_div(p.tiles, p.task_tiles) < (int64_t)4 * nth)
+    while (p.task_tiles > 1 && p.key_heads * twg_ceil_div(p.tiles, p.task_tiles) < (int64_t)4 * nth)
         p.task_tiles--;
-    p.tasks = p.key_heads * ceil_div(p.tiles, p.task_tiles);
+    p.tasks = p.key_heads * twg_ceil_div(p.tiles, p.task_tiles);
     return p;
 }
 
@@ -71,8 +62,12 @@ static bool readable(const struct ggml_tensor *t) {
            (t->type == GGML_TYPE_F32 || ggml_get_type_traits(t->type)->to_float);
 }
 
-/* Slopes of the mask (ALiBi) and capped scores are left to ggml; so is one token, whose keys it
- * shares out to the threads. */
+static bool is_few(const struct ggml_tensor *node) {
+    const struct ggml_tensor *q = node->src[0], *k = node->src[1];
+    return q->ne[1] * (q->ne[2] / k->ne[2]) < LEAST_QUERIES;
+}
+
+/* Slopes of the mask (ALiBi) and capped scores are left to ggml. */
 bool twg_attention_takes(const struct ggml_tensor *node) {
     if (node->op != GGML_OP_FLASH_ATTN_EXT || !twg_attention_kernel_at(0)) return false;
     const struct ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2],
@@ -81,12 +76,13 @@ bool twg_attention_takes(const struct ggml_tensor *node) {
     return q->type == GGML_TYPE_F32 && readable(q) && readable(k) && readable(v) &&
            parameter(node, 1) == 0 && parameter(node, 2) == 0 && k->ne[2] == v->ne[2] &&
            k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0 &&
-           q->ne[1] > 1 && q->ne[1] * (q->ne[2] / k->ne[2]) >= LEAST_QUERIES &&
+           (!is_few(node) || twg_few_takes(node)) &&
            (!mask || (mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) &&
                       mask->ne[2] == 1));
 }
 
 size_t twg_attention_scratch(const struct ggml_tensor *node) {
+    if (is_few(node)) return twg_few_scratch(node);
     plan p = plan_of(node, 1);
     int64_t keys = (p.dk + p.dv + 2 * (int64_t)TWG_QUERIES) * TWG_KEYS;
     size_t bytes = (size_t)(keys + p.task_tiles * tile_floats(&p)) * sizeof(float);
@@ -127,48 +123,31 @@ static twg_attention_tile tile_at(const task *t, int64_t i) {
 /* Of the task's tile i: its first query, and how many it has. */
 static int64_t first_query(const task *t, int64_t i) { return (t->first + i) * TWG_QUERIES; }
 static int64_t queries_of(const task *t, int64_t i) {
-    return min(t->p->queries - first_query(t, i), TWG_QUERIES);
+    return twg_min(t->p->queries - first_query(t, i), TWG_QUERIES);
 }
 
 static void begin_tile(const task *t, int64_t i) {
     const plan *p = t->p;
-    const struct ggml_tensor *q = p->q;
     const float *rows[TWG_QUERIES];
     twg_attention_tile tile = tile_at(t, i);
     float *to = t->tile + i * tile_floats(p);
     memset(to, 0, (size_t)tile_floats(p) * sizeof(float));
     for (int64_t lane = 0; lane < queries_of(t, i); lane++) {
         int64_t at = first_query(t, i) + lane;
-        rows[lane] = (const float *)((const char *)q->data + (size_t)token_of(t, at) * q->nb[1] +
-                                     (size_t)head_of(t, at) * q->nb[2] + (size_t)t->i3 * q->nb[3]);
+        rows[lane] = twg_query(p->q, token_of(t, at), head_of(t, at), t->i3);
     }
     p->kernel->turn(rows, queries_of(t, i), p->dk, p->scale, to);
-    for (int lane = 0; lane < TWG_QUERIES; lane++) tile.most[lane] = NOTHING;
-}
-
-/* What a query's values are multiplied by in the end.  A head's sink is one more score, of no
- * value. */
-static float last_factor(const plan *p, int64_t head, float most, float sum) {
-    float factor = 1;
-    if (p->sinks) {
-        float sink = ((const float *)p->sinks->data)[head] * LOG2_E,
-              higher = sink > most ? sink : most;
-        factor = exp2f(most - higher);
-        sum = sum * factor + exp2f(sink - higher);
-    }
-    return sum == 0 ? 0 : factor / sum; /* NaN stays NaN */
+    for (int lane = 0; lane < TWG_QUERIES; lane++) tile.most[lane] = TWG_NOTHING;
 }
 
 static void end_tile(const task *t, int64_t i) {
     const plan *p = t->p;
-    const struct ggml_tensor *y = p->y;
     float factors[TWG_QUERIES], *rows[TWG_QUERIES];
     twg_attention_tile tile = tile_at(t, i);
     for (int64_t lane = 0; lane < queries_of(t, i); lane++) {
         int64_t at = first_query(t, i) + lane, head = head_of(t, at);
-        factors[lane] = last_factor(p, head, tile.most[lane], tile.sum[lane]);
-        rows[lane] = (float *)((char *)y->data + (size_t)head * y->nb[1] +
-                               (size_t)token_of(t, at) * y->nb[2] + (size_t)t->i3 * y->nb[3]);
+        factors[lane] = twg_last_factor(p->sinks, head, tile.most[lane], tile.sum[lane]);
+        rows[lane] = twg_result(p->y, token_of(t, at), head, t->i3);
     }
     p->kernel->turn_back(tile.out, queries_of(t, i), p->dv, factors, rows);
 }
@@ -176,9 +155,7 @@ static void end_tile(const task *t, int64_t i) {
 /* Keys or values from `first` on as f32. */
 static void load_rows(const task *t, const struct ggml_tensor *of, int64_t first, int64_t count,
                       float *to) {
-    int64_t i3 = t->i3 / (t->p->q->ne[3] / of->ne[3]);
-    const char *from = (const char *)of->data + (size_t)first * of->nb[1] +
-                       (size_t)t->head * of->nb[2] + (size_t)i3 * of->nb[3];
+    const char *from = twg_keys(of, first, t->head, t->i3, t->p->q->ne[3]);
     for (int64_t i = 0; i < count; i++, from += of->nb[1], to += of->ne[0])
         if (of->type == GGML_TYPE_F16)
             t->p->kernel->halves((const uint16_t *)from, to, of->ne[0]);
@@ -186,13 +163,6 @@ static void load_rows(const task *t, const struct ggml_tensor *of, int64_t first
             memcpy(to, from, (size_t)of->ne[0] * sizeof(float));
         else
             ggml_get_type_traits(of->type)->to_float(from, to, of->ne[0]);
-}
-
-static const uint16_t *mask_of(const task *t, int64_t token, int64_t key) {
-    const struct ggml_tensor *mask = t->p->mask;
-    return (const uint16_t *)((const char *)mask->data + (size_t)token * mask->nb[1] +
-                              (size_t)(t->i3 % mask->ne[3]) * mask->nb[3]) +
-           key;
 }
 
 typedef enum seen { NONE, SOME, ALL } seen;
@@ -205,7 +175,7 @@ static seen look(const task *t, int64_t i, int64_t key, int64_t keys) {
     if (!t->p->mask) return ALL;
     int64_t last = token_of(t, first_query(t, i) + queries_of(t, i) - 1);
     for (int64_t token = token_of(t, first_query(t, i)); token <= last; token++) {
-        const uint16_t *mask = mask_of(t, token, key);
+        const uint16_t *mask = twg_mask(t->p->mask, token, key, t->i3);
         int64_t j = 0;
         for (; j + 4 <= keys; j += 4) {
             memcpy(&four, mask + j, sizeof four);
@@ -228,18 +198,19 @@ static void load_mask(const task *t, int64_t i, int64_t key, int64_t keys) {
     for (int64_t lane = 0; lane < queries_of(t, i); lane++) {
         int64_t row = token_of(t, first_query(t, i) + lane) - first;
         for (; tokens <= row; tokens++)
-            t->p->kernel->halves(mask_of(t, first + tokens, key), f32[tokens], keys);
+            t->p->kernel->halves(twg_mask(t->p->mask, first + tokens, key, t->i3), f32[tokens],
+                                 keys);
         rows[lane] = f32[row];
     }
     /* Of a few keys too many, which are not used. */
-    t->p->kernel->turn(rows, queries_of(t, i), (keys + 3) / 4 * 4, LOG2_E, t->mask);
+    t->p->kernel->turn(rows, queries_of(t, i), (keys + 3) / 4 * 4, TWG_LOG2_E, t->mask);
 }
 
 static void run_task(const task *t) {
     const plan *p = t->p;
     for (int64_t i = 0; i < t->tiles; i++) begin_tile(t, i);
     for (int64_t key = 0; key < p->keys; key += TWG_KEYS) {
-        int64_t keys = min(p->keys - key, TWG_KEYS);
+        int64_t keys = twg_min(p->keys - key, TWG_KEYS);
         bool loaded = false;
         for (int64_t i = 0; i < t->tiles; i++) {
             seen what = look(t, i, key, keys);
@@ -262,8 +233,12 @@ static void run_task(const task *t) {
 void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     twg_attention *operation = user;
     if (ith >= operation->threads) return;
+    if (is_few(node)) {
+        twg_few_run(node, ith, nth, operation);
+        return;
+    }
     plan p = plan_of(node, nth);
-    p.scale = operation->scale * LOG2_E;
+    p.scale = operation->scale * TWG_LOG2_E;
     task t = {.p = &p};
     t.k = (float *)(operation->scratch + (size_t)ith * operation->scratch_size);
     t.v = t.k + TWG_KEYS * p.dk;
@@ -279,7 +254,7 @@ void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user) {
         t.i3 = key_head / p.k->ne[2];
         t.head = key_head % p.k->ne[2];
         t.first = i / p.key_heads * p.task_tiles;
-        t.tiles = min(p.tiles - t.first, p.task_tiles);
+        t.tiles = twg_min(p.tiles - t.first, p.task_tiles);
         run_task(&t);
     }
 }

@@ -2,6 +2,7 @@
 #ifndef TILEWRIGHT_HOSTS_GGML_ATTENTION_H
 #define TILEWRIGHT_HOSTS_GGML_ATTENTION_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Queries and keys of a tile, at most.  A matrix [..][TWG_QUERIES] has its queries side by side, in
@@ -21,8 +22,24 @@ typedef struct twg_attention_tile {
     float *most, *sum, *out;
 } twg_attention_tile;
 
+/* Most queries, and keys, of a step of few; what numbers of a key or a value are a multiple of. */
+enum { TWG_FEW = 4, TWG_FEW_KEYS = 32, TWG_FEW_MULTIPLE = 16 };
+
+/* Few queries against some keys, as they lie in memory, and their values; scores as above. */
+typedef struct twg_attention_few {
+    int64_t queries, keys, dk, dv; /* dk, dv: multiples of TWG_FEW_MULTIPLE */
+    const uint16_t *k, *v;         /* f16: a key, and a value, in each row */
+    size_t k_step, v_step;         /* bytes from one row to the next */
+    const float *mask;             /* [queries][TWG_FEW_KEYS], of scores that are no logarithms to
+                                      base 2 yet; NULL: 0 */
+    const float *q;                /* [queries][dk], scaled */
+    float *most, *sum;             /* [queries], as above */
+    float *out;                    /* [queries][dv] */
+} twg_attention_few;
+
 typedef struct twg_attention_kernel {
     void (*step)(const twg_attention_tile *tile);
+    void (*few)(const twg_attention_few *few);
     void (*halves)(const uint16_t *f16, float *f32, int64_t count);
     /* to [d][TWG_QUERIES] = rows[query][d] * factor, for d below length, a multiple of 4 */
     void (*turn)(const float *const *rows, int64_t queries, int64_t length, float factor,

@@ -5,6 +5,7 @@
  * SET_WIDTH       floats in a vector
  * SET_VECTORS     vectors side by side that four rows of sums fit registers with
  * SET_MAX         of two vectors
+ * SET_SUM         of a vector's numbers
  * SET_HALVES(at)  a vector of f16 in memory */
 
 #define FLOATS SET(floats)
@@ -98,6 +99,84 @@ SET_TARGET static void SET(step)(const twg_attention_tile *t) {
     SET(gemm)(t->dv, t->keys, t->v, 1, t->dv, t->scores, factor, t->out);
 }
 
+/* ---- few queries ---- */
+
+/* Scores of n queries, a constant. */
+SET_TARGET static inline __attribute__((always_inline)) void
+SET(score_few)(const twg_attention_few *t, int n, float (*scores)[TWG_FEW_KEYS]) {
+    const char *k = (const char *)t->k;
+    for (int64_t key = 0; key < t->keys; key++, k += t->k_step) {
+        FLOATS sum[TWG_FEW] = {0};
+        for (int64_t d = 0; d < t->dk; d += SET_WIDTH) {
+            FLOATS numbers = SET_HALVES((const uint16_t *)k + d);
+            EACH (r, n) sum[r] += SET(get)(t->q + r * t->dk + d) * numbers;
+        }
+        EACH (r, n) scores[r][key] = SET_SUM(sum[r]);
+    }
+}
+
+/* Scores of a query become 2^(score - largest); what came of earlier keys is to be multiplied by
+ * the result. */
+SET_TARGET static float SET(weigh_few)(const twg_attention_few *t, int64_t query, float *scores) {
+    const float log2_e = 1.44269504f;
+    float most = t->most[query], wrong = 0;
+    for (int64_t key = 0; key < t->keys; key++) {
+        wrong += scores[key] * 0; /* 0, or NaN: the maximum and exp2 would lose it */
+        if (t->mask) scores[key] += t->mask[query * TWG_FEW_KEYS + key] * log2_e;
+        most = scores[key] > most ? scores[key] : most;
+    }
+    for (int64_t key = t->keys; key < TWG_FEW_KEYS; key++) scores[key] = -INFINITY;
+    FLOATS sum = {0}, none = {0};
+    for (int v = 0; v < TWG_FEW_KEYS; v += SET_WIDTH) {
+        FLOATS weight = SET(exp2)(SET(get)(scores + v) - most);
+        SET(put)(scores + v, weight);
+        sum += weight;
+    }
+    float rest = SET(exp2)(none + (t->most[query] - most))[0];
+    t->sum[query] = t->sum[query] * rest + SET_SUM(sum) + wrong;
+    t->most[query] = most;
+    return rest;
+}
+
+/* Values' numbers [d, d + width vectors), n and width constants. */
+SET_TARGET static inline __attribute__((always_inline)) void
+SET(add_few)(const twg_attention_few *t, int n, int64_t d, int width,
+             const float (*weights)[TWG_FEW_KEYS], const float *factors) {
+    FLOATS sum[TWG_FEW][SET_VECTORS];
+    float *out = t->out + d;
+    const char *v = (const char *)((const uint16_t *)t->v + d);
+    EACH (r, n)
+        EACH (w, width) sum[r][w] = SET(get)(out + r * t->dv + w * SET_WIDTH) * factors[r];
+    for (int64_t key = 0; key < t->keys; key++, v += t->v_step)
+        EACH (w, width) {
+            FLOATS numbers = SET_HALVES((const uint16_t *)v + w * SET_WIDTH);
+            EACH (r, n) sum[r][w] += weights[r][key] * numbers;
+        }
+    EACH (r, n)
+        EACH (w, width) SET(put)(out + r * t->dv + w * SET_WIDTH, sum[r][w]);
+}
+
+SET_TARGET static inline __attribute__((always_inline)) void SET(few_of)(const twg_attention_few *t,
+                                                                         int n) {
+    float scores[TWG_FEW][TWG_FEW_KEYS], factors[TWG_FEW];
+    int64_t d = 0;
+    SET(score_few)(t, n, scores);
+    EACH (r, n) factors[r] = SET(weigh_few)(t, r, scores[r]);
+    for (; d + SET(BLOCK) <= t->dv; d += SET(BLOCK))
+        SET(add_few)(t, n, d, SET_VECTORS, (const float(*)[TWG_FEW_KEYS])scores, factors);
+    for (; d < t->dv; d += SET_WIDTH)
+        SET(add_few)(t, n, d, 1, (const float(*)[TWG_FEW_KEYS])scores, factors);
+}
+
+SET_TARGET static void SET(few)(const twg_attention_few *t) {
+    switch (t->queries) {
+    case 1: SET(few_of)(t, 1); break;
+    case 2: SET(few_of)(t, 2); break;
+    case 3: SET(few_of)(t, 3); break;
+    default: SET(few_of)(t, 4); break;
+    }
+}
+
 SET_TARGET static void SET(convert)(const uint16_t *f16, float *f32, int64_t count) {
     int64_t i = 0;
     for (; i + SET_WIDTH <= count; i += SET_WIDTH) SET(put)(f32 + i, SET_HALVES(f16 + i));
@@ -112,4 +191,5 @@ SET_TARGET static void SET(convert)(const uint16_t *f16, float *f32, int64_t cou
 #undef SET_WIDTH
 #undef SET_VECTORS
 #undef SET_MAX
+#undef SET_SUM
 #undef SET_HALVES

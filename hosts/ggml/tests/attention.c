@@ -1,4 +1,4 @@
-/* Attention of many tokens against straight loops.  Its error tells who computed it: ggml's kernel
+/* Attention of many tokens, and of few, against straight loops.  Its error tells who computed it: ggml's kernel
  * for so few tokens rounds queries to f16, or to eight bits. */
 #include <math.h>
 #include <stdbool.h>
@@ -120,24 +120,26 @@ static void attention(const shape *s) {
 }
 
 /* What is not finite in a query shows in its results, and in no other's. */
-static void not_finite(void) {
-    enum { D = 64, TOKENS = 40, WHICH = 7 };
+static void not_finite(int64_t tokens, int64_t which) {
+    enum { D = 64, MOST = 40 };
     struct ggml_context *context = tensors();
-    data q = data_of(context, GGML_TYPE_F32, D, TOKENS, 1, 1),
-         k = data_of(context, GGML_TYPE_F16, D, TOKENS, 1, 1),
-         v = data_of(context, GGML_TYPE_F16, D, TOKENS, 1, 1);
+    data q = data_of(context, GGML_TYPE_F32, D, tokens, 1, 1),
+         k = data_of(context, GGML_TYPE_F16, D, tokens, 1, 1),
+         v = data_of(context, GGML_TYPE_F16, D, tokens, 1, 1);
     struct ggml_tensor *y =
         ggml_flash_attn_ext(context, q.tensor, k.tensor, v.tensor, NULL, 0.125f, 0, 0);
     struct ggml_cgraph *graph = ggml_new_graph(context);
     ggml_build_forward_expand(graph, y);
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
-    q.values[WHICH * D] = NAN;
+    q.values[which * D] = NAN;
     set(&q), set(&k), set(&v);
     bool right = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
-    float out[TOKENS * D];
-    ggml_backend_tensor_get(y, out, 0, sizeof out);
-    for (int i = 0; i < TOKENS * D; i++) right = right && isnan(out[i]) == (i / D == WHICH);
-    check("attention, a query that is not a number", right ? 0 : INFINITY);
+    float out[MOST * D];
+    ggml_backend_tensor_get(y, out, 0, ggml_nbytes(y));
+    for (int i = 0; i < tokens * D; i++) right = right && isnan(out[i]) == (i / D == which);
+    check(tokens == MOST ? "attention, a query that is not a number"
+                         : "attention, one of few that is not a number",
+          right ? 0 : INFINITY);
     ggml_backend_buffer_free(buffer);
     ggml_free(context);
     free(q.values), free(k.values), free(v.values);
@@ -184,11 +186,68 @@ static void kernel(int n, int64_t keys, bool masked) {
     free(q), free(k), free(v), free(mask), free(scores), free(out);
 }
 
+/* The same of few queries, whose keys and values are f16 and lie apart. */
+static void few(int n, int queries, int64_t keys, bool masked) {
+    enum { DK = 64, DV = 96, APART = 8, STEPS = 3 };
+    const twg_attention_kernel *kernel = twg_attention_kernel_at(n);
+    int64_t all = STEPS * TWG_FEW_KEYS;
+    float *q = numbers((size_t)DK * TWG_FEW), *k = numbers((size_t)(all * (DK + APART))),
+          *v = numbers((size_t)(all * (DV + APART))), *mask = numbers((size_t)all * TWG_FEW),
+          out[TWG_FEW * DV] = {0}, most[TWG_FEW], sum[TWG_FEW] = {0};
+    ggml_fp16_t *k16 = malloc(sizeof *k16 * (size_t)(all * (DK + APART))),
+                *v16 = malloc(sizeof *v16 * (size_t)(all * (DV + APART)));
+    ggml_fp32_to_fp16_row(k, k16, all * (DK + APART)),
+        ggml_fp16_to_fp32_row(k16, k, all * (DK + APART));
+    ggml_fp32_to_fp16_row(v, v16, all * (DV + APART)),
+        ggml_fp16_to_fp32_row(v16, v, all * (DV + APART));
+    for (int i = 0; i < TWG_FEW; i++) most[i] = -1e30f;
+    for (int step = 0; step < STEPS; step++)
+        kernel->few(&(twg_attention_few){
+            .queries = queries,
+            .keys = keys,
+            .dk = DK,
+            .dv = DV,
+            .k = k16 + (ptrdiff_t)step * TWG_FEW_KEYS * (DK + APART),
+            .v = v16 + (ptrdiff_t)step * TWG_FEW_KEYS * (DV + APART),
+            .k_step = sizeof *k16 * (DK + APART),
+            .v_step = sizeof *v16 * (DV + APART),
+            .mask = masked ? mask + (ptrdiff_t)step * TWG_FEW_KEYS * TWG_FEW : NULL,
+            .q = q,
+            .most = most,
+            .sum = sum,
+            .out = out});
+    double error = 0, signal = 0;
+    for (int i = 0; i < queries; i++) {
+        double total = 0, y[DV] = {0};
+        for (int step = 0; step < STEPS; step++)
+            for (int64_t j = 0; j < keys; j++) {
+                int64_t key = (int64_t)step * TWG_FEW_KEYS + j;
+                double score = masked ? mask[(step * TWG_FEW + i) * TWG_FEW_KEYS + j] / log(2) : 0;
+                for (int d = 0; d < DK; d++)
+                    score += (double)q[i * DK + d] * k[key * (DK + APART) + d];
+                total += exp2(score);
+                for (int d = 0; d < DV; d++) y[d] += exp2(score) * v[key * (DV + APART) + d];
+            }
+        for (int d = 0; d < DV; d++) {
+            double got = out[i * DV + d] / sum[i];
+            error += (y[d] / total - got) * (y[d] / total - got);
+            signal += y[d] / total * y[d] / total;
+        }
+    }
+    char what[64];
+    snprintf(what, sizeof what, "attention kernel %d, %d queries, %d keys%s", n, queries, (int)keys,
+             masked ? ", masked" : "");
+    check(what, error / signal);
+    free(q), free(k), free(v), free(mask), free(k16), free(v16);
+}
+
 void attentions(void) {
     for (int n = 0; twg_attention_kernel_at(n); n++)
         for (int masked = 0; masked < 2; masked++) {
             kernel(n, TWG_KEYS, masked);
             kernel(n, 13, masked);
+            for (int queries = 1; queries <= TWG_FEW; queries++)
+                few(n, queries, queries == 2 ? 7 : TWG_FEW_KEYS, masked);
         }
     static const shape shapes[] = {
         {"attention", 64, 64, 4, 4, 63, 64, 1, GGML_TYPE_F16, NOT, false},
@@ -202,10 +261,17 @@ void attentions(void) {
          false},
         {"attention, f32 keys", 64, 64, 2, 2, 40, 70, 1, GGML_TYPE_F32, CAUSAL, false},
         {"attention, q8_0 keys", 64, 64, 2, 2, 40, 70, 1, GGML_TYPE_Q8_0, CAUSAL, false},
+        {"attention, a token", 64, 64, 9, 3, 1, 256, 1, GGML_TYPE_F16, CAUSAL, false},
+        {"attention, a token, no mask", 128, 128, 8, 2, 1, 77, 1, GGML_TYPE_F16, NOT, false},
+        {"attention, a token, sinks", 64, 64, 4, 4, 1, 65, 1, GGML_TYPE_F16, CAUSAL, true},
+        {"attention, seven tokens", 80, 64, 6, 2, 7, 200, 1, GGML_TYPE_F16, CLOSED, false},
+        {"attention, two tokens of three sequences", 192, 128, 8, 2, 2, 100, 3, GGML_TYPE_F16,
+         ADDED, false},
         {"attention, long", 128, 128, 2, 1, 300, 900, 1, GGML_TYPE_F16, CAUSAL, false},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) attention(&shapes[i]);
-    not_finite();
+    not_finite(40, 7);
+    not_finite(6, 2);
     /* ggml takes 0 for as many threads as its pool has. */
     ggml_backend_set_n_threads_t set_n_threads =
         (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(

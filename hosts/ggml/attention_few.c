@@ -1,0 +1,127 @@
+/* FLASH_ATTN_EXT of few queries, as of single tokens: vectors lie along keys and values as they are
+ * in memory.  A task is some of the queries that share a key head, against all keys. */
+#include "hosts/ggml/attention_node.h"
+
+/* One operation as all threads see it. */
+typedef struct plan {
+    const struct ggml_tensor *y, *q, *k, *v, *mask, *sinks;
+    const twg_attention_kernel *kernel;
+    float scale;        /* into units of log2 */
+    int64_t together;   /* heads that share keys: head h of token t is query t * together + h */
+    int64_t queries;    /* of one key head */
+    int64_t each;       /* of one task, at most */
+    int64_t key_heads;  /* of all sequences */
+    int64_t head_tasks; /* of one key head */
+} plan;
+
+static plan plan_of(const struct ggml_tensor *node, int nth) {
+    plan p = {.y = node,
+              .q = node->src[0],
+              .k = node->src[1],
+              .v = node->src[2],
+              .mask = node->src[3],
+              .sinks = node->src[4],
+              .kernel = twg_attention_kernel_at(0)};
+    p.together = p.q->ne[2] / p.k->ne[2];
+    p.queries = p.q->ne[1] * p.together;
+    p.key_heads = p.k->ne[2] * p.q->ne[3];
+    p.each = twg_min(p.queries, TWG_FEW);
+    /* Keys are loaded once for all of a task's queries, but no thread should wait for another. */
+    while (p.each > 1 && p.key_heads * twg_ceil_div(p.queries, p.each) < (int64_t)2 * nth) p.each--;
+    p.head_tasks = twg_ceil_div(p.queries, p.each);
+    return p;
+}
+
+static bool halves(const struct ggml_tensor *t) {
+    return t->type == GGML_TYPE_F16 && t->nb[0] == sizeof(ggml_fp16_t) &&
+           t->ne[0] % TWG_FEW_MULTIPLE == 0;
+}
+
+bool twg_few_takes(const struct ggml_tensor *node) {
+    return halves(node->src[1]) && halves(node->src[2]);
+}
+
+/* q, what comes of values, and the mask. */
+static int64_t scratch_floats(const struct ggml_tensor *node) {
+    return TWG_FEW * (node->src[1]->ne[0] + node->src[2]->ne[0] + TWG_FEW_KEYS);
+}
+
+size_t twg_few_scratch(const struct ggml_tensor *node) {
+    return ((size_t)scratch_floats(node) * sizeof(float) + 63) / 64 * 64;
+}
+
+/* Keys up to the last that some query's mask lets it see; *open: whether all of them are seen, and
+ * nothing is added. */
+static int64_t visible(const plan *p, int64_t i3, int64_t first, int64_t count, int64_t key,
+                       int64_t keys, bool *open) {
+    enum { CLOSED = 0xfc00, SIGN = 0x8000 };
+    int64_t seen = 0;
+    *open = true;
+    if (!p->mask) return keys;
+    int64_t last = (first + count - 1) / p->together;
+    for (int64_t token = first / p->together; token <= last; token++) {
+        const uint16_t *mask = twg_mask(p->mask, token, key, i3);
+        for (int64_t j = 0; j < keys; j++)
+            if (mask[j] != CLOSED && j >= seen) seen = j + 1;
+    }
+    for (int64_t token = first / p->together; token <= last; token++) {
+        const uint16_t *mask = twg_mask(p->mask, token, key, i3);
+        for (int64_t j = 0; j < seen; j++) *open &= !(mask[j] & ~SIGN & 0xffff);
+    }
+    return seen;
+}
+
+/* Queries [first, first + count) of a key head. */
+static void run_task(const plan *p, int64_t i3, int64_t key_head, int64_t first, int64_t count,
+                     float *scratch) {
+    float most[TWG_FEW], sum[TWG_FEW] = {0};
+    int64_t dk = p->k->ne[0], dv = p->v->ne[0];
+    float *q = scratch, *out = q + TWG_FEW * dk, *mask = out + TWG_FEW * dv;
+    twg_attention_few few = {.queries = count,
+                             .dk = dk,
+                             .dv = dv,
+                             .k_step = p->k->nb[1],
+                             .v_step = p->v->nb[1],
+                             .q = q,
+                             .most = most,
+                             .sum = sum,
+                             .out = out};
+    memset(out, 0, (size_t)(count * dv) * sizeof *out);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t query = first + i, head = key_head * p->together + query % p->together;
+        const float *row = twg_query(p->q, query / p->together, head, i3);
+        for (int64_t d = 0; d < dk; d++) q[i * dk + d] = row[d] * p->scale;
+        most[i] = TWG_NOTHING;
+    }
+    for (int64_t key = 0; key < p->k->ne[1]; key += TWG_FEW_KEYS) {
+        bool open;
+        few.keys =
+            visible(p, i3, first, count, key, twg_min(p->k->ne[1] - key, TWG_FEW_KEYS), &open);
+        if (!few.keys) continue;
+        few.k = (const uint16_t *)twg_keys(p->k, key, key_head, i3, p->q->ne[3]);
+        few.v = (const uint16_t *)twg_keys(p->v, key, key_head, i3, p->q->ne[3]);
+        few.mask = open ? NULL : mask;
+        for (int64_t i = 0; i < count && !open; i++)
+            p->kernel->halves(twg_mask(p->mask, (first + i) / p->together, key, i3),
+                              mask + i * TWG_FEW_KEYS, few.keys);
+        p->kernel->few(&few);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        int64_t query = first + i, head = key_head * p->together + query % p->together;
+        float factor = twg_last_factor(p->sinks, head, most[i], sum[i]),
+              *row = twg_result(p->y, query / p->together, head, i3);
+        for (int64_t d = 0; d < dv; d++) row[d] = out[i * dv + d] * factor;
+    }
+}
+
+void twg_few_run(const struct ggml_tensor *node, int ith, int nth, twg_attention *operation) {
+    plan p = plan_of(node, nth);
+    p.scale = operation->scale * TWG_LOG2_E;
+    float *scratch = (float *)(operation->scratch + (size_t)ith * operation->scratch_size);
+    int64_t i, tasks = p.key_heads * p.head_tasks;
+    while ((i = (int64_t)atomic_fetch_add(&operation->next, 1)) < tasks) {
+        int64_t key_head = i % p.key_heads, first = i / p.key_heads * p.each;
+        run_task(&p, key_head / p.k->ne[2], key_head % p.k->ne[2], first,
+                 twg_min(p.queries - first, p.each), scratch);
+    }
+}
