@@ -50,24 +50,40 @@ size_t twg_few_scratch(const struct ggml_tensor *node) {
     return ((size_t)scratch_floats(node) * sizeof(float) + 63) / 64 * 64;
 }
 
-/* Keys up to the last that some query's mask lets it see; *open: whether all of them are seen, and
- * nothing is added. */
+/* Of four keys' masks; f16 bits: minus infinity's; all but the signs. */
+static const uint64_t closed = 0xfc00fc00fc00fc00, magnitude = 0x7fff7fff7fff7fff;
+static uint64_t four_of(const uint16_t *mask) {
+    uint64_t four;
+    memcpy(&four, mask, sizeof four);
+    return four;
+}
+
+/* Keys up to the last that the mask lets be seen, if more than `seen`. */
+static int64_t last_open(const uint16_t *mask, int64_t keys, int64_t seen) {
+    while (keys >= seen + 4 && four_of(mask + keys - 4) == closed) keys -= 4;
+    while (keys > seen && mask[keys - 1] == (closed & 0xffff)) keys--;
+    return keys > seen ? keys : seen;
+}
+
+/* Whether the mask adds nothing. */
+static bool adds_nothing(const uint16_t *mask, int64_t keys) {
+    uint64_t added = 0;
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4) added |= four_of(mask + j) & magnitude;
+    for (; j < keys; j++) added |= mask[j] & (magnitude & 0xffff);
+    return !added;
+}
+
+/* Keys up to the last that some query may see; *open: whether all see all of them as they are. */
 static int64_t visible(const plan *p, int64_t i3, int64_t first, int64_t count, int64_t key,
                        int64_t keys, bool *open) {
-    enum { CLOSED = 0xfc00, SIGN = 0x8000 };
-    int64_t seen = 0;
+    int64_t seen = 0, last = (first + count - 1) / p->together;
     *open = true;
     if (!p->mask) return keys;
-    int64_t last = (first + count - 1) / p->together;
-    for (int64_t token = first / p->together; token <= last; token++) {
-        const uint16_t *mask = twg_mask(p->mask, token, key, i3);
-        for (int64_t j = 0; j < keys; j++)
-            if (mask[j] != CLOSED && j >= seen) seen = j + 1;
-    }
-    for (int64_t token = first / p->together; token <= last; token++) {
-        const uint16_t *mask = twg_mask(p->mask, token, key, i3);
-        for (int64_t j = 0; j < seen; j++) *open &= !(mask[j] & ~SIGN & 0xffff);
-    }
+    for (int64_t token = first / p->together; token <= last; token++)
+        seen = last_open(twg_mask(p->mask, token, key, i3), keys, seen);
+    for (int64_t token = first / p->together; token <= last; token++)
+        *open = *open && adds_nothing(twg_mask(p->mask, token, key, i3), seen);
     return seen;
 }
 
