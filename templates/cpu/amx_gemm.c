@@ -25,7 +25,6 @@ typedef struct amx_gemm {
     tw_amx_form form;
     int tile_rows;
     int64_t tile_k;  /* of K at once: 64, or a group that is shorter */
-    bool negatives;  /* the strip's codes are signed; else unsigned as they are packed */
     int64_t planes;  /* of the strip: with scaled codes, their low bytes and then their high ones */
     tw_val host;     /* how the unit was configured before */
     tw_val products; /* a tile's, [plane][row][vector] */
@@ -104,7 +103,7 @@ static void end(tw_gemm *t) { tw_intrinsic(t->g, "llvm.x86.ldtilecfg", nothing, 
 /* Codes as their values, but for code zeros. */
 static tw_val as_values(tw_gemm *t, tw_val four) {
     tw_ty bytes = tw_i8(4 * t->lanes);
-    if (!of(t)->negatives) return four;
+    if (!of(t)->i.negatives) return four;
     tw_val zero = tw_const_int(t->g, bytes, tw_int_constant_zero(t->problem));
     return tw_bitcast(t->g, tw_sub(t->g, tw_bitcast(t->g, four, bytes), zero), four.ty);
 }
@@ -154,8 +153,8 @@ static void stash(tw_gemm *t, int v, tw_val four, tw_val at) {
 
 static tw_val add_codes(tw_gemm *t, tw_val sum, tw_val four) {
     tw_val ones = tw_const_int(t->g, sum.ty, 0x01010101);
-    return of(t)->negatives ? tw_int_dpbusd(t->g, sum, ones, as_values(t, four))
-                            : tw_int_dpbusd(t->g, sum, four, ones);
+    return of(t)->i.negatives ? tw_int_dpbusd(t->g, sum, ones, as_values(t, four))
+                              : tw_int_dpbusd(t->g, sum, four, ones);
 }
 
 /* ---- products ---- */
@@ -290,7 +289,7 @@ static void tile_of_groups(tw_gemm *t, const stretch *s) {
     tw_val length = tw_k64(g, t->panel.unit_k);
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, units.i, length));
     for_products(t, self->products, begin_with_zero);
-    multiply(t, self->negatives, x, t->unit_strip, length, t->panel.unit_k);
+    multiply(t, self->i.negatives, x, t->unit_strip, length, t->panel.unit_k);
     for_products(t, self->products, store_tile);
     for_rows(t, self->products, fold_rows);
     tw_loop_end(g, &units, NULL);
@@ -323,7 +322,7 @@ static void tile_of_channel(tw_gemm *t, const stretch *s) {
     tw_if_else(g, &first);
     for_products(t, t->tile, load_tile);
     tw_if_end(g, &first);
-    multiply(t, of(t)->negatives, x, t->strip, tw_mul(g, tw_sub(g, s->end, s->first), body), 0);
+    multiply(t, of(t)->i.negatives, x, t->strip, tw_mul(g, tw_sub(g, s->end, s->first), body), 0);
     for_products(t, t->tile, store_tile);
 }
 
@@ -408,9 +407,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     tw_int_gemm_init(&self.i, g, problem, config, &ops, TW_AMX_K, TW_INT_VALUES);
     self.tile_k = tw_min(TW_AMX_K, self.form == TW_AMX_GROUPS ? t->panel.unit_k : TW_AMX_K);
     bool code_zeros = problem->scheme.zero_mode == TW_ZERO_CODE;
-    self.negatives = tw_int_constant_zero(problem) != 0 && !code_zeros;
-    /* A pair of words is multiplied by another: the high one of a sum must be 0. */
-    if (self.negatives) self.i.words_hold_codes = false;
+    self.i.negatives = tw_int_constant_zero(problem) != 0 && !code_zeros;
     t->rows = t->acc_rows = END_ROWS;
     t->holds = true; /* codes are unpacked where nothing else is in registers */
     t->carried = 0;

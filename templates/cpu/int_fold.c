@@ -169,6 +169,15 @@ static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
     for (int i = 0; i < count; i++) total[i] = tw_bitcast(g, sums[i], tw_f32(t->lanes));
 }
 
+/* Of the group at hand.  As one of two words it is multiplied by both of another's: the high one
+ * must be 0. */
+static tw_val sum_of_codes(tw_gemm *t, int v, const tw_val *acc) {
+    const tw_int_gemm *self = (const tw_int_gemm *)t;
+    tw_val sum = t->strip_sums ? tw_gemm_code_sum(t, v) : acc[t->rows * t->nv + v];
+    if (!self->negatives || !self->words_hold_codes) return sum;
+    return tw_and(t->g, sum, tw_const_int(t->g, sum.ty, 0xffff));
+}
+
 void tw_int_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     tw_int_gemm *self = (tw_int_gemm *)t;
     if (t->word_sums) {
@@ -178,8 +187,7 @@ void tw_int_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     tw_ir *g = t->g;
     tw_ty f32 = tw_f32(t->lanes);
     tw_val scale[TW_TILE] = {{0}}, zero[TW_TILE] = {{0}}, codes[TW_TILE] = {{0}};
-    for (int v = 0; v < t->nv && self->shifts; v++)
-        codes[v] = t->strip_sums ? tw_gemm_code_sum(t, v) : acc[t->rows * t->nv + v];
+    for (int v = 0; v < t->nv && self->shifts; v++) codes[v] = sum_of_codes(t, v, acc);
     for (int v = 0; v < t->nv && !self->scales_last; v++) scale[v] = tw_gemm_scale(t, v);
     if (self->meta.total >= 0)
         for (int v = 0; v < t->nv; v++) zero[v] = tw_gemm_value_zero(t, v);

@@ -51,6 +51,7 @@ typedef struct tw_int_gemm {
     bool shifts;           /* x lies there less TW_INT_SHIFT: the sums of codes make up for it */
     bool words_hold_sums;  /* zero and group sum fit i16: vpmaddwd multiplies them */
     bool words_hold_codes; /* so does a fold's sum of codes */
+    bool negatives;        /* codes that are multiplied are signed; else unsigned as packed */
     bool scales_last;      /* one fold under one scale of x: totals are its sums until the end */
     tw_val wide;           /* groups of the run at hand, a bit each; none where it never is */
     tw_val mask;           /* of one plane's codes in each byte, where a register is left for it */

@@ -1,5 +1,5 @@
-/* Attention of many tokens, and of few, against straight loops.  Its error tells who computed it: ggml's kernel
- * for so few tokens rounds queries to f16, or to eight bits. */
+/* Attention of many tokens, and of few, against straight loops.  Its error tells who computed it:
+ * ggml's kernel for so few tokens rounds queries to f16, or to eight bits. */
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
