@@ -11,16 +11,16 @@ const tw_axis tw_amx_space[TW_AMX_AXES] = {
     {TW_TUNABLE_block_n, {32, 64, 128, 256, 512}, 5},
     {TW_TUNABLE_prefetch, {0, 16, 64}, 3},
     {TW_TUNABLE_bit_matrix, {0, 1}, 2},
-    {TW_TUNABLE_ahead, {256, 512, 1024}, 3},
+    {TW_TUNABLE_ahead, {128, 256, 512, 1024}, 4},
 };
 
-/* Bytes of a strip's column of N: codes of `ahead` columns of K, and for each group of unit_k what
- * it has beside them, at most. */
-static int64_t strip_bytes(tw_amx_form form, int64_t unit_k, int64_t ahead) {
+/* Bytes for a column of N that stay from a stretch's start to its end: codes of `ahead` columns of
+ * K; for each group of unit_k what it has beside them, at most, and a tile's products. */
+static int64_t column_bytes(tw_amx_form form, int64_t unit_k, int64_t ahead, int64_t rows) {
     switch (form) {
     case TW_AMX_CHANNEL: return ahead;
-    case TW_AMX_SCALED: return 2 * ahead;
-    default: return ahead + ahead / unit_k * 12;
+    case TW_AMX_SCALED: return 2 * (ahead + 4 * rows);
+    default: return ahead + ahead / unit_k * (12 + 4 * rows);
     }
 }
 
@@ -43,7 +43,8 @@ tw_amx_form tw_amx_form_of(const tw_problem *problem) {
     if (tw_int_late_factors(problem))
         return K % TW_FACTOR_K == 0 && s->zero_mode != TW_ZERO_CODE ? TW_AMX_SCALED : TW_AMX_NONE;
     bool fits = p.unit_k == TW_AMX_K / 2 || p.unit_k % TW_AMX_K == 0;
-    fits &= strip_bytes(TW_AMX_GROUPS, p.unit_k, p.unit_k) * TW_AMX_COLUMNS <= TW_AHEAD_BYTES;
+    int64_t least = column_bytes(TW_AMX_GROUPS, p.unit_k, p.unit_k, TW_AMX_ROWS);
+    fits &= least * TW_AMX_COLUMNS <= TW_AHEAD_BYTES;
     if (whole_groups(s, &p, K) && fits && p.unit_k <= tw_int_fold_k(problem)) return TW_AMX_GROUPS;
     return TW_AMX_NONE;
 }
@@ -53,7 +54,7 @@ const char *tw_amx_reject_problem(const tw_target *target, const tw_problem *pro
     if (tw_int_reject_problem(target, problem))
         return "amx_gemm takes quantized activations and integer weights as int_gemm does.";
     if (tw_amx_form_of(problem) == TW_AMX_NONE)
-        return "amx_gemm takes groups of 32 or a multiple of 64 up to 1984 that divide K and whose "
+        return "amx_gemm takes groups of 32 or a multiple of 64 up to 1920 that divide K and whose "
                "x "
                "has a scale each or one for all; f16i8 scales under one scale of x for 256; or one "
                "group "
@@ -88,8 +89,8 @@ static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
     if (form == TW_AMX_SCALED && c->ahead != TW_FACTOR_K)
         return "ahead must be the 256 columns of K that share factors.";
     if (c->ahead >= problem->K + step) return "ahead exceeds the columns of K there are.";
-    if (strip_bytes(form, panel.unit_k, c->ahead) * c->micro_n > TW_AHEAD_BYTES)
-        return "ahead's codes, scales and zeros must take at most 32768 bytes.";
+    if (column_bytes(form, panel.unit_k, c->ahead, c->micro_m) * c->micro_n > TW_AHEAD_BYTES)
+        return "ahead's codes, scales, zeros and products must take at most 32768 bytes.";
     if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
         return "block_m times micro_n must be at most 8192 totals.";
     return NULL;
@@ -148,15 +149,18 @@ double tw_amx_cost(const tw_target *target, const tw_problem *problem, const tw_
 }
 
 void tw_amx_guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
-    enum { AHEAD = 256, BLOCK_ROWS = 256 };
+    /* Some groups' products at a time, so that they and x stay in the L1 cache. */
+    enum { AHEAD = 256, AHEAD_GROUPS = 4, BLOCK_ROWS = 256 };
     int64_t step = ahead_step(problem);
+    bool groups = tw_amx_form_of(problem) == TW_AMX_GROUPS;
+    int64_t most = groups ? tw_min(AHEAD, AHEAD_GROUPS * step) : AHEAD;
     double best = 0;
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++) {
             tw_config c = {.micro_m = tw_amx_space[0].values[i],
                            .micro_n = tw_amx_space[1].values[j],
                            .prefetch = 16};
-            c.ahead = (int32_t)tw_max(step, tw_min(AHEAD, problem->K) / step * step);
+            c.ahead = (int32_t)tw_max(step, tw_min(most, problem->K) / step * step);
             tw_gemm_set_blocks(target, problem, BLOCK_ROWS, &c);
             if (tw_amx_reject(target, problem, &c)) continue;
             double cost = tw_amx_cost(target, problem, &c);

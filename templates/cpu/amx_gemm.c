@@ -20,14 +20,21 @@ enum { END_ROWS = 8 };
 /* Registers of the unit: of products, [rows / 16][vector]; of x; of codes. */
 enum { TILE_C = 0, TILE_X = 4, TILE_W = 6, TILES = 8 };
 
+/* Units, or bodies of the only one, [first, end) of count. */
+typedef struct stretch {
+    tw_val first, end;
+    tw_val is_first, is_last;
+} stretch;
+
 typedef struct amx_gemm {
     tw_int_gemm i; /* first: hooks get a pointer to it */
     tw_amx_form form;
     int tile_rows;
     int64_t tile_k;  /* of K at once: 64, or a group that is shorter */
     int64_t planes;  /* of the strip: with scaled codes, their low bytes and then their high ones */
+    stretch s;       /* at hand */
     tw_val host;     /* how the unit was configured before */
-    tw_val products; /* a tile's, [plane][row][vector] */
+    tw_val products; /* a tile's, [group of the stretch, or plane][row][vector] */
     tw_val scales[TW_AMX_VECTORS]; /* of the unit that is unpacked, twice in a lane */
     tw_val pairs;                  /* where the zeros of the run are kept */
 } amx_gemm;
@@ -87,7 +94,8 @@ static void begin(tw_gemm *t) {
     self->host = tw_local(g, tw_i8(sizeof table));
     tw_intrinsic(g, "llvm.x86.sttilecfg", nothing, &self->host, 1);
     tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &config, 1);
-    int64_t bytes = self->planes * self->tile_rows * t->nv * t->lanes * 4;
+    int64_t tiles = self->form == TW_AMX_GROUPS ? t->ahead_units : self->planes;
+    int64_t bytes = tiles * self->tile_rows * t->nv * t->lanes * 4;
     if (self->form != TW_AMX_CHANNEL) self->products = tw_local(g, tw_i8((int)bytes));
     if (has_pairs(t))
         self->pairs = tw_local(g, tw_i8((int)tw_gemm_pair_at(t, 0, t->panel.run_units)));
@@ -234,26 +242,44 @@ static void clear_rows(tw_gemm *t, tw_val from, tw_val to) {
     tw_gemm_store_slots(t, to, zero);
 }
 
-/* A group's. */
+/* Products of a tile, in bytes. */
+static int64_t tile_bytes(const tw_gemm *t) {
+    return (int64_t)of((tw_gemm *)t)->tile_rows * t->nv * t->lanes * 4;
+}
+
+/* Group `unit` of the stretch; where its products are, of those that begin at `from`. */
+static tw_val enter_group(tw_gemm *t, tw_val unit, tw_val from) {
+    tw_ir *g = t->g;
+    tw_val inside = tw_sub(g, unit, of(t)->s.first);
+    t->unit_strip = tw_gemm_strip_unit(t, inside);
+    t->meta = tw_gemm_unit_meta(t, unit);
+    return tw_offset(g, from, tw_mul(g, inside, tw_k64(g, tile_bytes(t))));
+}
+
+/* All groups' of the stretch: totals stay in registers. */
 static void fold_rows(tw_gemm *t, tw_val from, tw_val to) {
     tw_val acc[TW_ACCUMULATORS] = {{0}}, start[TW_ACCUMULATORS] = {{0}}, total[TW_TILE] = {{0}};
-    load_products(t, from, acc);
+    int count = t->rows * t->nv;
+    tw_loop units;
+    tw_gemm_load_slots(t, to, total);
+    tw_loop_begin_nonempty(t->g, &units, of(t)->s.first, of(t)->s.end, 1, total, count);
+    load_products(t, enter_group(t, units.i, from), acc);
     if (t->problem->scheme.zero_mode == TW_ZERO_CODE) {
         tw_int_init(t, start);
-        for (int i = 0; i < t->rows * t->nv; i++) acc[i] = tw_add(t->g, acc[i], start[i]);
+        for (int i = 0; i < count; i++) acc[i] = tw_add(t->g, acc[i], start[i]);
     }
-    tw_gemm_load_slots(t, to, total);
+    for (int i = 0; i < count; i++) total[i] = units.carried[i];
     tw_int_fold(t, acc, total);
-    tw_gemm_store_slots(t, to, total);
+    tw_loop_end(t->g, &units, total);
+    tw_gemm_store_slots(t, to, units.carried);
 }
 
 /* A run's, of scaled codes. */
 static void scale_rows(tw_gemm *t, tw_val from, tw_val to) {
     tw_ir *g = t->g;
     tw_val low[TW_TILE] = {{0}}, high[TW_TILE] = {{0}}, total[TW_TILE] = {{0}};
-    int64_t plane = (int64_t)of(t)->tile_rows * t->nv * t->lanes * 4;
     load_products(t, from, low);
-    load_products(t, tw_at(g, from, plane), high);
+    load_products(t, tw_at(g, from, tile_bytes(t)), high);
     for (int i = 0; i < t->rows * t->nv; i++)
         low[i] =
             tw_cast(g, TW_IR_SITOFP, tw_add(g, low[i], tw_shl(g, high[i], 8)), tw_f32(t->lanes));
@@ -273,46 +299,39 @@ static void convert_rows(tw_gemm *t, tw_val from, tw_val to) {
 
 /* ---- a column of tiles ---- */
 
-/* Units, or bodies of the only one, [first, end) of count. */
-typedef struct stretch {
-    tw_val first, end;
-    tw_val is_first, is_last;
-} stretch;
-
-static void tile_of_groups(tw_gemm *t, const stretch *s) {
+static void tile_of_groups(tw_gemm *t) {
     amx_gemm *self = of(t);
     tw_ir *g = t->g;
     tw_loop units;
-    tw_loop_begin_nonempty(g, &units, s->first, s->end, 1, NULL, 0);
-    t->unit_strip = tw_gemm_strip_unit(t, tw_sub(g, units.i, s->first));
-    t->meta = tw_gemm_unit_meta(t, units.i);
+    tw_loop_begin_nonempty(g, &units, self->s.first, self->s.end, 1, NULL, 0);
+    tw_val to = enter_group(t, units.i, self->products);
     tw_val length = tw_k64(g, t->panel.unit_k);
     tw_val x = tw_offset(g, t->tile_x, tw_mul(g, units.i, length));
-    for_products(t, self->products, begin_with_zero);
+    for_products(t, to, begin_with_zero);
     multiply(t, self->i.negatives, x, t->unit_strip, length, t->panel.unit_k);
-    for_products(t, self->products, store_tile);
-    for_rows(t, self->products, fold_rows);
+    for_products(t, to, store_tile);
     tw_loop_end(g, &units, NULL);
+    for_rows(t, self->products, fold_rows);
 }
 
 /* The high bytes are signed. */
-static void tile_of_run(tw_gemm *t, const stretch *s) {
+static void tile_of_run(tw_gemm *t) {
     const amx_gemm *self = of(t);
     tw_ir *g = t->g;
-    int64_t bytes = (int64_t)self->tile_rows * t->nv * t->lanes * 4;
-    tw_val x = tw_offset(g, t->tile_x, tw_mul(g, s->first, tw_k64(g, t->panel.unit_k)));
+    tw_val x = tw_offset(g, t->tile_x, tw_mul(g, self->s.first, tw_k64(g, t->panel.unit_k)));
     for (int plane = 0; plane < self->planes; plane++) {
-        tw_val to = tw_at(g, self->products, plane * bytes);
+        tw_val to = tw_at(g, self->products, plane * tile_bytes(t));
         tw_val w = tw_at(g, t->strip, plane * tw_gemm_strip_at(t, 0, TW_FACTOR_K));
         for_products(t, to, begin_with_zero);
         multiply(t, plane == 1, x, w, tw_k64(g, TW_FACTOR_K), TW_FACTOR_K);
         for_products(t, to, store_tile);
     }
-    t->meta = tw_gemm_unit_meta(t, s->first);
+    t->meta = tw_gemm_unit_meta(t, self->s.first);
     for_rows(t, self->products, scale_rows);
 }
 
-static void tile_of_channel(tw_gemm *t, const stretch *s) {
+static void tile_of_channel(tw_gemm *t) {
+    const stretch *s = &of(t)->s;
     tw_ir *g = t->g;
     tw_if first;
     tw_val body = tw_k64(g, t->body_k);
@@ -326,19 +345,19 @@ static void tile_of_channel(tw_gemm *t, const stretch *s) {
     for_products(t, t->tile, store_tile);
 }
 
-static void emit_tile(tw_gemm *t, const stretch *s) {
-    amx_gemm *self = of(t);
+static void emit_tile(tw_gemm *t) {
+    const amx_gemm *self = of(t);
     tw_ir *g = t->g;
     tw_if first, last;
     if (self->form == TW_AMX_CHANNEL) {
-        tile_of_channel(t, s);
+        tile_of_channel(t);
     } else {
-        tw_if_begin(g, &first, s->is_first);
+        tw_if_begin(g, &first, self->s.is_first);
         for_rows(t, self->products, clear_rows);
         tw_if_end(g, &first);
-        (self->form == TW_AMX_SCALED ? tile_of_run : tile_of_groups)(t, s);
+        (self->form == TW_AMX_SCALED ? tile_of_run : tile_of_groups)(t);
     }
-    tw_if_begin(g, &last, s->is_last);
+    tw_if_begin(g, &last, self->s.is_last);
     if (self->form == TW_AMX_CHANNEL) for_rows(t, t->tile, convert_rows);
     t->rows = self->tile_rows;
     tw_gemm_store_tile(t);
@@ -346,8 +365,9 @@ static void emit_tile(tw_gemm *t, const stretch *s) {
     tw_if_end(g, &last);
 }
 
-static void unpack_stretch(tw_gemm *t, const stretch *s) {
+static void unpack_stretch(tw_gemm *t) {
     tw_ir *g = t->g;
+    const stretch *s = &of(t)->s;
     if (of(t)->form != TW_AMX_CHANNEL) {
         tw_gemm_unpack_units(t, s->first, s->end);
         if (t->strip_scaled) tw_gemm_enter_run(t, s->first);
@@ -372,16 +392,17 @@ static void column(tw_gemm *t, tw_val m0) {
     tw_val count = tw_k64(g, channel ? t->problem->K / t->body_k : t->panel.units);
     tw_loop_begin_nonempty(g, &over_k, tw_k64(g, 0), count, step, NULL, 0);
     tw_val next = tw_add(g, over_k.i, tw_k64(g, step));
-    stretch s = {.first = over_k.i};
-    s.end = tw_select(g, tw_compare(g, TW_IR_SLT, next, count), next, count);
-    s.is_first = tw_compare(g, TW_IR_EQ, s.first, tw_k64(g, 0));
-    s.is_last = tw_compare(g, TW_IR_EQ, s.end, count);
-    unpack_stretch(t, &s);
+    stretch *s = &self->s;
+    s->first = over_k.i;
+    s->end = tw_select(g, tw_compare(g, TW_IR_SLT, next, count), next, count);
+    s->is_first = tw_compare(g, TW_IR_EQ, s->first, tw_k64(g, 0));
+    s->is_last = tw_compare(g, TW_IR_EQ, s->end, count);
+    unpack_stretch(t);
     tw_loop_begin(g, &over_m, m0, t->m1, self->tile_rows, NULL, 0);
     tw_gemm_enter_tile(t, over_m.i);
     int64_t row_bytes = (int64_t)t->nv * t->lanes * 4;
     t->tile = tw_offset(g, slots, tw_mul(g, tw_sub(g, t->m, m0), tw_k64(g, row_bytes)));
-    emit_tile(t, &s);
+    emit_tile(t);
     tw_loop_end(g, &over_m, NULL);
     tw_loop_end(g, &over_k, NULL);
     t->tile = slots;
