@@ -182,7 +182,10 @@ static void *local(tw_ir *g, tw_ty ty) {
     LLVMBasicBlockRef entry = LLVMGetEntryBasicBlock(l->function);
     LLVMValueRef first = LLVMGetFirstInstruction(entry);
     if (first) LLVMPositionBuilderBefore(l->builder, first);
-    LLVMValueRef slot = LLVMBuildAlloca(l->builder, type(l, ty), "");
+    /* As an array: a vector would be rounded up to a power of two. */
+    LLVMTypeRef element = scalar_type(l, (tw_ty_kind)ty.kind);
+    LLVMTypeRef room = ty.lanes ? LLVMArrayType2(element, ty.lanes) : element;
+    LLVMValueRef slot = LLVMBuildAlloca(l->builder, room, "");
     int bytes = tw_ty_bits(ty) / 8;
     LLVMSetAlignment(slot, bytes % 64 ? (unsigned)(bytes & -bytes) : 64);
     LLVMPositionBuilderAtEnd(l->builder, here);

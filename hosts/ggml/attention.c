@@ -62,9 +62,10 @@ static bool readable(const struct ggml_tensor *t) {
            (t->type == GGML_TYPE_F32 || ggml_get_type_traits(t->type)->to_float);
 }
 
+/* Of one token, however many heads share a key's: tiles of them would be few tasks. */
 static bool is_few(const struct ggml_tensor *node) {
     const struct ggml_tensor *q = node->src[0], *k = node->src[1];
-    return q->ne[1] * (q->ne[2] / k->ne[2]) < LEAST_QUERIES;
+    return q->ne[1] == 1 || q->ne[1] * (q->ne[2] / k->ne[2]) < LEAST_QUERIES;
 }
 
 /* Slopes of the mask (ALiBi) and capped scores are left to ggml. */

@@ -14,6 +14,23 @@ typedef struct plan {
     int64_t head_tasks; /* of one key head */
 } plan;
 
+/* Of a task: those that end the slowest thread's share soonest.  Loading keys is worth LOAD
+ * queries. */
+static int64_t queries_each(const plan *p, int nth) {
+    const double LOAD = 1.1;
+    int64_t best = 1;
+    double least = 0;
+    for (int64_t each = 1; each <= twg_min(p->queries, TWG_FEW); each++) {
+        int64_t tasks = p->key_heads * twg_ceil_div(p->queries, each);
+        double time = (double)twg_ceil_div(tasks, nth) * (LOAD + (double)each);
+        if (least == 0 || time < least) {
+            least = time;
+            best = each;
+        }
+    }
+    return best;
+}
+
 static plan plan_of(const struct ggml_tensor *node, int nth) {
     plan p = {.y = node,
               .q = node->src[0],
@@ -25,9 +42,7 @@ static plan plan_of(const struct ggml_tensor *node, int nth) {
     p.together = p.q->ne[2] / p.k->ne[2];
     p.queries = p.q->ne[1] * p.together;
     p.key_heads = p.k->ne[2] * p.q->ne[3];
-    p.each = twg_min(p.queries, TWG_FEW);
-    /* Keys are loaded once for all of a task's queries, but no thread should wait for another. */
-    while (p.each > 1 && p.key_heads * twg_ceil_div(p.queries, p.each) < (int64_t)2 * nth) p.each--;
+    p.each = queries_each(&p, nth);
     p.head_tasks = twg_ceil_div(p.queries, p.each);
     return p;
 }
@@ -136,8 +151,10 @@ void twg_few_run(const struct ggml_tensor *node, int ith, int nth, twg_attention
     float *scratch = (float *)(operation->scratch + (size_t)ith * operation->scratch_size);
     int64_t i, tasks = p.key_heads * p.head_tasks;
     while ((i = (int64_t)atomic_fetch_add(&operation->next, 1)) < tasks) {
-        int64_t key_head = i % p.key_heads, first = i / p.key_heads * p.each;
-        run_task(&p, key_head / p.k->ne[2], key_head % p.k->ne[2], first,
-                 twg_min(p.queries - first, p.each), scratch);
+        /* Shares of a key head that differ by one at most. */
+        int64_t key_head = i % p.key_heads, part = i / p.key_heads;
+        int64_t first = part * p.queries / p.head_tasks;
+        int64_t end = (part + 1) * p.queries / p.head_tasks;
+        run_task(&p, key_head / p.k->ne[2], key_head % p.k->ne[2], first, end - first, scratch);
     }
 }

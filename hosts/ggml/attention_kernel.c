@@ -56,6 +56,7 @@ static void turn_back(const float *from, int64_t queries, int64_t length, const 
 #define SET_VECTORS 4
 #define SET_MAX(a, b) ((avx512_floats)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define SET_SUM(v) _mm512_reduce_add_ps((__m512)(v))
+#define SET_MOST(v) _mm512_reduce_max_ps((__m512)(v))
 #define SET_HALVES(at) ((avx512_floats)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at))))
 #include "hosts/ggml/attention_loops.h"
 
@@ -65,12 +66,19 @@ __attribute__((target("avx2"))) static inline float sum_of_eight(__m256 v) {
     return four[0] + four[1];
 }
 
+__attribute__((target("avx2"))) static inline float most_of_eight(__m256 v) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return four[0] > four[1] ? four[0] : four[1];
+}
+
 #define SET(name) avx2_##name
 #define SET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define SET_WIDTH 8
 #define SET_VECTORS 2
 #define SET_MAX(a, b) ((avx2_floats)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define SET_SUM(v) sum_of_eight((__m256)(v))
+#define SET_MOST(v) most_of_eight((__m256)(v))
 #define SET_HALVES(at) ((avx2_floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(at))))
 #include "hosts/ggml/attention_loops.h"
 

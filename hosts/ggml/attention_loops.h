@@ -5,7 +5,7 @@
  * SET_WIDTH       floats in a vector
  * SET_VECTORS     vectors side by side that four rows of sums fit registers with
  * SET_MAX         of two vectors
- * SET_SUM         of a vector's numbers
+ * SET_SUM, SET_MOST  of a vector's numbers
  * SET_HALVES(at)  a vector of f16 in memory */
 
 #define FLOATS SET(floats)
@@ -115,26 +115,37 @@ SET(score_few)(const twg_attention_few *t, int n, float (*scores)[TWG_FEW_KEYS])
     }
 }
 
+SET_TARGET static inline FLOATS SET(choose)(INTS condition, FLOATS yes, FLOATS no) {
+    return (FLOATS)(((INTS)yes & condition) | ((INTS)no & ~condition));
+}
+
 /* Scores of a query become 2^(score - largest); what came of earlier keys is to be multiplied by
- * the result. */
+ * the result.  What the mask closes is not looked at. */
 SET_TARGET static float SET(weigh_few)(const twg_attention_few *t, int64_t query, float *scores) {
+    enum { VECTORS = TWG_FEW_KEYS / SET_WIDTH };
     const float log2_e = 1.44269504f;
-    float most = t->most[query], wrong = 0;
-    for (int64_t key = 0; key < t->keys; key++) {
-        wrong += scores[key] * 0; /* 0, or NaN: the maximum and exp2 would lose it */
-        if (t->mask) scores[key] += t->mask[query * TWG_FEW_KEYS + key] * log2_e;
-        most = scores[key] > most ? scores[key] : most;
-    }
+    const FLOATS none = {0}, closed = none - INFINITY;
+    FLOATS score[VECTORS], most = none + t->most[query], wrong = none, sum = none;
     for (int64_t key = t->keys; key < TWG_FEW_KEYS; key++) scores[key] = -INFINITY;
-    FLOATS sum = {0}, none = {0};
-    for (int v = 0; v < TWG_FEW_KEYS; v += SET_WIDTH) {
-        FLOATS weight = SET(exp2)(SET(get)(scores + v) - most);
-        SET(put)(scores + v, weight);
+    EACH (v, VECTORS) {
+        score[v] = SET(get)(scores + v * SET_WIDTH);
+        if (t->mask) {
+            FLOATS mask = SET(get)(t->mask + query * TWG_FEW_KEYS + v * SET_WIDTH);
+            score[v] = SET(choose)(mask == closed, closed, score[v] + mask * log2_e);
+        }
+        /* 0, or NaN: the maximum and exp2 would lose it. */
+        wrong += SET(choose)(score[v] == closed, none, score[v] * 0);
+        most = SET_MAX(score[v], most);
+    }
+    float largest = SET_MOST(most);
+    EACH (v, VECTORS) {
+        FLOATS weight = SET(exp2)(score[v] - largest);
+        SET(put)(scores + v * SET_WIDTH, weight);
         sum += weight;
     }
-    float rest = SET(exp2)(none + (t->most[query] - most))[0];
-    t->sum[query] = t->sum[query] * rest + SET_SUM(sum) + wrong;
-    t->most[query] = most;
+    float rest = SET(exp2)(none + (t->most[query] - largest))[0];
+    t->sum[query] = t->sum[query] * rest + SET_SUM(sum + wrong);
+    t->most[query] = largest;
     return rest;
 }
 
@@ -150,7 +161,8 @@ SET(add_few)(const twg_attention_few *t, int n, int64_t d, int width,
     for (int64_t key = 0; key < t->keys; key++, v += t->v_step)
         EACH (w, width) {
             FLOATS numbers = SET_HALVES((const uint16_t *)v + w * SET_WIDTH);
-            EACH (r, n) sum[r][w] += weights[r][key] * numbers;
+            EACH (r, n)
+                if (weights[r][key] != 0) sum[r][w] += weights[r][key] * numbers;
         }
     EACH (r, n)
         EACH (w, width) SET(put)(out + r * t->dv + w * SET_WIDTH, sum[r][w]);
@@ -192,4 +204,5 @@ SET_TARGET static void SET(convert)(const uint16_t *f16, float *f32, int64_t cou
 #undef SET_VECTORS
 #undef SET_MAX
 #undef SET_SUM
+#undef SET_MOST
 #undef SET_HALVES

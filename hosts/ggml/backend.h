@@ -6,13 +6,14 @@
  *   packer.c    making them in the background
  *   memory.c    where they lie
  *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
- *   attention.c attention of many tokens, with attention_kernel.c's arithmetic
+ *   attention.c, attention_few.c: attention of many tokens and of few, with attention_kernel.c's
+ *               arithmetic
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
- * A device accepts whole graphs.  In computing one, each product by a weight of ours, and attention
- * of many tokens, stands as a custom operation, which ggml's CPU backend calls from all of its
- * threads; everything else runs as ever.  So there is one set of threads, ggml's, and nothing moves
- * from backend to backend. */
+ * A device accepts whole graphs.  In computing one, each product by a weight of ours, and each
+ * attention, stands as a custom operation, which ggml's CPU backend calls from all of its threads;
+ * everything else runs as ever.  So there is one set of threads, ggml's, and nothing moves from
+ * backend to backend. */
 #ifndef TILEWRIGHT_HOSTS_GGML_BACKEND_H
 #define TILEWRIGHT_HOSTS_GGML_BACKEND_H
 

@@ -3,7 +3,7 @@
  * For the time of the computation each product by weights of ours stands in the graph as a custom
  * operation, which ggml calls from all its threads.  Its sources, shape and place stay as they are.
  * Products of few rows of one x (q, k and v; gate and up) are one operation, in the first one's
- * place, if nothing in between minds.  Attention of many tokens is replaced likewise.
+ * place, if nothing in between minds.  Attention is replaced likewise.
  *
  *   MUL_MAT     y[i3][i2][m][n] = sum over k of w[i3/r3][i2/r2][n][k] * x[i3][i2][m][k]
  *   MUL_MAT_ID  y[t][u][n] = sum over k of w[ids[t][u]][n][k] * x[t][u % ne11][k] */

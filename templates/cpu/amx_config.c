@@ -15,7 +15,8 @@ const tw_axis tw_amx_space[TW_AMX_AXES] = {
 };
 
 /* Bytes for a column of N that stay from a stretch's start to its end: codes of `ahead` columns of
- * K; for each group of unit_k what it has beside them, at most, and a tile's products. */
+ * K; for each group of unit_k what it has beside them, at most, and a tile's products.  Two KiB
+ * more are a run's zeros and sums, and tables. */
 static int64_t column_bytes(tw_amx_form form, int64_t unit_k, int64_t ahead, int64_t rows) {
     switch (form) {
     case TW_AMX_CHANNEL: return ahead;

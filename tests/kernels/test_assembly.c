@@ -178,6 +178,47 @@ static void test_unpacked_ahead(void **state) {
     assert_int_equal(check_kernel(&p, TW_ISA_avx512vnni, "mm12 mn32 bm120 bn256 ua512"), 0);
 }
 
+/* The largest frames that configs may ask for are within what tw_linear_forward promises. */
+static void test_frames(void **state) {
+    (void)state;
+    enum { PROMISED = 80 << 10, BESIDE = 1 << 10 }; /* return address, saved registers */
+    static const struct {
+        tw_isa isa;
+        const char *problem, *kernel, *config;
+    } rows[] = {
+        {TW_ISA_avx2, "N=64,K=4096,w=u4,g=32,s=f16,z=value,a=i8g32", "cpu.int_gemm",
+         "mm4 mn32 bm256 bn64 ua1024"},
+        {TW_ISA_avx512vnni, "N=64,K=4096,w=u4,g=32,s=f16,z=value,a=i8g32", "cpu.int_gemm",
+         "mm4 mn32 bm256 bn64 ua1024"},
+        {TW_ISA_avx512amx, "N=64,K=4096,w=u4,g=64,s=f16,z=value,a=i8z", "cpu.amx_gemm",
+         "mm16 mn32 bm256 bn64 ua448"},
+        {TW_ISA_avx512amx, "N=64,K=4096,w=u4,g=32,s=f16i8,z=value,a=i8g256", "cpu.amx_gemm",
+         "mm32 mn32 bm256 bn64 ua256"},
+        {TW_ISA_avx512amx, "N=64,K=4096,w=i8,s=f32,a=i8", "cpu.amx_gemm",
+         "mm32 mn32 bm256 bn64 ua1024"},
+    };
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        tw_problem p = problem_of(rows[i].problem);
+        tw_target target = target_of(rows[i].isa);
+        tw_config config;
+        tw_str assembly = {0};
+        assert_int_equal(tw_config_parse(rows[i].config, &config), TW_OK);
+        assert_int_equal(tw_template_compile(tw_template_find(rows[i].kernel), &p, &config, &target,
+                                             TW_CODE_ASM, &assembly),
+                         TW_OK);
+        long frame = 0;
+        const char *at = strstr(tw_str_text(&assembly), "\ntw_matmul:");
+        assert_non_null(at);
+        while ((at = strstr(at, "subq\t$"))) {
+            char *end;
+            long bytes = strtol(at += 6, &end, 10);
+            if (!strncmp(end, ", %rsp", 6) && bytes > frame) frame = bytes;
+        }
+        assert_in_range(frame, 32 << 10, PROMISED - BESIDE);
+        tw_str_free(&assembly);
+    }
+}
+
 /* The search itself: it finds a spill where there is one, and only in the innermost loop. */
 static void test_search(void **state) {
     (void)state;
@@ -214,6 +255,7 @@ int main(void) {
         cmocka_unit_test(test_search),
         cmocka_unit_test(test_inner_loops),
         cmocka_unit_test(test_unpacked_ahead),
+        cmocka_unit_test(test_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -241,6 +241,34 @@ static void few(int n, int queries, int64_t keys, bool masked) {
     free(q), free(k), free(v), free(mask), free(k16), free(v16);
 }
 
+/* Keys that the mask closes may hold anything. */
+static void behind_the_mask(int64_t tokens) {
+    enum { D = 64, KEYS = 40, CLOSED_KEY = 17, MOST = 8 };
+    struct ggml_context *context = tensors();
+    data q = data_of(context, GGML_TYPE_F32, D, tokens, 1, 1),
+         k = data_of(context, GGML_TYPE_F16, D, KEYS, 1, 1),
+         v = data_of(context, GGML_TYPE_F16, D, KEYS, 1, 1),
+         mask = data_of(context, GGML_TYPE_F16, KEYS, tokens, 1, 1);
+    struct ggml_tensor *y =
+        ggml_flash_attn_ext(context, q.tensor, k.tensor, v.tensor, mask.tensor, 0.125f, 0, 0);
+    struct ggml_cgraph *graph = ggml_new_graph(context);
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
+    for (int64_t i = 0; i < mask.count; i++)
+        mask.values[i] = i % KEYS == CLOSED_KEY ? -INFINITY : 0;
+    k.values[CLOSED_KEY * D] = v.values[CLOSED_KEY * D] = INFINITY;
+    v.values[CLOSED_KEY * D + 1] = NAN;
+    set(&q), set(&k), set(&v), set(&mask);
+    bool right = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    float out[MOST * D];
+    ggml_backend_tensor_get(y, out, 0, ggml_nbytes(y));
+    for (int i = 0; i < tokens * D; i++) right = right && isfinite(out[i]);
+    check("attention, what is not finite behind the mask", right ? 0 : INFINITY);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(context);
+    free(q.values), free(k.values), free(v.values), free(mask.values);
+}
+
 void attentions(void) {
     for (int n = 0; twg_attention_kernel_at(n); n++)
         for (int masked = 0; masked < 2; masked++) {
@@ -264,6 +292,10 @@ void attentions(void) {
         {"attention, a token", 64, 64, 9, 3, 1, 256, 1, GGML_TYPE_F16, CAUSAL, false},
         {"attention, a token, no mask", 128, 128, 8, 2, 1, 77, 1, GGML_TYPE_F16, NOT, false},
         {"attention, a token, sinks", 64, 64, 4, 4, 1, 65, 1, GGML_TYPE_F16, CAUSAL, true},
+        {"attention, a token, one key head", 64, 64, 40, 1, 1, 600, 1, GGML_TYPE_F16, CAUSAL,
+         false},
+        {"attention, a token, fewer heads than threads", 64, 64, 1, 1, 1, 70, 1, GGML_TYPE_F16, NOT,
+         false},
         {"attention, seven tokens", 80, 64, 6, 2, 7, 200, 1, GGML_TYPE_F16, CLOSED, false},
         {"attention, two tokens of three sequences", 192, 128, 8, 2, 2, 100, 3, GGML_TYPE_F16,
          ADDED, false},
@@ -272,6 +304,8 @@ void attentions(void) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) attention(&shapes[i]);
     not_finite(40, 7);
     not_finite(6, 2);
+    behind_the_mask(1);
+    behind_the_mask(6);
     /* ggml takes 0 for as many threads as its pool has. */
     ggml_backend_set_n_threads_t set_n_threads =
         (ggml_backend_set_n_threads_t)ggml_backend_reg_get_proc_address(
