@@ -150,11 +150,14 @@ double tw_amx_cost(const tw_target *target, const tw_problem *problem, const tw_
 }
 
 void tw_amx_guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
-    /* Some groups' products at a time, so that they and x stay in the L1 cache. */
-    enum { AHEAD = 256, AHEAD_GROUPS = 4, BLOCK_ROWS = 256 };
+    /* So that strip, products and x stay in the L1 cache: of one group along K, whose products are
+     * loaded and stored once a stretch, 512 (a twelfth over 256). */
+    enum { AHEAD = 256, AHEAD_CHANNEL = 512, AHEAD_GROUPS = 4, BLOCK_ROWS = 256 };
     int64_t step = ahead_step(problem);
-    bool groups = tw_amx_form_of(problem) == TW_AMX_GROUPS;
-    int64_t most = groups ? tw_min(AHEAD, AHEAD_GROUPS * step) : AHEAD;
+    tw_amx_form form = tw_amx_form_of(problem);
+    int64_t most = form == TW_AMX_CHANNEL  ? AHEAD_CHANNEL
+                   : form == TW_AMX_GROUPS ? tw_min(AHEAD, AHEAD_GROUPS * step)
+                                           : AHEAD;
     double best = 0;
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++) {
