@@ -9,11 +9,9 @@
  * ends a stretch's products depends on the scales: see tw_amx_form. */
 #include "templates/cpu/amx_gemm.h"
 
-#include <assert.h>
 #include <string.h>
 
 #include "src/core/dtype.h"
-#include "templates/cpu/convert.h"
 
 /* Rows that vectors end at a time: their totals and sums stay in registers. */
 enum { END_ROWS = 8 };
@@ -196,14 +194,14 @@ static void multiply_step(tw_gemm *t, bool negatives, tw_val x, tw_val w) {
     }
 }
 
-/* Adds the products of `length` columns of K, whose number is static where most is that number:
- * few are unrolled. */
-static void multiply(tw_gemm *t, bool negatives, tw_val x, tw_val w, tw_val length, int64_t most) {
+/* Adds the products of `length` columns of K.  known: the same where it is known here, else 0; few
+ * are unrolled. */
+static void multiply(tw_gemm *t, bool negatives, tw_val x, tw_val w, tw_val length, int64_t known) {
     enum { UNROLLED = 4 };
     tw_ir *g = t->g;
     int64_t step = of(t)->tile_k;
-    if (most && most <= UNROLLED * step) {
-        for (int64_t k = 0; k < most; k += step)
+    if (known && known <= UNROLLED * step) {
+        for (int64_t k = 0; k < known; k += step)
             multiply_step(t, negatives, tw_at(g, x, k), tw_at(g, w, tw_gemm_strip_at(t, 0, k)));
         return;
     }
