@@ -26,7 +26,7 @@ suite() {
     echo "$1: $(grep -a 'tests passed' $folder/ops.log)"
 }
 suite MUL_MAT
-suite FLASH_ATTN_EXT 'hsk=(64|128|192),.*nb=(32|75),.*type_K=(f16|q8_0),'
+suite FLASH_ATTN_EXT 'hsk=(64|128|192),.*nb=(1|3|32|75),.*type_K=(f16|q8_0),'
 for model in models/llama/smollm2.*.gguf; do
     $folder/bin/llama-bench -m "$model" -t 2 -p 64 -n 1 -r 1 -ngl 15 >$folder/shared.log 2>&1 || {
         echo "hosts/ggml/check.sh: $model, half of whose layers ggml has, failed" >&2
