@@ -93,7 +93,7 @@ tw_status tw_compare_row(const tw_problem *p, int64_t chain, const double *expec
     double ratio = errors == 0 ? 0 : errors / energy;
     if (nmse) *nmse = isnan(ratio) ? INFINITY : ratio;
     double bound = UNIT * UNIT * (double)r * (1 + 36 / (double)n);
-    bool row_wrong = !zeros_cancel(p) && !(ratio <= bound);
+    bool row_wrong = p->scheme.zero_mode != TW_ZERO_VALUE && !(ratio <= bound);
     if (worst < 0 && !row_wrong) return TW_OK;
     int64_t column = worst >= 0 ? worst : at_largest;
     return tw_fail(TW_VERIFY,

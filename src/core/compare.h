@@ -16,7 +16,9 @@
  *   element    r^2 <= u^2 * R * 37 * max(expected^2, magnitude^2)
  *   z=value    of codes of x, instead of both: each element
  *              r^2 <= u^2 * R * 37 * max(expected^2, magnitude^2 / K)
- *              or r <= 4 u * magnitude + u * (R - chain) * |expected|
+ *              or r <= 4 u * magnitude + u * (R - chain) * |expected|;
+ *              of x that is no codes: elements alone, since a zero that all columns share makes
+ *              their sums small together, and a row no sample
  * R roundings of random sign, each at most u of a sum so far, give a mean square of at most u^2 R
  * times the square of those sums, which is the sum over k of (x w)^2 where signs are random.  The
  * expected^2 of a row have that for their mean, however it is distributed over k; a few of them may

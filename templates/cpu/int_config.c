@@ -61,7 +61,8 @@ _Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960, "as the sente
 /* As loads.c lays the strip out, or a little more. */
 static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
                            const tw_panel *panel, const tw_config *c) {
-    bool zeros = panel->zero != TW_NONE && !tw_int_late_factors(problem);
+    bool late = tw_int_late_factors(problem);
+    bool zeros = panel->zero == TW_U8 || (panel->zero != TW_NONE && !late);
     int values = (panel->scale != TW_NONE) + zeros + tw_int_shifts(target, problem);
     return c->ahead / panel->unit_k * (panel->unit_k + 4L * values) * c->micro_n;
 }

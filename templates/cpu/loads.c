@@ -60,7 +60,8 @@ typedef enum strip_value { STRIP_SCALE, STRIP_ZERO, STRIP_SUM, STRIP_VALUES } st
 static bool strip_has(const tw_gemm *t, int value) {
     switch (value) {
     case STRIP_SCALE: return t->panel.scale != TW_NONE && !t->strip_scaled;
-    case STRIP_ZERO: return t->panel.zero != TW_NONE && !t->late_factors;
+    case STRIP_ZERO:
+        return t->panel.zero == TW_U8 || (t->panel.zero != TW_NONE && !t->late_factors);
     default: return t->strip_sums;
     }
 }

@@ -125,7 +125,7 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
         /* The axis has none for small K. */
-        if (ahead ? tries < 2000 : tries >= 10000) set_ahead(&p, &seed, out);
+        if (ahead ? tries < 2000 : tries >= 10000 && !streams) set_ahead(&p, &seed, out);
         if (streams && !out->streams) continue;
         if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;
