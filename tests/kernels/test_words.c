@@ -13,8 +13,9 @@
 enum { ROWS = 9, COLUMNS = 40, DATA = 3 };
 
 static const char *const schemes[] = {
-    "w=i6,g=16", "w=i3,g=16",  "w=u2,g=16,z=value", "w=u4,g=32,z=value", "w=i5,g=32",
-    "w=i4,g=64", "w=i3,g=128", "w=i8,g=16",         "w=u8,g=32",         "w=i7,g=64",
+    "w=i6,g=16", "w=i3,g=16", "w=u2,g=16,z=value", "w=u4,g=32,z=value",
+    "w=i5,g=32", "w=i4,g=64", "w=i3,g=128",        "w=i8,g=16",
+    "w=u8,g=32", "w=i7,g=64", "w=i6,g=16,z=code",
 };
 /* Guesses, and what unpacks ahead with tiles that are not guessed. */
 static const char *const configs[] = {NULL, "mm4 mn16 bm8 bn64 ua256", "mm4 mn32 bm4 bn32",
