@@ -57,9 +57,8 @@ const char *tw_amx_reject_problem(const tw_target *target, const tw_problem *pro
     if (tw_amx_form_of(problem) == TW_AMX_NONE)
         return "amx_gemm takes groups of 32 or a multiple of 64 up to 1920 that divide K and whose "
                "x "
-               "has a scale each or one for all; f16i8 scales under one scale of x for 256; or one "
-               "group "
-               "along a K that 64 divides, without zeros.";
+               "has a scale each or one for all; f16i8 scales under one scale of x for 256; or "
+               "one group along a K that 64 divides, without zeros.";
     return NULL;
 }
 

@@ -47,9 +47,8 @@ static bool may_use_tiles(void) {
 const char *tw_cpu_refused(void) {
     __builtin_cpu_init();
     if (!has_amx() || may_use_tiles()) return NULL;
-    return "the system refuses AMX to this process (a signal stack that is too small for its "
-           "state, "
-           "or a filter of system calls): kernels do without";
+    return "the system refuses AMX to this process (a signal stack too small for its state, or a "
+           "filter of system calls): kernels do without";
 }
 
 bool tw_cpu_can_run(tw_isa isa) {
