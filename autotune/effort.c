@@ -27,7 +27,7 @@ tw_effort tw_effort_of(const tw_target *target, const tw_problem *p, const tw_po
     return (tw_effort){
         .data_ns = (DATA_NS * weights + TOUCH_NS * (weight_bytes + rows_bytes)) / threads,
         .pack_ns = (PACK_NS * weights + TOUCH_NS * copies) / threads,
-        .oracle_ns = ORACLE_NS * weights / threads,
+        .oracle_ns = ORACLE_NS * weights * (1 + (p->scheme.fpmath == TW_FPMATH_BF16)) / threads,
         .build_ns = BUILD_NS,
         .launch_ns = LAUNCH * point->cost / threads,
         .check_ns = COMPARE_NS * fmin(elements, 4 << 20) / threads + 2 * TOUCH_NS * rows_bytes,

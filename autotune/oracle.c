@@ -51,24 +51,26 @@ static void oracle_task(void *arg, size_t i) {
     tw_reference_rows(job->problem, &job->canonical, job->count, x, n0, n1, expected, magnitude);
 }
 
-bool tw_oracle_solve(const tw_workload *w, tw_parts *parts, tw_oracle *const *oracles, int count) {
-    oracle_job job = {&w->problem, tw_data_canonical(&w->data), oracles, count};
+bool tw_oracle_solve(const tw_workload *w, tw_parts *parts, const tw_problem *truth,
+                     tw_oracle *const *oracles, int count) {
+    oracle_job job = {truth, tw_data_canonical(&w->data), oracles, count};
     if (!tw_parts_run(parts, oracle_task, &job, (size_t)tw_ceil_div(w->problem.N, COLUMNS)))
         return false;
     for (int i = 0; i < count; i++) oracles[i]->known = true;
     return true;
 }
 
-tw_status tw_workload_ask(tw_workload *w, tw_parts *parts, int count, bool *made) {
+tw_status tw_workload_ask(tw_workload *w, tw_parts *parts, const tw_problem *truth, int count,
+                          bool *made) {
     tw_oracle *unknown[TW_PROBES];
     int unknowns = 0;
     for (int i = 0; i < count; i++) {
-        tw_oracle *o = &w->oracle[i];
+        tw_oracle *o = &w->oracle[truth->scheme.fpmath][i];
         if (!o->x) TW_TRY(tw_oracle_create(&w->problem, o));
         if (o->known) continue;
         tw_data_probe(&w->problem, i, o->x);
         unknown[unknowns++] = o;
     }
-    *made = !unknowns || tw_oracle_solve(w, parts, unknown, unknowns);
+    *made = !unknowns || tw_oracle_solve(w, parts, truth, unknown, unknowns);
     return TW_OK;
 }

@@ -74,11 +74,16 @@ static tw_status make_workload(tw_search *s, bool *ready) {
 
 /* More probes than the least where the oracle answers quickly. */
 static tw_status ask_oracle(tw_search *s, bool *ready) {
+    const tw_problem *problem = s->request->problem;
     int64_t start = tw_env_now(s->env);
     double share = ORACLE_SHARE * (double)(s->end_ns - s->start_ns);
     s->ahead_ns = tw_effort_search(&s->effort, 0);
     for (s->rows = TW_LEAST_ROWS;; s->rows = MOST_ROWS) {
-        TW_TRY(tw_workload_ask(s->workload, &s->parts, s->rows, ready));
+        for (int math = 0; math <= (int)problem->scheme.fpmath && (!math || *ready); math++) {
+            tw_problem truth = *problem;
+            truth.scheme.fpmath = (tw_fpmath)math;
+            TW_TRY(tw_workload_ask(s->workload, &s->parts, &truth, s->rows, ready));
+        }
         if (!*ready || s->rows == MOST_ROWS) return TW_OK;
         double used = (double)(tw_env_now(s->env) - start);
         if (used * MOST_ROWS / TW_LEAST_ROWS > share) return TW_OK;

@@ -25,6 +25,7 @@ typedef struct check {
     int64_t first;  /* probe of row 0 in this pass */
     int64_t rows;   /* of this launch */
     bool all;
+    tw_problem truth; /* what the candidate is held to */
     double *nmse;     /* per row */
     atomic_llong bad; /* the first row that failed so far; rows when none did */
 } check;
@@ -112,8 +113,12 @@ static bool compared(const check *c, int64_t m) {
     return (int64_t)(tw_data_mix(~(uint64_t)m) % (uint64_t)c->rows) < rows;
 }
 
+static const tw_oracle *oracle_of(const check *c, int64_t m) {
+    return &c->w->oracle[c->truth.scheme.fpmath][probe_of(c, m)];
+}
+
 static tw_status compare(const check *c, int64_t m, const tw_oracle *oracle) {
-    const tw_problem *p = &c->w->problem;
+    const tw_problem *p = &c->truth;
     return tw_compare_row(p, tw_candidate_chain(c->candidate, p), oracle->expected,
                           oracle->magnitude, y_row(c, m), p->N, &c->nmse[m]);
 }
@@ -122,7 +127,7 @@ static void compare_task(void *arg, size_t i) {
     check *c = arg;
     int64_t m = (int64_t)i;
     c->nmse[m] = 0;
-    if (!compared(c, m) || compare(c, m, &c->w->oracle[probe_of(c, m)]) == TW_OK) return;
+    if (!compared(c, m) || compare(c, m, oracle_of(c, m)) == TW_OK) return;
     long long bad = atomic_load(&c->bad);
     while (m < bad && !atomic_compare_exchange_weak(&c->bad, &bad, m)) {
     }
@@ -136,7 +141,7 @@ static tw_status compare_unkept(check *c) {
     tw_status status = TW_OK;
     for (int64_t m = 0; m < c->rows && status == TW_OK; m++) {
         tw_data_probe(&c->w->problem, probe_of(c, m), oracle.x);
-        tw_oracle_solve(c->w, &parts, &one, 1);
+        tw_oracle_solve(c->w, &parts, &c->truth, &one, 1);
         status = compare(c, m, &oracle);
         if (status != TW_OK) c->bad = m;
     }
@@ -153,7 +158,7 @@ static tw_status compare_all(check *c) {
         tw_threads_run(c->threads, compare_task, c, (size_t)c->rows);
         /* Once more on this thread, whose sentence the caller reads. */
         int64_t bad = c->bad;
-        if (bad < c->rows) status = compare(c, bad, &c->w->oracle[probe_of(c, bad)]);
+        if (bad < c->rows) status = compare(c, bad, oracle_of(c, bad));
     }
     if (status != TW_OK)
         return tw_fail_within(status, "row %lld of %lld", (long long)c->bad, (long long)c->rows);
@@ -181,7 +186,7 @@ static tw_status check_probes(check *c, double *error) {
     int64_t M = c->w->problem.M, probes = c->probes;
     tw_parts parts = tw_parts_all(c->w->env, c->threads);
     bool made;
-    if (probes <= TW_PROBES) TW_TRY(tw_workload_ask(c->w, &parts, (int)probes, &made));
+    if (probes <= TW_PROBES) TW_TRY(tw_workload_ask(c->w, &parts, &c->truth, (int)probes, &made));
     for (c->first = 0; c->first == 0 || (M <= probes && c->first + M <= probes); c->first += M) {
         TW_TRY(fill_probes(c));
         TW_TRY(check_rows(c, M, error));
@@ -196,7 +201,8 @@ static tw_status check_probes(check *c, double *error) {
 /* Rows of the identity matrix, times a power of two, give exactly the dequantized weights where
  * nothing else is added: 0 or one product is rounded, once. */
 static bool is_exact(const tw_problem *p) {
-    return !p->scheme.act_quant && p->scheme.zero_mode != TW_ZERO_VALUE && !p->bias && !p->act;
+    bool codes = p->scheme.act_quant && p->scheme.fpmath == TW_FPMATH_STRICT;
+    return !codes && p->scheme.zero_mode != TW_ZERO_VALUE && !p->bias && !p->act;
 }
 
 /* The column of the i-th row: ends of the matrix and of its groups first. */
@@ -213,11 +219,12 @@ static float identity_value(int64_t i) {
 }
 
 static tw_status identity_row(const check *c, int64_t m, int64_t i) {
-    const tw_problem *p = &c->w->problem;
+    const tw_problem *p = &c->truth;
     tw_canonical canonical = tw_data_canonical(&c->w->data);
     int64_t k = identity_column(p, i);
     for (int64_t n = 0; n < p->N; n++) {
-        float expected, weight = tw_dequantize_one(p, &canonical, n, k) * identity_value(i);
+        float factor = tw_factor(p->scheme.fpmath, tw_dequantize_one(p, &canonical, n, k));
+        float expected, weight = factor * identity_value(i);
         tw_float_set(&expected, p->y, 0, weight);
         float want = tw_float_get(&expected, p->y, 0), is = tw_float_get(y_row(c, m), p->y, n);
         if (is == want) continue;
@@ -242,7 +249,7 @@ double tw_verify_launches(const tw_problem *p, int64_t rows) {
 
 static tw_status check_identity(check *c) {
     tw_workload *w = c->w;
-    const tw_problem *p = &w->problem;
+    const tw_problem *p = &c->truth;
     int64_t total = identity_rows(p);
     memset(w->x, POISON, w->x_bytes);
     w->timing = false;
@@ -270,6 +277,7 @@ tw_status tw_verify(tw_workload *w, tw_threads *threads, const tw_candidate *can
         .candidate = candidate,
         .probes = all ? tw_max(M, TW_PROBES) : tw_min(rows, TW_PROBES),
         .all = all,
+        .truth = tw_candidate_truth(candidate, &w->problem),
     };
     TW_TRY(tw_workload_pack(w, tw_candidate_layout(candidate), &c.packed));
     TW_TRY(tw_workload_reserve(w, candidate));

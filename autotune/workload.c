@@ -158,7 +158,8 @@ void tw_workload_destroy(tw_workload *w) {
     release(w->scratch, w->scratch_bytes);
     release(w->rounded, w->rounded_bytes);
     for (int i = 0; i < w->layouts; i++) release(w->packed[i].copies, w->packed[i].bytes);
-    for (int i = 0; i < TW_PROBES; i++) tw_oracle_free(&w->oracle[i]);
+    for (int math = 0; math < TW_FPMATHS; math++)
+        for (int i = 0; i < TW_PROBES; i++) tw_oracle_free(&w->oracle[math][i]);
     free(w);
 }
 

@@ -8,6 +8,7 @@
 
 enum {
     TW_MAX_LAYOUTS = 8,
+    TW_FPMATHS = 2,
     TW_PROBES = 8, /* rows of x whose exact results are kept */
     /* Elements between rows of x and y while verifying: rows then begin anywhere, and what lies
      * between may neither be used nor written. */
@@ -45,7 +46,7 @@ struct tw_workload {
     size_t scratch_bytes;
     float *rounded; /* x, where it is rounded before kernels see it */
     size_t rounded_bytes;
-    tw_oracle oracle[TW_PROBES];
+    tw_oracle oracle[TW_FPMATHS][TW_PROBES]; /* of each way to multiply, for those that use it */
 };
 
 /* What copies of the weights add up to at least, to be cold; 0: they are to be hot. */
@@ -76,6 +77,11 @@ static inline const tw_layout *tw_candidate_layout(const tw_candidate *candidate
 static inline int64_t tw_candidate_chain(const tw_candidate *candidate, const tw_problem *problem) {
     return candidate->rival ? problem->K : candidate->tmpl->chain(problem);
 }
+/* What it is held to: see tw_template_truth. */
+static inline tw_problem tw_candidate_truth(const tw_candidate *candidate,
+                                            const tw_problem *problem) {
+    return tw_template_truth(candidate->rival ? NULL : candidate->tmpl, problem);
+}
 /* Scratch for a candidate's launches.  Errors: MEMORY. */
 tw_status tw_workload_reserve(tw_workload *w, const tw_candidate *candidate);
 /* Contiguous random x, for timing. */
@@ -91,14 +97,17 @@ void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate 
 
 /* oracle.c */
 
-/* The first `count` probes, TW_PROBES at most, and their exact results: those that are not known
- * yet are worked out, all at once.  *made: false where the deadline broke it off. */
-tw_status tw_workload_ask(tw_workload *w, tw_parts *parts, int count, bool *made);
+/* The first `count` probes, TW_PROBES at most, and the exact results of `truth`, the problem with
+ * one way to multiply: those that are not known yet are worked out, all at once.  *made: false where
+ * the deadline broke it off. */
+tw_status tw_workload_ask(tw_workload *w, tw_parts *parts, const tw_problem *truth, int count,
+                          bool *made);
 /* Room for the oracle's answer. */
 tw_status tw_oracle_create(const tw_problem *problem, tw_oracle *out);
 void tw_oracle_free(tw_oracle *oracle);
 /* The answers for the x in each of `count`, 1 to TW_PROBES; false: broken off. */
-bool tw_oracle_solve(const tw_workload *w, tw_parts *parts, tw_oracle *const *oracles, int count);
+bool tw_oracle_solve(const tw_workload *w, tw_parts *parts, const tw_problem *truth,
+                     tw_oracle *const *oracles, int count);
 
 /* Launches of M rows that tw_verify with `rows` different rows amounts to. */
 double tw_verify_launches(const tw_problem *problem, int64_t rows);

@@ -70,7 +70,8 @@ static tw_status run_kernel(tw_linear *l, const tw_plan *plan, int64_t M, const 
 
 static tw_status run_reference(tw_linear *l, int64_t M, const rows *x, const rows *y) {
     const tw_tensors *tensors;
-    const tw_problem *p = &l->problem;
+    tw_problem truth = tw_template_truth(NULL, &l->problem);
+    const tw_problem *p = &truth;
     TW_TRY(tw_linear_canonical(l, &tensors));
     tw_canonical w = tw_linear_view(l, tensors);
     tw_reference_linear(p, &w, x->data, x->stride * 8 / tw_dtype_bits(p->x), y->data,

@@ -352,13 +352,13 @@ typedef struct sharing_key {
     int64_t M, N, K;
     const void *layout, *tmpl;
     int32_t x, y, bias, act;
-    int32_t scheme[7];
+    int32_t scheme[8];
     int32_t kind; /* a mode; the tuning ones are alike */
     tw_config config;
     uint32_t has_config, again;
 } sharing_key;
 
-_Static_assert(sizeof(tw_scheme) == sizeof(int32_t[7]), "a scheme is seven integers");
+_Static_assert(sizeof(tw_scheme) == sizeof(int32_t[8]), "a scheme is eight integers");
 static void key_of(const tw_plan_request *r, tw_mode kind, sharing_key *key) {
     tw_problem p = bucket_problem(r->problem);
     memset(key, 0, sizeof *key);

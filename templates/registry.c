@@ -36,6 +36,12 @@ const tw_template *tw_template_find(const char *name) {
     return NULL;
 }
 
+tw_problem tw_template_truth(const tw_template *tmpl, const tw_problem *problem) {
+    tw_problem truth = *problem;
+    truth.scheme.fpmath = tmpl ? tmpl->fpmath : TW_FPMATH_STRICT;
+    return truth;
+}
+
 typedef struct emit_call {
     const tw_template *tmpl;
     const tw_problem *problem;

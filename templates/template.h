@@ -44,7 +44,13 @@ typedef struct tw_template {
     int64_t (*chain)(const tw_problem *problem);
     /* Emits tw_pack_x and tw_matmul (src/core/kernel_args.h).  Never depends on problem->M. */
     tw_status (*emit)(tw_ir *g, const tw_problem *problem, const tw_config *config);
+    /* How it multiplies: as the problem says, or rounded to bf16. */
+    tw_fpmath fpmath;
 } tw_template;
+
+/* The problem whose exact result, by the oracle, a kernel is held to where it takes this one: with
+ * its own way to multiply.  tmpl NULL: of whoever is no template. */
+tw_problem tw_template_truth(const tw_template *tmpl, const tw_problem *problem);
 
 /* The i-th row, NULL past the end. */
 const tw_template *tw_template_row(int i);

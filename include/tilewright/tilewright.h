@@ -175,6 +175,15 @@ typedef enum tw_act_quant {
     TW_ACTQ_NVFP4_STATIC, /* the second scale is given, act_scale of the layer */
 } tw_act_quant;
 
+/* How coarsely a product may be computed, whatever x and weights come as (oneDNN's fpmath mode). */
+typedef enum tw_fpmath {
+    TW_FPMATH_STRICT = 0, /* as act_quant says */
+    /* A kernel may instead round x and each dequantized weight to bf16, half to even, and add
+     * products in f32: 8 significant bits of each, where codes of 8 bits have as many of a group's
+     * largest.  For act_quant NONE, I8, I8Z and I8_FULL.  Which M run so depends on the device. */
+    TW_FPMATH_BF16,
+} tw_fpmath;
+
 /* One scale (and zero) covers group_n x group_k weights; 0 means the whole dimension.
  *   per tensor {0,0}   per output channel {1,0}   per group of 128 {1,128}   per block {128,128}
  * The last group of a row may be short.  scale == TW_NONE: plain float weights, no scales. */
@@ -185,10 +194,11 @@ typedef struct tw_scheme {
     int32_t group_n, group_k;
     tw_act_quant act_quant;
     int32_t act_group; /* I8, E4M3. 0: per token; else a multiple of group_k (E4M3: any) */
+    tw_fpmath fpmath;
 } tw_scheme;
 
-/* Parses the fields w, g, s, z, a of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any order; w
- * is required, docs/problem.md has the values and the other fields' defaults.  Touches nothing but
+/* Parses the fields w, g, s, z, a, fpmath of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any
+ * order; w is required, docs/problem.md has the values and the other fields' defaults.  Touches nothing but
  * *out.
  * Errors: INVALID (an argument is NULL; a field is unknown, repeated, missing or bad; fields do not
  * go together). */
@@ -383,7 +393,7 @@ typedef struct tw_linear_desc {
      0,                                                                                            \
      TW_NONE,                                                                                      \
      TW_NONE,                                                                                      \
-     {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0},                                      \
+     {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0, TW_FPMATH_STRICT},                    \
      TW_ACT_NONE,                                                                                  \
      NULL,                                                                                         \
      NULL,                                                                                         \

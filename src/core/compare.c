@@ -12,7 +12,8 @@ enum { FEW_COLUMNS = 64 };
 
 /* Codes of x against codes of weights, in integers. */
 static bool multiplies_codes(const tw_problem *p) {
-    return p->scheme.act_quant && !tw_act_rounds(&p->scheme);
+    const tw_scheme *s = &p->scheme;
+    return s->act_quant && s->fpmath == TW_FPMATH_STRICT && !tw_act_rounds(s);
 }
 
 /* Whether value zeros cancel against sums of codes; else they are part of the weights. */

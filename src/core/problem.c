@@ -39,6 +39,7 @@ static int64_t word_size(word w, int64_t least) {
 }
 
 static const char *const zero_modes[] = {"none", "code", "value"};
+static const char *const fpmaths[] = {"strict", "bf16"};
 static const char *const acts[] = {"none", "relu", "gelu", "gelu_tanh", "silu"};
 
 const char *tw_act_name(tw_act act) { return (size_t)act < TW_COUNT(acts) ? acts[act] : "?"; }
@@ -124,6 +125,13 @@ static bool parse_act_quant(word w, tw_problem *p, size_t offset) {
     return false;
 }
 
+static bool parse_fpmath(word w, tw_problem *p, size_t offset) {
+    (void)offset;
+    int i = word_index(w, fpmaths, (int)TW_COUNT(fpmaths));
+    p->scheme.fpmath = (tw_fpmath)(i < 0 ? 0 : i);
+    return i >= 0;
+}
+
 static bool parse_act(word w, tw_problem *p, size_t offset) {
     (void)offset;
     int i = word_index(w, acts, (int)TW_COUNT(acts));
@@ -143,6 +151,7 @@ enum {
     FIELD_s,
     FIELD_z,
     FIELD_a,
+    FIELD_fpmath,
     FIELD_y,
     FIELD_bias,
     FIELD_act,
@@ -171,12 +180,13 @@ static const field fields[FIELD_COUNT] = {
     {"a", parse_act_quant, 0,
      "none, i8, i8gG with G a group of K (i8g32), i8z, i8full, i8s, e4m3, e4m3gG, e4m3s, "
      "mxfp8 or mxfp4 (or with floor, ceil or even behind it), nvfp4, nvfp4t or nvfp4s"},
+    {"fpmath", parse_fpmath, 0, "strict or bf16"},
     {"y", parse_real, offsetof(tw_problem, y), "f32, f16 or bf16"},
     {"bias", parse_bias, offsetof(tw_problem, bias), "none, f32, f16 or bf16"},
     {"act", parse_act, 0, "none, relu, gelu, gelu_tanh or silu"},
 };
 
-static bool in_scheme(int f) { return f >= FIELD_w && f <= FIELD_a; }
+static bool in_scheme(int f) { return f >= FIELD_w && f <= FIELD_fpmath; }
 
 /* One "field=value"; seen: a bit for each field. */
 static tw_status parse_field(word item, bool scheme_only, unsigned *seen, tw_problem *p) {
@@ -188,9 +198,11 @@ static tw_status parse_field(word item, bool scheme_only, unsigned *seen, tw_pro
     while (f < FIELD_COUNT && !word_is(name, fields[f].name)) f++;
     if (f == FIELD_COUNT)
         return tw_fail(TW_INVALID, "\"%.*s\": unknown field, the fields are %s", SHOWN(name),
-                       scheme_only ? "w, g, s, z, a" : "M, N, K, x, w, g, s, z, a, y, bias, act");
+                       scheme_only ? "w, g, s, z, a, fpmath"
+                                   : "M, N, K, x, w, g, s, z, a, fpmath, y, bias, act");
     if (scheme_only && !in_scheme(f))
-        return tw_fail(TW_INVALID, "%s: \"%.*s\", not a field of a scheme, which has w, g, s, z, a",
+        return tw_fail(TW_INVALID,
+                       "%s: \"%.*s\", not a field of a scheme, which has w, g, s, z, a, fpmath",
                        fields[f].name, SHOWN(value));
     if (*seen & 1u << f)
         return tw_fail(TW_INVALID, "%s: \"%.*s\", the field is given twice", fields[f].name,
@@ -264,6 +276,8 @@ void tw_scheme_text(const tw_scheme *s, tw_str *out) {
     }
     tw_str_add(out, ",a=%s", tw_act_get(s->act_quant)->name);
     if (s->act_group) tw_str_add(out, "g%d", s->act_group);
+    /* Left out where it changes nothing, so that keys of caches stay as they were before it. */
+    if (s->fpmath) tw_str_add(out, ",fpmath=%s", fpmaths[s->fpmath]);
 }
 
 void tw_problem_text(const tw_problem *p, tw_str *out) {
@@ -314,7 +328,21 @@ static tw_status check_act_quant(const tw_scheme *s) {
     return TW_OK;
 }
 
+static tw_status check_fpmath(const tw_scheme *s) {
+    if ((size_t)s->fpmath >= TW_COUNT(fpmaths))
+        return tw_fail(TW_INVALID, "fpmath: %d, expected %s", (int)s->fpmath,
+                       fields[FIELD_fpmath].rule);
+    const tw_act_row *row = tw_act_get(s->act_quant);
+    if (s->fpmath && row && tw_act_rounds(s))
+        return tw_fail(TW_INVALID,
+                       "fpmath: %s, but a=%s rounds x itself; needs a=none, i8, i8z or "
+                       "i8full",
+                       fpmaths[s->fpmath], row->name);
+    return TW_OK;
+}
+
 tw_status tw_scheme_check(const tw_scheme *s) {
+    TW_TRY(check_fpmath(s));
     if (!is_weight_dtype(s->weight))
         return tw_fail(TW_INVALID, "w: %s, expected %s", tw_dtype_name(s->weight),
                        fields[FIELD_w].rule);

@@ -1,6 +1,7 @@
 /* Nothing here allocates, so it can run where memory is short: sums live in tiles on the stack. */
 #include "src/core/reference.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -129,6 +130,11 @@ void tw_quantize_token(const tw_scheme *s, tw_dtype x_dtype, int64_t K, const fl
 
 /* ---- the product ---- */
 
+float tw_factor(tw_fpmath fpmath, float v) {
+    if (fpmath == TW_FPMATH_STRICT) return v;
+    return fabsf(v) < FLT_MIN ? copysignf(0, v) : tw_float_round(TW_BF16, v);
+}
+
 /* Rows of x of any real dtype. */
 typedef struct rows {
     const void *at[TILE_M];
@@ -143,7 +149,8 @@ typedef struct columns {
 
 /* Whether a magnitude counts products beside weights: see reference.h. */
 static bool counts_products(const tw_scheme *s) {
-    return s->zero_mode == TW_ZERO_VALUE && s->scale == TW_F32 && s->act_quant && !tw_act_rounds(s);
+    return s->fpmath == TW_FPMATH_STRICT && s->zero_mode == TW_ZERO_VALUE && s->scale == TW_F32 &&
+           s->act_quant && !tw_act_rounds(s);
 }
 
 /* Columns n0..n1, k0..k1; what was in the others stays. */
@@ -155,8 +162,9 @@ static void dequantize_columns(const tw_problem *p, const tw_canonical *w, int64
     for (int64_t n = n0; n < n1; n++) {
         dequantize_span(p, w, n, k0, k1, span);
         for (int64_t k = 0; k < k1 - k0; k++) {
-            out->w[k][n - n0] = (double)span[k];
-            out->size[k][n - n0] = fabs((double)span[k]);
+            double factor = (double)tw_factor(p->scheme.fpmath, span[k]);
+            out->w[k][n - n0] = factor;
+            out->size[k][n - n0] = fabs(factor);
         }
         if (!counts_products(&p->scheme)) continue;
         dequantize_span(&without_zeros, w, n, k0, k1, span);
@@ -206,14 +214,15 @@ static void feed_values(feed *f, int m, int64_t k0, int64_t k1, double *out) {
         for (int64_t k = k0; k < k1; k++) out[k - k0] = (double)rounded[k - k0];
         return;
     }
-    if (s->act_quant && k0 % group == 0)
+    bool codes = s->act_quant && s->fpmath == TW_FPMATH_STRICT;
+    if (codes && k0 % group == 0)
         f->act[m] =
             act_choose(s->act_quant, f->p->x, row, f->x->dtype, k0, tw_min(f->p->K, k0 + group));
     const act_params *a = &f->act[m];
     for (int64_t k = k0; k < k1; k++) {
         float v = tw_float_get(row, f->x->dtype, k);
-        out[k - k0] =
-            s->act_quant ? (double)(act_code(a, v) - a->zero) * (double)a->scale : (double)v;
+        out[k - k0] = codes ? (double)(act_code(a, v) - a->zero) * (double)a->scale
+                            : (double)tw_factor(s->fpmath, v);
     }
 }
 

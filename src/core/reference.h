@@ -32,8 +32,13 @@ void tw_dequantize_row(const tw_problem *p, const tw_canonical *w, int64_t n, fl
 void tw_quantize_token(const tw_scheme *s, tw_dtype x_dtype, int64_t K, const float *x,
                        int16_t *codes, float *scales, int32_t *zeros);
 
+/* v as a factor of a product: itself, or rounded to bf16, half to even, and 0 where it is
+ * subnormal, as units that multiply bf16 take it. */
+float tw_factor(tw_fpmath fpmath, float v);
+
 /* y[m,n] in double before rounding to y's dtype, for one row of x (K floats, already in f32):
  * out[n] for n in [n0, n1), and, where magnitude is not NULL, sum over k of |x| * |w| beside it.
+ * With fpmath=bf16 the factors are x and w of that kind, and what act_quant says is left undone.
  *
  * Value zeros with f32 scales are the exception: w = q * s + z rounds q * s, by up to 2^-24 of it,
  * so that w can be 0 where the products of a sum of codes, s * sum(x q) + z * sum(x), are not.

@@ -212,13 +212,16 @@ typedef struct ggml_row {
     tw_source_type type;
 } ggml_row;
 
-/* Quantized types bring ggml's activation quantization along: i8 codes per act_group of K. */
+/* Quantized types bring ggml's activation quantization along: i8 codes per act_group of K.  But for
+ * f32 and f16 ggml has at most 8 bits of each x, so products may be of bf16. */
+#define TW_ROUNDED(w) ((w) != TW_NONE && (w) != TW_F32 && (w) != TW_F16)
 #define TW_ROW(id, name, block, bytes, w, s, z, group, act_group, decode, lut)                     \
     {id,                                                                                           \
      {#name,                                                                                       \
       block,                                                                                       \
       bytes,                                                                                       \
-      {w, s, z, (group) != 0, group, (act_group) ? TW_ACTQ_I8 : TW_ACTQ_NONE, act_group},          \
+      {w, s, z, (group) != 0, group, (act_group) ? TW_ACTQ_I8 : TW_ACTQ_NONE, act_group,           \
+       TW_ROUNDED(w) ? TW_FPMATH_BF16 : TW_FPMATH_STRICT},                                         \
       decode,                                                                                      \
       lut}},
 /* One more expansion: TW_PLAIN and TW_LATER stand for several arguments. */

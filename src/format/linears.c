@@ -4,14 +4,15 @@
 #include "src/format/model_impl.h"
 
 /* What makes two linears one record, in an order of no meaning. */
-enum { KEY_FIELDS = 14 };
+enum { KEY_FIELDS = 15 };
 
 static void key_of(const tw_linear_entry *e, int64_t key[KEY_FIELDS]) {
     const tw_problem *p = &e->problem;
     const tw_scheme *s = &p->scheme;
-    const int64_t fields[KEY_FIELDS] = {
-        p->N,      p->K,     p->M,         p->x,       p->y,       p->bias,      p->act,
-        s->weight, s->scale, s->zero_mode, s->group_n, s->group_k, s->act_quant, s->act_group};
+    const int64_t fields[KEY_FIELDS] = {p->N,         p->K,         p->M,       p->x,
+                                        p->y,         p->bias,      p->act,     s->weight,
+                                        s->scale,     s->zero_mode, s->group_n, s->group_k,
+                                        s->act_quant, s->act_group, s->fpmath};
     memcpy(key, fields, sizeof fields);
 }
 

@@ -61,9 +61,10 @@ tw_status tw_compose_mxfp4(tw_compose *c, const tw_marker *m) {
     tw_composite made = {
         .read = read,
         .bits = 4,
-        .type = {.name = "MXFP4",
-                 .block = 1,
-                 .scheme = {TW_E2M1, TW_E8M0, TW_ZERO_NONE, 1, MX_GROUP, TW_ACTQ_NONE, 0}}};
+        .type = {
+            .name = "MXFP4",
+            .block = 1,
+            .scheme = {.weight = TW_E2M1, .scale = TW_E8M0, .group_n = 1, .group_k = MX_GROUP}}};
     tw_tensor_entry *w = &made.part[WEIGHT];
     TW_TRY(tw_compose_need(c, m, "_blocks", w));
     TW_TRY(tw_compose_need(c, m, "_scales", &made.part[SCALES]));

@@ -2,11 +2,9 @@
 #ifndef TW_TEMPLATES_CPU_AMX_GEMM_H
 #define TW_TEMPLATES_CPU_AMX_GEMM_H
 
+#include "templates/cpu/amx_unit.h"
 #include "templates/cpu/cost.h"
 #include "templates/cpu/int_gemm.h"
-
-/* Of a register of the unit: rows, most bytes of one, columns of N; and most vectors of N. */
-enum { TW_AMX_ROWS = 16, TW_AMX_K = 64, TW_AMX_COLUMNS = 16, TW_AMX_VECTORS = 2 };
 
 /* What ends products. */
 typedef enum tw_amx_form {

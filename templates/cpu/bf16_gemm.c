@@ -90,7 +90,8 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     tw_gemm_init(&self.t, g, problem, config, &ops, 8, fold_k(problem), false);
     tw_real_geometry(problem, &self.t.geometry);
     self.t.x_bytes = 2;
-    tw_real_emit_pack(g, problem, TW_BF16, self.looks_up ? tw_bf16_table_order : NULL);
+    tw_real_emit_pack(g, problem, TW_BF16, self.t.geometry.xq_stride,
+                      self.looks_up ? tw_bf16_table_order : NULL);
     tw_gemm_emit(&self.t);
     return TW_OK;
 }
@@ -159,4 +160,5 @@ const tw_template tw_template_bf16_gemm = {"cpu.bf16_gemm",
                                            cost,
                                            tw_real_geometry,
                                            chain,
-                                           emit};
+                                           emit,
+                                           TW_FPMATH_STRICT};

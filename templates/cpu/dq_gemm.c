@@ -49,7 +49,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
                  TW_DEQUANT_FOLD, false);
     tw_real_geometry(problem, &self.t.geometry);
     self.t.x_bytes = 4;
-    tw_real_emit_pack(g, problem, TW_F32, NULL);
+    tw_real_emit_pack(g, problem, TW_F32, self.t.geometry.xq_stride, NULL);
     tw_gemm_emit(&self.t);
     return TW_OK;
 }
@@ -114,4 +114,5 @@ const tw_template tw_template_dq_gemm = {"cpu.dq_gemm",
                                          cost,
                                          tw_real_geometry,
                                          tw_dequant_chain,
-                                         emit};
+                                         emit,
+                                         TW_FPMATH_STRICT};

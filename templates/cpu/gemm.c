@@ -24,6 +24,7 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     t->body_k = clamp(body_want, t->panel.chunk_k, t->panel.quantum_k);
     t->fold_k = tw_min(fold_k, t->panel.unit_k);
     t->ahead_units = config->ahead / t->panel.unit_k;
+    t->strip_k = 4;
     t->strip_sums = sums && t->ahead_units && t->fold_k == t->panel.unit_k;
     t->acc_rows = t->rows + (sums && !t->strip_sums);
     /* Totals stay in registers while they and the accumulators fit, beside the weights where a
@@ -358,6 +359,10 @@ static void emit_tile(tw_gemm *t, tw_val m) {
 static void unpack_body(tw_gemm *t, tw_val codes, tw_val to, tw_val *sums) {
     tw_ir *g = t->g;
     enter_body(t, codes, t->tile_x);
+    if (t->ops->unpack_body) {
+        t->ops->unpack_body(t, to);
+        return;
+    }
     for (int64_t k = 0; k < t->body_k; k += 4)
         for (int v = 0; v < t->nv; v++) {
             tw_val four = t->ops->unpack(t, v, k), at = tw_at(g, to, tw_gemm_strip_at(t, v, k));

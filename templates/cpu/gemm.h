@@ -47,6 +47,8 @@ typedef struct tw_gemm_ops {
      * `at`.  NULL: nothing; to store them. */
     void (*begin_unpacking)(tw_gemm *t);
     void (*stash)(tw_gemm *t, int v, tw_val four, tw_val at);
+    /* In place of unpack and stash: the body at hand to its place in the strip.  NULL: those. */
+    void (*unpack_body)(tw_gemm *t, tw_val strip);
     /* With strip sums: sum with those codes added to it.  Else NULL. */
     tw_val (*add_codes)(tw_gemm *t, tw_val sum, tw_val codes);
     /* Scales the accumulators into the totals. */
@@ -91,11 +93,13 @@ struct tw_gemm {
      * codes of their scales in one instruction: sums are i32, as bits of the f32 they are held as.
      */
     bool word_sums;
-    /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / 4][nv]
+    /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / strip_k][nv]
      * vectors a unit, and behind them its scales, zeros and sums of codes; those of the unit at
      * hand. */
     int64_t ahead_units;
     int64_t strip_bytes; /* where they are not those units' */
+    int strip_k;         /* consecutive k in a lane of it: four codes, or fewer that are wider */
+    bool strip_bare;     /* nothing is behind the codes */
     tw_val strip, unit_strip;
     bool unpacking;    /* into the strip: else values come from there */
     bool strip_sums;   /* sums of codes are among them, instead of an accumulator row's */

@@ -4,7 +4,7 @@
 #include "templates/cpu/gemm.h"
 
 int64_t tw_gemm_strip_at(const tw_gemm *t, int v, int64_t k) {
-    return (k / 4 * t->nv + v) * t->lanes * 4;
+    return (k / t->strip_k * t->nv + v) * t->lanes * 4;
 }
 
 void tw_gemm_in_streams(tw_gemm *t, tw_val first, tw_val *each) {
@@ -58,6 +58,7 @@ static tw_val header_value(tw_gemm *t, int64_t base, tw_dtype stored, int v, int
 typedef enum strip_value { STRIP_SCALE, STRIP_ZERO, STRIP_SUM, STRIP_VALUES } strip_value;
 
 static bool strip_has(const tw_gemm *t, int value) {
+    if (t->strip_bare) return false;
     switch (value) {
     case STRIP_SCALE: return t->panel.scale != TW_NONE && !t->strip_scaled;
     case STRIP_ZERO:

@@ -47,6 +47,13 @@ static void copy(pack *s, tw_val from, tw_val to, int count) {
         tw_store(g, ordered(s, tw_load(g, ty, from, size)), to, size);
         return;
     }
+    if (s->form == TW_BF16 && count == 16 && tw_target_has(g->target, TW_EXTRA_BF16)) {
+        tw_val f32 = ordered(s, tw_load_f32(g, x, from, count, size));
+        tw_ty bf16 = tw_ty_of(TW_TY_BF16, count);
+        tw_store(g, tw_intrinsic(g, "llvm.x86.avx512bf16.cvtneps2bf16.512", bf16, &f32, 1), to,
+                 (int)s->bytes);
+        return;
+    }
     tw_store_f32(g, s->form, ordered(s, tw_load_f32(g, x, from, count, size)), to, (int)s->bytes);
 }
 
@@ -70,12 +77,11 @@ static void copy_row(pack *s) {
                  (int)s->bytes);
 }
 
-void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form, const int order[4]) {
+void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form, int64_t xq_stride,
+                       const int order[4]) {
     pack s = {
         .g = g, .problem = problem, .form = form, .bytes = tw_dtype_bits(form) / 8, .order = order};
     tw_panel_init(problem, &s.panel);
-    tw_geometry geo;
-    tw_real_geometry(problem, &geo);
     static const tw_ty params[] = {{TW_TY_PTR, 0}, {TW_TY_I64, 0}, {TW_TY_I64, 0}};
     tw_val a[3];
     tw_function_begin(g, "tw_pack_x", params, a, 3);
@@ -85,7 +91,7 @@ void tw_real_emit_pack(tw_ir *g, const tw_problem *problem, tw_dtype form, const
     tw_loop rows;
     tw_loop_begin(g, &rows, a[1], a[2], 1, NULL, 0);
     s.x = tw_offset(g, x, tw_mul(g, rows.i, x_stride));
-    s.xq = tw_offset(g, xq, tw_mul(g, rows.i, tw_k64(g, geo.xq_stride)));
+    s.xq = tw_offset(g, xq, tw_mul(g, rows.i, tw_k64(g, xq_stride)));
     copy_row(&s);
     tw_loop_end(g, &rows, NULL);
     tw_function_end(g);

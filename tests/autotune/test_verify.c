@@ -123,12 +123,12 @@ static void test_oracle_is_asked_once(void **state) {
         tw_workload_create_in(&fake_env, &p, &fake_layout, &target, TW_WEIGHTS_HOT, &w), TW_OK);
     bool made;
     tw_parts parts = tw_parts_all(&fake_env, NULL);
-    assert_int_equal(tw_workload_ask(w, &parts, 2, &made), TW_OK);
-    assert_true(made && w->oracle[1].known && !w->oracle[2].known);
-    w->oracle[1].expected[3] += 1;
-    const double *kept = w->oracle[1].expected;
-    assert_int_equal(tw_workload_ask(w, &parts, 4, &made), TW_OK);
-    assert_ptr_equal(w->oracle[1].expected, kept);
+    assert_int_equal(tw_workload_ask(w, &parts, &w->problem, 2, &made), TW_OK);
+    assert_true(made && w->oracle[0][1].known && !w->oracle[0][2].known);
+    w->oracle[0][1].expected[3] += 1;
+    const double *kept = w->oracle[0][1].expected;
+    assert_int_equal(tw_workload_ask(w, &parts, &w->problem, 4, &made), TW_OK);
+    assert_ptr_equal(w->oracle[0][1].expected, kept);
     /* So the kept answer, now a wrong one, is what kernels are held against. */
     tw_candidate c = fake_candidate(&fake_a, &p, "mm1 mn8");
     double error;

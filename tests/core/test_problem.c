@@ -13,7 +13,7 @@
 static bool same_scheme(const tw_scheme *a, const tw_scheme *b) {
     return a->weight == b->weight && a->scale == b->scale && a->zero_mode == b->zero_mode &&
            a->group_n == b->group_n && a->group_k == b->group_k && a->act_quant == b->act_quant &&
-           a->act_group == b->act_group;
+           a->act_group == b->act_group && a->fpmath == b->fpmath;
 }
 
 static bool same_problem(const tw_problem *a, const tw_problem *b) {
@@ -49,7 +49,7 @@ static void test_example(void **state) {
                            TW_F32,
                            TW_F32,
                            TW_NONE,
-                           {TW_U4, TW_F16, TW_ZERO_VALUE, 1, 32, TW_ACTQ_I8, 32},
+                           {TW_U4, TW_F16, TW_ZERO_VALUE, 1, 32, TW_ACTQ_I8, 32, TW_FPMATH_STRICT},
                            TW_ACT_NONE};
     tw_problem problem = parsed(text);
     assert_true(same_problem(&problem, &expected));
@@ -104,8 +104,10 @@ static void test_all_schemes(void **state) {
                                 TW_F32,
                                 {tw_dtype_row(w)->dtype, s < 0 ? TW_NONE : tw_dtype_row(s)->dtype,
                                  (tw_zero_mode)(rest / (5 * QUANTS) % 3), g[0], g[1],
-                                 (tw_act_quant)(rest / 5 % QUANTS), act_groups[rest % 5]},
+                                 (tw_act_quant)(rest / 5 % QUANTS), act_groups[rest % 5],
+                                 TW_FPMATH_STRICT},
                                 TW_ACT_GELU};
+                if (!tw_act_rounds(&p.scheme)) p.scheme.fpmath = (tw_fpmath)(rest % 2);
                 if (tw_problem_check(&p) == TW_OK) {
                     check_text(&p, NULL);
                     good++;
@@ -157,10 +159,12 @@ static const bad_text bad_fields[] = {
     {"", "\"\": expected field=value"},
     {"w", "\"w\": expected field=value"},
     {"w=u4,", "\"\": expected field=value"},
-    {"q=3", "\"q\": unknown field, the fields are M, N, K, x, w, g, s, z, a, y, bias, act"},
-    {" w=u4", "\" w\": unknown field, the fields are M, N, K, x, w, g, s, z, a, y, bias, act"},
-    {"W=u4", "\"W\": unknown field, the fields are M, N, K, x, w, g, s, z, a, y, bias, act"},
-    {"=u4", "\"\": unknown field, the fields are M, N, K, x, w, g, s, z, a, y, bias, act"},
+    {"q=3", "\"q\": unknown field, the fields are M, N, K, x, w, g, s, z, a, fpmath, y, bias, act"},
+    {" w=u4",
+     "\" w\": unknown field, the fields are M, N, K, x, w, g, s, z, a, fpmath, y, bias, act"},
+    {"W=u4",
+     "\"W\": unknown field, the fields are M, N, K, x, w, g, s, z, a, fpmath, y, bias, act"},
+    {"=u4", "\"\": unknown field, the fields are M, N, K, x, w, g, s, z, a, fpmath, y, bias, act"},
     {"M=", "M: \"\", expected " SIZE},
     {"M=0", "M: \"0\", expected " SIZE},
     {"M=-1", "M: \"-1\", expected " SIZE},
@@ -282,7 +286,7 @@ static void test_scheme_text(void **state) {
     (void)state;
     tw_scheme s = {.group_n = 77};
     assert_int_equal(tw_scheme_parse("s=f16,a=i8,g=128,w=u4,z=code", &s), TW_OK);
-    tw_scheme expected = {TW_U4, TW_F16, TW_ZERO_CODE, 1, 128, TW_ACTQ_I8, 0};
+    tw_scheme expected = {TW_U4, TW_F16, TW_ZERO_CODE, 1, 128, TW_ACTQ_I8, 0, TW_FPMATH_STRICT};
     assert_true(same_scheme(&s, &expected));
     tw_str text = {0};
     tw_scheme_text(&s, &text);
@@ -292,10 +296,23 @@ static void test_scheme_text(void **state) {
     expected = (tw_scheme){.weight = TW_BF16};
     assert_true(same_scheme(&s, &expected));
 
+    assert_int_equal(tw_scheme_parse("w=i8,fpmath=bf16,a=i8full", &s), TW_OK);
+    expected = (tw_scheme){TW_I8, TW_F32, TW_ZERO_NONE, 1, 0, TW_ACTQ_I8_FULL, 0, TW_FPMATH_BF16};
+    assert_true(same_scheme(&s, &expected));
+    tw_scheme_text(&s, &text);
+    assert_string_equal(tw_str_text(&text), "w=i8,g=channel,s=f32,z=none,a=i8full,fpmath=bf16");
+    tw_str_free(&text);
+    expected = (tw_scheme){.weight = TW_BF16, .fpmath = (tw_fpmath)2};
+    assert_int_equal(tw_scheme_check(&expected), TW_INVALID);
+    assert_string_equal(tw_error_message(), "fpmath: 2, expected strict or bf16");
+
     static const bad_text rows[] = {
-        {"w=u4,N=3", "N: \"3\", not a field of a scheme, which has w, g, s, z, a"},
-        {"bias=f32", "bias: \"f32\", not a field of a scheme, which has w, g, s, z, a"},
-        {"v=u4", "\"v\": unknown field, the fields are w, g, s, z, a"},
+        {"w=i8,a=mxfp8,fpmath=bf16",
+         "fpmath: bf16, but a=mxfp8 rounds x itself; needs a=none, i8, i8z or i8full"},
+        {"w=i8,fpmath=f16", "fpmath: \"f16\", expected strict or bf16"},
+        {"w=u4,N=3", "N: \"3\", not a field of a scheme, which has w, g, s, z, a, fpmath"},
+        {"bias=f32", "bias: \"f32\", not a field of a scheme, which has w, g, s, z, a, fpmath"},
+        {"v=u4", "\"v\": unknown field, the fields are w, g, s, z, a, fpmath"},
         {"g=32", "w: missing, expected " WEIGHTS},
     };
     s.group_n = 77;

@@ -254,14 +254,19 @@ static void fill_x(layer *l, layer_data data, uint64_t seed, uint64_t *state) {
 /* ---- the whole ---- */
 
 static void ask_oracle(layer *l) {
-    const tw_problem *p = &l->problem;
-    size_t bytes = (size_t)(p->M * p->N) * sizeof(double);
-    l->expected = zeroed(bytes);
-    l->magnitude = zeroed(bytes);
+    tw_problem p = l->problem;
+    size_t bytes = (size_t)(p.M * p.N) * sizeof(double);
     tw_canonical canonical = layer_canonical(l);
-    for (int64_t m = 0; m < p->M; m++)
-        tw_reference_row(p, &canonical, l->x_f32 + m * p->K, 0, p->N, l->expected + m * p->N,
-                         l->magnitude + m * p->N);
+    bool exact = p.x == TW_BF16 && p.scheme.weight == TW_BF16; /* which needs no leave */
+    int maths = p.scheme.fpmath == TW_FPMATH_BF16 || exact ? LAYER_MATHS : 1;
+    for (int math = 0; math < maths; math++) {
+        p.scheme.fpmath = (tw_fpmath)math;
+        l->expected[math] = zeroed(bytes);
+        l->magnitude[math] = zeroed(bytes);
+        for (int64_t m = 0; m < p.M; m++)
+            tw_reference_row(&p, &canonical, l->x_f32 + m * p.K, 0, p.N,
+                             l->expected[math] + m * p.N, l->magnitude[math] + m * p.N);
+    }
 }
 
 /* Integers, so that sums of them are exact; in no order, of no symmetry, one twice. */
@@ -307,7 +312,9 @@ void layer_free(layer *l) {
     free(l->x);
     free(l->bias_f32);
     free(l->x_f32);
-    free(l->expected);
-    free(l->magnitude);
+    for (int math = 0; math < LAYER_MATHS; math++) {
+        free(l->expected[math]);
+        free(l->magnitude[math]);
+    }
     *l = (layer){0};
 }

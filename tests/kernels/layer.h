@@ -25,13 +25,16 @@ typedef enum layer_data {
     LAYER_IDENTITY,
 } layer_data;
 
+enum { LAYER_MATHS = TW_FPMATH_BF16 + 1 };
+
 typedef struct layer {
     tw_problem problem; /* M: rows of x */
     void *weight, *scales, *zeros, *bias, *x;
     float lut[TW_LUT4_SIZE];
     float *bias_f32;              /* as kernels want it: round_up(N, 64) entries */
     float *x_f32;                 /* [M][K] */
-    double *expected, *magnitude; /* [M][N], as tw_reference_row gives them */
+    /* [M][N], as tw_reference_row gives them, for each way to multiply that the problem allows */
+    double *expected[LAYER_MATHS], *magnitude[LAYER_MATHS];
 } layer;
 
 void layer_init(layer *l, const tw_problem *problem, layer_data data, uint64_t seed);

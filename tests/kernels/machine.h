@@ -112,5 +112,7 @@ bool machine_tiles(machine *m, const machine_op *op);
 /* Around a function: the unit is configured as some host left it, and must be again. */
 void machine_tiles_begin(machine *m);
 void machine_tiles_end(machine *m);
+/* machine_run.c: f as instructions of bf16 take and give it. */
+float machine_flushed(float f);
 
 #endif

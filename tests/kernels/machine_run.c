@@ -282,16 +282,24 @@ static void multiply_bits(const uint64_t *x, const uint64_t *matrix, uint64_t *d
     }
 }
 
-/* vdpbf16ps takes subnormal numbers for zero, and gives zero for them. */
-static float flushed(float f) { return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f; }
+/* Instructions of bf16 take subnormal numbers for zero, and give zero for them. */
+float machine_flushed(float f) { return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f; }
+
+/* Rounded half to even. */
+static uint64_t to_bf16(uint64_t bits) {
+    float f = machine_flushed(as_float(bits));
+    uint16_t half;
+    tw_float_set(&half, TW_BF16, 0, f);
+    return half;
+}
 
 static void dot_bf16(const uint64_t *acc, const uint64_t *a, const uint64_t *b, uint64_t *d,
                      size_t lanes) {
     for (size_t i = 0; i < lanes; i++) {
-        float sum = flushed(as_float(acc[i]));
+        float sum = machine_flushed(as_float(acc[i]));
         for (size_t k = 2; k-- > 0;) { /* the odd product comes first */
-            float x = flushed(as_float(a[2 * i + k] << 16));
-            sum = flushed(sum + x * flushed(as_float(b[2 * i + k] << 16)));
+            float x = machine_flushed(as_float(a[2 * i + k] << 16));
+            sum = machine_flushed(sum + x * machine_flushed(as_float(b[2 * i + k] << 16)));
         }
         d[i] = from_float(sum);
     }
@@ -322,6 +330,16 @@ static bool instruction(const machine_op *op, lane_values *v, uint64_t *d) {
     size_t at = 0, lanes = op->ty.lanes;
     if (!strcmp(op->name, "llvm.x86.vgf2p8affineqb.512")) {
         multiply_bits(v[op->arg[0]], v[op->arg[1]], d, lanes);
+        return true;
+    }
+    if (!strcmp(op->name, "llvm.x86.avx512bf16.cvtneps2bf16.512")) {
+        for (size_t i = 0; i < lanes; i++) d[i] = to_bf16(v[op->arg[0]][i]);
+        return true;
+    }
+    if (!strcmp(op->name,
+                "llvm.x86.avx512bf16.cvtne2ps2bf16.512")) { /* the second one comes first */
+        for (size_t i = 0; i < lanes; i++)
+            d[i] = to_bf16(v[op->arg[i < lanes / 2]][i % (lanes / 2)]);
         return true;
     }
     while (at < TW_COUNT(instructions) && strcmp(instructions[at].name, op->name) != 0) at++;

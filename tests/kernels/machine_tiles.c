@@ -65,13 +65,18 @@ static void move(machine *m, machine_tile *t, uint64_t at, uint64_t stride, bool
     t->written = true;
 }
 
-/* c[m][n] += four bytes of a[m] times four of b, whose row k has those of all n. */
-static void dot(machine *m, machine_tile *c, const machine_tile *a, const machine_tile *b,
-                bool b_signed) {
+static void check_dot(machine *m, const machine_tile *c, const machine_tile *a,
+                      const machine_tile *b) {
     if (!c->written || !a->written || !b->written)
         machine_wrong(m, "a dot product of a tile that nobody wrote");
     if (a->columns != 4 * b->rows || c->columns != b->columns || c->rows != a->rows)
         machine_wrong(m, "a dot product of tiles whose shapes differ");
+}
+
+/* c[m][n] += four bytes of a[m] times four of b, whose row k has those of all n. */
+static void dot(machine *m, machine_tile *c, const machine_tile *a, const machine_tile *b,
+                bool b_signed) {
+    check_dot(m, c, a, b);
     for (int i = 0; i < c->rows; i++)
         for (int n = 0; n < c->columns / 4; n++) {
             uint32_t sum;
@@ -82,6 +87,29 @@ static void dot(machine *m, machine_tile *c, const machine_tile *a, const machin
                 sum += (uint32_t)product;
             }
             memcpy(&c->bytes[i][4L * n], &sum, 4);
+        }
+}
+
+/* c[m][n] += pairs of bf16 of a[m] times those of b: one sum of the first of each pair and one of
+ * the second, both then added. */
+static void dot_pairs(machine *m, machine_tile *c, const machine_tile *a, const machine_tile *b) {
+    check_dot(m, c, a, b);
+    for (int i = 0; i < c->rows; i++)
+        for (int n = 0; n < c->columns / 4; n++) {
+            float sums[2] = {0, 0}, total;
+            for (int k = 0; k < a->columns / 2; k++) {
+                uint32_t x = 0, w = 0;
+                float fx, fw;
+                memcpy((char *)&x + 2, &a->bytes[i][2L * k], 2);
+                memcpy((char *)&w + 2, &b->bytes[k / 2][4L * n + k % 2 * 2L], 2);
+                memcpy(&fx, &x, 4);
+                memcpy(&fw, &w, 4);
+                float sum = sums[k % 2] + machine_flushed(fx) * machine_flushed(fw);
+                sums[k % 2] = machine_flushed(sum);
+            }
+            memcpy(&total, &c->bytes[i][4L * n], 4);
+            total = machine_flushed(machine_flushed(total) + machine_flushed(sums[0] + sums[1]));
+            memcpy(&c->bytes[i][4L * n], &total, 4);
         }
 }
 
@@ -100,8 +128,8 @@ bool machine_tiles(machine *m, const machine_op *op) {
     }
     bool load = !strcmp(name, "tileloadd64"), store = !strcmp(name, "tilestored64");
     bool unsigned_w = !strcmp(name, "tdpbsud"), signed_w = !strcmp(name, "tdpbssd");
-    bool zero = !strcmp(name, "tilezero");
-    if (!load && !store && !unsigned_w && !signed_w && !zero) return false;
+    bool zero = !strcmp(name, "tilezero"), pairs = !strcmp(name, "tdpbf16ps");
+    if (!load && !store && !unsigned_w && !signed_w && !zero && !pairs) return false;
     machine_tile *t = tile_of(m, op, 0);
     if (!t) return true;
     if (zero) {
@@ -111,7 +139,8 @@ bool machine_tiles(machine *m, const machine_op *op) {
         move(m, t, m->values[op->arg[1]][0], m->values[op->arg[2]][0], store);
     } else {
         const machine_tile *a = tile_of(m, op, 1), *b = tile_of(m, op, 2);
-        if (a && b) dot(m, t, a, b, signed_w);
+        if (a && b && pairs) dot_pairs(m, t, a, b);
+        if (a && b && !pairs) dot(m, t, a, b, signed_w);
     }
     return true;
 }

@@ -166,9 +166,10 @@ static tw_status exact_row(const double *expected, const char *y_row, tw_dtype d
 
 static tw_status check_row(const buffers *b, const compiled *c, const layer *truth,
                            const run_options *o, int64_t m) {
-    const tw_problem *p = &c->problem;
+    const tw_problem held_to = tw_template_truth(c->tmpl, &c->problem), *p = &held_to;
     const char *row = b->y.data + m * b->y_stride;
-    const double *expected = truth->expected + m * p->N;
+    const double *expected = truth->expected[c->tmpl->fpmath] + m * p->N;
+    const double *magnitude = truth->magnitude[c->tmpl->fpmath] + m * p->N;
     for (int64_t n = 0; o->y && n < p->N; n++) o->y[m * p->N + n] = tw_float_get(row, p->y, n);
     int64_t row_bytes = p->N * tw_dtype_bits(p->y) / 8;
     for (int64_t i = row_bytes; i < b->y_stride && m + 1 < o->M; i++)
@@ -177,8 +178,7 @@ static tw_status check_row(const buffers *b, const compiled *c, const layer *tru
                            (long long)(i - row_bytes));
     if (o->y) return TW_OK;
     if (o->exact) return exact_row(expected, row, p->y, p->N);
-    return tw_compare_row(p, c->tmpl->chain(p), expected, truth->magnitude + m * p->N, row, p->N,
-                          NULL);
+    return tw_compare_row(p, c->tmpl->chain(p), expected, magnitude, row, p->N, NULL);
 }
 
 /* The machine may touch what the calling convention gives a kernel, to the byte. */

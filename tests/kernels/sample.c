@@ -40,12 +40,12 @@ enum { AHEAD = -2, STREAMS = -1, STREAMS_N = 256 };
 static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS, AHEAD};
 
 static const int values[SAMPLE_FIELDS] = {
-    [FIELD_WEIGHT] = TW_COUNT(weights),    [FIELD_GROUP] = TW_COUNT(groups),
-    [FIELD_ZERO] = TW_COUNT(zeros),        [FIELD_ACT_QUANT] = TW_COUNT(act_quants),
-    [FIELD_SCALE] = TW_COUNT(scales),      [FIELD_X] = TW_COUNT(reals),
-    [FIELD_Y] = TW_COUNT(reals),           [FIELD_BIAS] = TW_COUNT(biases),
-    [FIELD_ACT] = TW_COUNT(acts),          [FIELD_SHAPE] = TW_COUNT(shapes),
-    [FIELD_CONFIG] = TW_COUNT(config_rows)};
+    [FIELD_WEIGHT] = TW_COUNT(weights),  [FIELD_GROUP] = TW_COUNT(groups),
+    [FIELD_ZERO] = TW_COUNT(zeros),      [FIELD_ACT_QUANT] = TW_COUNT(act_quants),
+    [FIELD_SCALE] = TW_COUNT(scales),    [FIELD_X] = TW_COUNT(reals),
+    [FIELD_Y] = TW_COUNT(reals),         [FIELD_BIAS] = TW_COUNT(biases),
+    [FIELD_ACT] = TW_COUNT(acts),        [FIELD_SHAPE] = TW_COUNT(shapes),
+    [FIELD_FPMATH] = TW_FPMATH_BF16 + 1, [FIELD_CONFIG] = TW_COUNT(config_rows)};
 
 static int value_count(const samples *s, int field) {
     return field == FIELD_TARGET ? s->targets : values[field];
@@ -61,6 +61,7 @@ bool sample_problem(const sample *s, tw_problem *out) {
                     .act = acts[at[FIELD_ACT]]};
     if (config_rows[at[FIELD_CONFIG]] == STREAMS) p.N = tw_round_up(p.N, STREAMS_N);
     p.scheme.weight = weights[at[FIELD_WEIGHT]];
+    p.scheme.fpmath = (tw_fpmath)at[FIELD_FPMATH];
     if (!tw_dtype_is_real(p.scheme.weight)) {
         const int32_t *group = groups[at[FIELD_GROUP]];
         p.scheme.group_n = group[0];
@@ -97,11 +98,14 @@ static void draw_config(const tw_template *tmpl, uint64_t *state, tw_config *out
     }
 }
 
-static void set_ahead(const tw_problem *problem, uint64_t *state, tw_config *out) {
+static void set_ahead(const tw_template *tmpl, const tw_problem *problem, uint64_t *state,
+                      tw_config *out) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
     out->streams = 0;
     int64_t step = tw_int_late_factors(problem) ? TW_FACTOR_K : panel.unit_k;
+    if (tmpl->fpmath == TW_FPMATH_BF16 && panel.units > 1) step = tw_round_up(step, 32);
+    if (tmpl->fpmath == TW_FPMATH_BF16 && panel.units == 1) step = 32;
     out->ahead = (int32_t)(step * random_int(state, 1, 3));
 }
 
@@ -125,7 +129,7 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
         /* The axis has none for small K. */
-        if (ahead ? tries < 2000 : tries >= 10000 && !streams) set_ahead(&p, &seed, out);
+        if (ahead ? tries < 2000 : tries >= 10000 && !streams) set_ahead(tmpl, &p, &seed, out);
         if (streams && !out->streams) continue;
         if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;

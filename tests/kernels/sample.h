@@ -17,6 +17,7 @@ typedef enum sample_field {
     FIELD_BIAS,
     FIELD_ACT,
     FIELD_SHAPE,
+    FIELD_FPMATH,
     FIELD_CONFIG,
     FIELD_TARGET,
     SAMPLE_FIELDS

@@ -52,7 +52,8 @@ static void exact_problem(const char *weight, const char *zero, const char *quan
     char text[256];
     static const char *const reals[] = {"f32", "f16", "bf16"};
     const char *group = strstr(quant, "g") ? "32" : K % 64 ? "channel" : "64";
-    snprintf(text, sizeof text, "M=3,N=37,K=%d,x=%s,w=%s,g=%s,s=f32,z=%s,a=%s,y=%s,bias=f16", K,
+    snprintf(text, sizeof text,
+             "M=3,N=37,K=%d,x=%s,w=%s,g=%s,s=f32,z=%s,a=%s,y=%s,bias=f16,fpmath=bf16", K,
              reals[K / 2 % 3], weight, group, zero, quant, reals[K % 3]);
     tw_problem p = problem_of(text);
     layer l;
@@ -206,10 +207,11 @@ static void test_unit_matrix(void **state) {
             char text[256];
             const char *scale = i % 3 ? i % 3 == 1 ? "f16" : "bf16" : "f32";
             if (tw_dtype_is_real(d->dtype))
-                snprintf(text, sizeof text, "N=67,K=45,x=f32,w=%s", d->name);
+                snprintf(text, sizeof text, "N=67,K=45,x=f32,w=%s,fpmath=bf16", d->name);
             else
-                snprintf(text, sizeof text, "N=67,K=45,x=f32,w=%s,g=%d,s=%s,z=%s", d->name,
-                         z ? 16 : 32, scale, zero_modes[tw_dtype_is_int(d->dtype) ? z : 2 * z]);
+                snprintf(text, sizeof text, "N=67,K=45,x=f32,w=%s,g=%d,s=%s,z=%s,fpmath=bf16",
+                         d->name, z ? 16 : 32, scale,
+                         zero_modes[tw_dtype_is_int(d->dtype) ? z : 2 * z]);
             tw_problem p = problem_of(text);
             layer l;
             layer_init(&l, &p, LAYER_IDENTITY, 11);
@@ -240,7 +242,7 @@ static void test_every_code(void **state) {
             ((uint8_t *)l.weight)[code] = (uint8_t)code, ((float *)l.scales)[code] = 0.5f;
         *(float *)l.x = *l.x_f32 = 1;
         tw_canonical w = layer_canonical(&l);
-        tw_reference_row(&p, &w, l.x_f32, 0, p.N, l.expected, l.magnitude);
+        tw_reference_row(&p, &w, l.x_f32, 0, p.N, l.expected[0], l.magnitude[0]);
         float y[256];
         run_options options = {.M = 1, .y = y};
         for (int isa = 0; isa < TW_ISA_COUNT; isa++) {
@@ -266,7 +268,7 @@ enum { BAD_ROWS = 5, NAN_ROW = 1, INFINITY_ROW = 3 };
 
 static void check_bad_row(const layer *l, const float *y, int64_t m, const char *text) {
     bool bad = m == NAN_ROW || m == INFINITY_ROW;
-    const double *expected = l->expected + m * l->problem.N;
+    const double *expected = l->expected[0] + m * l->problem.N;
     for (int64_t n = 0; n < l->problem.N; n++) {
         float got = y[m * l->problem.N + n];
         bool right = m == NAN_ROW        ? isnan(got)
@@ -290,6 +292,7 @@ static void test_not_finite(void **state) {
         "M=5,N=19,K=70,w=u4,g=16,s=f16,z=value,a=i8g32,act=gelu_tanh",
         "M=5,N=19,K=70,w=i5,g=32,s=f16,a=i8z,act=gelu,y=bf16",
         "M=5,N=19,K=70,x=bf16,w=u2,g=64,s=f16,a=i8g64,act=silu,y=f16",
+        "M=5,N=19,K=70,x=f16,w=u4,g=32,s=f16,z=value,a=i8g32,fpmath=bf16,act=silu",
     };
     static const int64_t columns[] = {0, 33, 69};
     for (size_t i = 0; i < TW_COUNT(texts); i++)

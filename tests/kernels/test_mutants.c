@@ -32,7 +32,9 @@ static void compile_guess(compiled *c, const tw_problem *p, tw_isa isa, int64_t 
 }
 
 static void compile_forced(compiled *c, const tw_problem *p, tw_isa isa, const char *text) {
-    const char *kernel = isa == TW_ISA_avx512amx ? "cpu.amx_gemm" : "cpu.int_gemm";
+    const char *kernel = isa != TW_ISA_avx512amx ? "cpu.int_gemm"
+                         : p->scheme.fpmath      ? "cpu.amx_bf16"
+                                                 : "cpu.amx_gemm";
     tw_target target = target_of(isa);
     tw_config config;
     if (tw_config_parse(text, &config) != TW_OK ||
@@ -330,10 +332,11 @@ static bool alter(machine *m, machine_op *op) {
             alter_tiles(op);
             return true;
         }
-        /* signed and unsigned; products of equals commute */
+        if (op->sub < 2) return false;
+        /* signed and unsigned, first and second; products of equals commute */
         swap_arguments(op, op->sub - 2);
         return !strstr(op->name, "pmaddw") && !strstr(op->name, "pmadd.wd") &&
-               !strstr(op->name, "bf16");
+               !strstr(op->name, "dpbf16");
     case OP_COMPARE: op->sub = other_compare(op->sub); return true;
     default: return false;
     }
@@ -465,7 +468,7 @@ static void test_operations(void **state) {
     static const struct {
         const char *problem;
         tw_isa isa;
-        const char *config; /* of cpu.amx_gemm with AMX, else of cpu.int_gemm; NULL: the guess */
+        const char *config; /* of a kernel of AMX, else of cpu.int_gemm; NULL: the guess */
     } rows[] = {
         {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=code,a=i8,bias=f16", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,w=i5,g=32,s=f16,a=i8g32,y=bf16,act=silu", TW_ISA_avx512vnni, NULL},
@@ -493,6 +496,12 @@ static void test_operations(void **state) {
          "mm16 mn16 bm16 bn64 ua256"},
         {"M=8,N=87,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", TW_ISA_avx512amx,
          "mm16 mn16 bm16 bn64 ua256"},
+        {"M=8,N=87,K=160,w=u4,g=32,s=f16,z=value,a=i8g32,fpmath=bf16", TW_ISA_avx512amx,
+         "mm16 mn32 bm16 bn64 ua96"},
+        {"M=8,N=87,K=80,x=bf16,w=u4,g=16,s=f16,z=code,fpmath=bf16,y=bf16", TW_ISA_avx512amx,
+         "mm16 mn16 bm16 bn64 ua80"},
+        {"M=8,N=87,K=128,w=bf16,fpmath=bf16,bias=f32", TW_ISA_avx512amx,
+         "mm16 mn16 bm16 bn64 ua64"},
     };
     score all = {0, 0};
     for (size_t i = 0; i < TW_COUNT(rows); i++) {

@@ -45,6 +45,8 @@ static const struct {
      "mm16 mn16 bm16 bn64 ua32"},
     {"amx_i6_scaled", TW_ISA_avx512amx, "N=64,K=256,w=i6,g=64,s=f16i8,a=i8g256", "cpu.amx_gemm",
      "mm16 mn16 bm16 bn64 ua256"},
+    {"amx_bf16_u4", TW_ISA_avx512amx, "N=64,K=64,w=u4,g=32,s=f16,fpmath=bf16", "cpu.amx_bf16",
+     "mm16 mn16 bm16 bn64 ua64"},
     {"dq_u4_code", TW_ISA_avx2, "N=64,K=64,w=u4,g=32,s=f16,z=code", "cpu.dq_gemm",
      "mm1 mn8 bm8 bn64"},
     {"dq_i4_value_silu", TW_ISA_avx512, "N=64,K=64,w=i4,g=32,s=bf16,z=value,act=silu",

@@ -248,7 +248,8 @@ static void test_every_scheme(void **state) {
                                groups[rest / 3][0],
                                groups[rest / 3][1],
                                TW_ACTQ_NONE,
-                               0};
+                               0,
+                               TW_FPMATH_STRICT};
                 bool is_signed = tw_dtype_is_signed(s.weight), is_int = tw_dtype_is_int(s.weight);
                 if (tw_scheme_check(&s) != TW_OK || (s.zero_mode == TW_ZERO_CODE && is_signed))
                     continue;

@@ -34,7 +34,7 @@ static bool runs_bf16(void) {
 
 static bool has_amx(void) {
     return runs_bf16() && __builtin_cpu_supports("gfni") && __builtin_cpu_supports("amx-tile") &&
-           __builtin_cpu_supports("amx-int8");
+           __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16");
 }
 
 /* The matrix unit's registers are 8 KiB a thread, which Linux saves for a process that asked only:

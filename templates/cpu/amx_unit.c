@@ -1,0 +1,159 @@
+/* The matrix unit: see amx_unit.h. */
+#include "templates/cpu/amx_unit.h"
+
+#include <string.h>
+
+/* Registers: of products, [rows / 16][vector]; of x; of weights. */
+enum { TILE_C = 0, TILE_X = 4, TILE_W = 6, TILES = 8 };
+
+/* ---- instructions ---- */
+
+static const tw_ty nothing = {TW_TY_VOID, 0};
+
+static tw_val tile(tw_gemm *t, int number) { return tw_const_int(t->g, tw_i8(0), number); }
+
+/* Rows of the tile are `stride` bytes apart. */
+static void move_tile(tw_gemm *t, const char *name, int number, tw_val at, int64_t stride) {
+    tw_val args[] = {tile(t, number), at, tw_k64(t->g, stride)};
+    tw_intrinsic(t->g, name, nothing, args, 3);
+}
+
+static void load_tile(tw_gemm *t, int number, tw_val from, int64_t stride) {
+    move_tile(t, "llvm.x86.tileloadd64", number, from, stride);
+}
+
+/* Shapes of the tiles, by the table that ldtilecfg reads: bytes of a row from 16 on, rows from 48
+ * on. */
+void tw_amx_begin(tw_gemm *t, tw_amx_unit *unit) {
+    tw_ir *g = t->g;
+    uint8_t table[64] = {1};
+    for (int i = 0; i < TILES; i++) {
+        bool x = i >= TILE_X && i < TILE_W, w = i >= TILE_W;
+        table[16 + 2 * i] = (uint8_t)(x ? unit->bytes : TW_AMX_BYTES);
+        table[48 + i] = (uint8_t)(w ? unit->bytes / 4 : TW_AMX_ROWS);
+    }
+    tw_val config = tw_local(g, tw_i8(sizeof table));
+    for (size_t at = 0; at < sizeof table; at += 8) {
+        int64_t eight;
+        memcpy(&eight, table + at, 8);
+        tw_store(g, tw_k64(g, eight), tw_at(g, config, (int64_t)at), 8);
+    }
+    unit->host = tw_local(g, tw_i8(sizeof table));
+    tw_intrinsic(g, "llvm.x86.sttilecfg", nothing, &unit->host, 1);
+    tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &config, 1);
+}
+
+/* A host may have configured the unit once for all (ggml does); the empty table that it has
+ * otherwise gives it back, without which a thread costs more to switch. */
+void tw_amx_end(tw_gemm *t, tw_amx_unit *unit) {
+    tw_intrinsic(t->g, "llvm.x86.ldtilecfg", nothing, &unit->host, 1);
+}
+
+/* ---- products ---- */
+
+static int64_t row_bytes(const tw_gemm *t) { return (int64_t)t->nv * t->lanes * 4; }
+
+void tw_amx_zero_products(tw_gemm *t, const tw_amx_unit *unit) {
+    for (int i = 0; i < unit->rows / TW_AMX_ROWS; i++)
+        for (int v = 0; v < t->nv; v++) {
+            tw_val number = tile(t, TILE_C + 2 * i + v);
+            tw_intrinsic(t->g, "llvm.x86.tilezero", nothing, &number, 1);
+        }
+}
+
+static void move_products(tw_gemm *t, const tw_amx_unit *unit, const char *name, tw_val at) {
+    for (int i = 0; i < unit->rows / TW_AMX_ROWS; i++)
+        for (int v = 0; v < t->nv; v++) {
+            int64_t place = i * TW_AMX_ROWS * row_bytes(t) + (int64_t)v * t->lanes * 4;
+            move_tile(t, name, TILE_C + 2 * i + v, tw_at(t->g, at, place), row_bytes(t));
+        }
+}
+
+void tw_amx_load_products(tw_gemm *t, const tw_amx_unit *unit, tw_val at) {
+    move_products(t, unit, "llvm.x86.tileloadd64", at);
+}
+
+void tw_amx_store_products(tw_gemm *t, const tw_amx_unit *unit, tw_val at) {
+    move_products(t, unit, "llvm.x86.tilestored64", at);
+}
+
+/* One step of K.  Loads lie between the products that do not wait for them. */
+static void multiply_step(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w) {
+    int64_t x_stride = t->geometry.xq_stride;
+    for (int i = 0; i < unit->rows / TW_AMX_ROWS; i++) {
+        load_tile(t, TILE_X + i, tw_at(t->g, x, i * TW_AMX_ROWS * x_stride), x_stride);
+        for (int v = 0; v < t->nv; v++) {
+            if (!i)
+                load_tile(t, TILE_W + v, tw_at(t->g, w, (int64_t)v * t->lanes * 4), row_bytes(t));
+            tw_val args[] = {tile(t, TILE_C + 2 * i + v), tile(t, TILE_X + i), tile(t, TILE_W + v)};
+            tw_intrinsic(t->g, unit->dot, nothing, args, 3);
+        }
+    }
+}
+
+void tw_amx_multiply(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w, tw_val bytes,
+                     int64_t known) {
+    enum { UNROLLED = 4 };
+    tw_ir *g = t->g;
+    int64_t step = unit->bytes, line = row_bytes(t) / 4; /* of the strip, a byte of x */
+    if (known && known <= UNROLLED * step) {
+        for (int64_t k = 0; k < known; k += step)
+            multiply_step(t, unit, tw_at(g, x, k), tw_at(g, w, k * line));
+        return;
+    }
+    tw_loop loop;
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), bytes, step, NULL, 0);
+    multiply_step(t, unit, tw_offset(g, x, loop.i),
+                  tw_offset(g, w, tw_mul(g, loop.i, tw_k64(g, line))));
+    tw_loop_end(g, &loop, NULL);
+}
+
+void tw_amx_add_stretch(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val bytes) {
+    tw_if first;
+    tw_if_begin(t->g, &first, unit->stretch.is_first);
+    tw_amx_zero_products(t, unit);
+    tw_if_else(t->g, &first);
+    tw_amx_load_products(t, unit, t->tile);
+    tw_if_end(t->g, &first);
+    tw_amx_multiply(t, unit, x, t->strip, bytes, 0);
+    tw_amx_store_products(t, unit, t->tile);
+}
+
+/* ---- a column of tiles ---- */
+
+bool tw_amx_by_bodies(const tw_gemm *t) { return t->panel.units == 1; }
+
+void tw_amx_unpack_bodies(tw_gemm *t, const tw_amx_stretch *stretch) {
+    tw_ir *g = t->g;
+    tw_val before = tw_mul(g, stretch->first, tw_k64(g, -tw_gemm_strip_at(t, 0, t->body_k)));
+    t->unpacking = true;
+    tw_gemm_in_streams(t, t->panel_w, t->header);
+    if (t->ops->begin_unpacking) t->ops->begin_unpacking(t);
+    tw_gemm_unpack_bodies(t, tw_gemm_unit_codes(t, t->panel_w), tw_offset(g, t->strip, before),
+                          stretch->first, stretch->end, NULL);
+    t->unpacking = false;
+}
+
+void tw_amx_column(tw_gemm *t, tw_amx_unit *unit, tw_val m0) {
+    tw_ir *g = t->g;
+    tw_val slots = t->tile;
+    tw_loop over_k, over_m;
+    tw_amx_stretch *s = &unit->stretch;
+    int64_t all = tw_amx_by_bodies(t) ? t->panel.padded_k / t->body_k : t->panel.units;
+    tw_val count = tw_k64(g, all);
+    tw_loop_begin_nonempty(g, &over_k, tw_k64(g, 0), count, unit->step, NULL, 0);
+    tw_val next = tw_add(g, over_k.i, tw_k64(g, unit->step));
+    s->first = over_k.i;
+    s->end = tw_select(g, tw_compare(g, TW_IR_SLT, next, count), next, count);
+    s->is_first = tw_compare(g, TW_IR_EQ, s->first, tw_k64(g, 0));
+    s->is_last = tw_compare(g, TW_IR_EQ, s->end, count);
+    unit->unpack(t);
+    tw_loop_begin(g, &over_m, m0, t->m1, unit->rows, NULL, 0);
+    tw_gemm_enter_tile(t, over_m.i);
+    if (!unit->whole)
+        t->tile = tw_offset(g, slots, tw_mul(g, tw_sub(g, t->m, m0), tw_k64(g, row_bytes(t))));
+    unit->multiply(t);
+    tw_loop_end(g, &over_m, NULL);
+    tw_loop_end(g, &over_k, NULL);
+    t->tile = slots;
+}
