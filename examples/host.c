@@ -206,10 +206,11 @@ static tw_status layer_from_tensor(tw_context *context, const tensor *t, const c
     tw_linear_desc desc = TW_LINEAR_DESC_INIT;
     tw_scheme asked;
     char text[80];
-    snprintf(text, sizeof text, "w=i8,g=32,s=f16,%s", x_scheme); /* for its last field alone */
+    snprintf(text, sizeof text, "w=i8,g=32,s=f16,%s", x_scheme); /* for its last fields alone */
     TRY(tw_scheme_parse(text, &asked));
     TRY(tw_gguf_type(t->type, &desc.scheme, NULL, NULL));
     desc.scheme.act_quant = asked.act_quant, desc.scheme.act_group = asked.act_group;
+    desc.scheme.fpmath = asked.fpmath;
     desc.N = t->N, desc.K = t->K, desc.act = act;
     TRY(tw_linear_create_gguf(context, &desc, t->type, t->data, 0, NULL, out));
     return TW_OK;

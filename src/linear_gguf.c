@@ -28,28 +28,24 @@ tw_status tw_gguf_type(uint32_t id, tw_scheme *scheme, int64_t *block, int64_t *
 
 /* The type's scheme into desc, unless that has it but for the activations. */
 static tw_status settle_scheme(const tw_source_type *type, tw_linear_desc *d) {
-    static const tw_scheme none;
     const tw_scheme *s = &type->scheme, *given = &d->scheme;
     if (d->lut) return tw_fail(TW_INVALID, "desc: lut: given, %s has its own", type->name);
     d->lut = type->lut;
     if (!given->weight && !given->act_quant) {
         if (given->scale || given->zero_mode || given->group_n || given->group_k ||
-            given->act_group)
+            given->act_group || given->fpmath)
             return tw_fail(TW_INVALID,
                            "desc: scheme: other fields without weight, must be all zero");
         d->scheme = *s;
         return TW_OK;
     }
-    tw_scheme same = *given;
-    same.act_quant = none.act_quant;
-    same.act_group = none.act_group;
-    bool equal = same.weight == s->weight && same.scale == s->scale &&
-                 same.zero_mode == s->zero_mode && same.group_n == s->group_n &&
-                 same.group_k == s->group_k;
+    bool equal = given->weight == s->weight && given->scale == s->scale &&
+                 given->zero_mode == s->zero_mode && given->group_n == s->group_n &&
+                 given->group_k == s->group_k;
     return equal ? TW_OK
                  : tw_fail(TW_INVALID,
                            "desc: scheme: not that of %s, which tw_gguf_type() tells; only "
-                           "act_quant and act_group may differ",
+                           "act_quant, act_group and fpmath may differ",
                            type->name);
 }
 

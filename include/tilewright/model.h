@@ -26,7 +26,7 @@ TW_API tw_status tw_gguf_type(uint32_t type, tw_scheme *scheme, int64_t *block,
 /* Creates a layer of a matrix [N,K] as a GGUF file holds it, which is read once, from several
  * threads, and may lie anywhere: a mapped file needs no copy.  The layer's weights are ggml's own
  * in every bit of their dequantization.
- *   desc       scheme all zero: the type's own; or that with other act_quant and act_group.  lut
+ *   desc       scheme all zero: the type's own; or that with other act_quant, act_group, fpmath.  lut
  *              is the type's and must be NULL
  *   blocks     N rows of K / block blocks
  *   row_bytes  from row to row; 0: one after another

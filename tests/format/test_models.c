@@ -49,15 +49,22 @@ static void smollm2(void **state) {
     tw_model *model = opened(SMOLLM2);
     assert_int_equal(tw_model_tensor_count(model), 272);
     assert_string_equal(tw_model_architecture(model), "llama");
-    assert_linears(
-        model,
-        (const char *const[]){
-            "30 x N=576,K=1536,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,y=f32,bias=none,act=none Q4_1",
-            "60 x N=1536,K=576,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,y=f32,bias=none,act=none Q4_1",
-            "60 x N=192,K=576,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,y=f32,bias=none,act=none Q4_1",
-            "60 x N=576,K=576,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,y=f32,bias=none,act=none Q4_1",
-            "1 x N=49152,K=576,x=f32,w=i8,g=32,s=f16,z=none,a=i8g32,y=f32,bias=none,act=none Q8_0",
-            NULL});
+    assert_linears(model, (const char *const[]){"30 x "
+                                                "N=576,K=1536,x=f32,w=u4,g=32,s=f16,z=value,a="
+                                                "i8g32,fpmath=bf16,y=f32,bias=none,act=none Q4_1",
+                                                "60 x "
+                                                "N=1536,K=576,x=f32,w=u4,g=32,s=f16,z=value,a="
+                                                "i8g32,fpmath=bf16,y=f32,bias=none,act=none Q4_1",
+                                                "60 x "
+                                                "N=192,K=576,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,"
+                                                "fpmath=bf16,y=f32,bias=none,act=none Q4_1",
+                                                "60 x "
+                                                "N=576,K=576,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,"
+                                                "fpmath=bf16,y=f32,bias=none,act=none Q4_1",
+                                                "1 x "
+                                                "N=49152,K=576,x=f32,w=i8,g=32,s=f16,z=none,a="
+                                                "i8g32,fpmath=bf16,y=f32,bias=none,act=none Q8_0",
+                                                NULL});
     /* The digest of what gguf 0.19.0 (PyPI) dequantizes the same tensors to. */
     assert_int_equal(digest_of(model, first_and_last_layer, hex), 20);
     assert_string_equal(hex, "682e6237aee0c86ff1368cd14dc31dfe8a40909d73ca9ee6d7ac2580e99d5e25");
