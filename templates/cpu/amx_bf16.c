@@ -147,21 +147,14 @@ static const char *reject(const tw_target *target, const tw_problem *problem, co
     rest.ahead = 0;
     /* A tile of 16 rows serves fewer. */
     if (problem->M) rows.M = tw_max(problem->M, TW_AMX_ROWS);
-    if (c->micro_m != TW_AMX_ROWS && c->micro_m != 2 * TW_AMX_ROWS)
-        return "micro_m must be 16 or 32.";
-    if (c->micro_n != TW_AMX_COLUMNS && c->micro_n != 2 * TW_AMX_COLUMNS)
-        return "micro_n must be 16 or 32.";
-    if (c->streams) return "amx_bf16 reads one stream.";
     if (c->ahead <= 0 || c->ahead % ahead_step(&panel))
         return "ahead must be a multiple of the group along K, of 32 for one group.";
     if (c->ahead >= problem->K + ahead_step(&panel))
         return "ahead exceeds the columns of K there are.";
     if ((int64_t)c->ahead * c->micro_n * WEIGHT_BYTES > TW_STRIP_BYTES)
         return "ahead times micro_n must be at most 20480 weights.";
-    if (c->ahead < panel.padded_k && (int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
-        return "block_m times micro_n must be at most 8192 totals, which wait for the next "
-               "stretch.";
-    return tw_gemm_reject(target, &rows, &rest);
+    const char *why = tw_amx_reject_tile(c, c->ahead >= panel.padded_k);
+    return why ? why : tw_gemm_reject(target, &rows, &rest);
 }
 
 /* The unit takes a register of x by one of weights in 16 cycles, and loads beside that: with fewer
@@ -183,24 +176,17 @@ static double cost(const tw_target *target, const tw_problem *problem, const tw_
     return tw_gemm_task_cost(target, problem, c, cycles / 3); /* 3 GHz */
 }
 
-/* Stretches of equal length, as long as the strip has room. */
-static int64_t even_ahead(const tw_problem *problem, int64_t micro_n) {
-    tw_panel p;
-    tw_panel_init(problem, &p);
-    int64_t step = ahead_step(&p), most = TW_STRIP_BYTES / (micro_n * WEIGHT_BYTES) / step * step;
-    if (most < step) return step;
-    int64_t stretches = tw_ceil_div(p.padded_k, most);
-    return tw_round_up(tw_ceil_div(p.padded_k, stretches), step);
-}
-
 static void guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
     double best = 0;
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++) {
             tw_config c = {
                 .micro_m = space[0].values[i], .micro_n = space[1].values[j], .prefetch = 16};
-            c.ahead = (int32_t)even_ahead(problem, c.micro_n);
-            tw_gemm_set_blocks(target, problem, c.ahead < problem->K ? 256 : 512, &c);
+            int64_t most = TW_STRIP_BYTES / (c.micro_n * WEIGHT_BYTES);
+            c.ahead = (int32_t)tw_amx_even(panel.padded_k, most, ahead_step(&panel));
+            tw_gemm_set_blocks(target, problem, c.ahead < panel.padded_k ? 256 : 512, &c);
             if (reject(target, problem, &c)) continue;
             double estimate = cost(target, problem, &c);
             if (best > 0 && estimate >= best) continue;
@@ -245,6 +231,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     self.unit = (tw_amx_unit){.dot = "llvm.x86.tdpbf16ps",
                               .rows = config->micro_m,
                               .bytes = step_k(&t->panel) * WEIGHT_BYTES,
+                              .x_once = true,
                               .whole = config->ahead >= t->panel.padded_k,
                               .step = config->ahead / (bodies ? t->body_k : t->panel.unit_k),
                               .unpack = unpack_stretch,

@@ -11,7 +11,7 @@ const tw_axis tw_amx_space[TW_AMX_AXES] = {
     {TW_TUNABLE_block_n, {32, 64, 128, 256, 512}, 5},
     {TW_TUNABLE_prefetch, {0, 16, 64}, 3},
     {TW_TUNABLE_bit_matrix, {0, 1}, 2},
-    {TW_TUNABLE_ahead, {128, 256, 512, 1024}, 4},
+    {TW_TUNABLE_ahead, {128, 256, 512, 576, 768, 1024}, 6},
 };
 
 /* Bytes for a column of N that stay from a stretch's start to its end: codes of `ahead` columns of
@@ -91,9 +91,12 @@ static const char *reject_ahead(const tw_problem *problem, const tw_config *c) {
     if (c->ahead >= problem->K + step) return "ahead exceeds the columns of K there are.";
     if (column_bytes(form, panel.unit_k, c->ahead, c->micro_m) * c->micro_n > TW_AHEAD_BYTES)
         return "ahead's codes, scales, zeros and products must take at most 32768 bytes.";
-    if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
-        return "block_m times micro_n must be at most 8192 totals.";
     return NULL;
+}
+
+/* Whether one stretch is all of K. */
+static bool is_whole(const tw_problem *problem, const tw_config *c) {
+    return tw_amx_form_of(problem) == TW_AMX_CHANNEL && c->ahead >= problem->K;
 }
 
 const char *tw_amx_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
@@ -102,15 +105,11 @@ const char *tw_amx_reject(const tw_target *target, const tw_problem *problem, co
     rest.bit_matrix = rest.ahead = 0;
     /* A tile of 16 rows serves fewer. */
     if (problem->M) rows.M = tw_max(problem->M, TW_AMX_ROWS);
-    if (c->micro_m != TW_AMX_ROWS && c->micro_m != 2 * TW_AMX_ROWS)
-        return "micro_m must be 16 or 32.";
-    if (c->micro_n != TW_AMX_COLUMNS && c->micro_n != 2 * TW_AMX_COLUMNS)
-        return "micro_n must be 16 or 32.";
-    if (c->streams) return "amx_gemm reads one stream.";
     if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
     if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)
         return "bit_matrix unpacks codes, and those of 8 bits are not packed.";
     const char *why = reject_ahead(problem, c);
+    if (!why) why = tw_amx_reject_tile(c, is_whole(problem, c));
     return why ? why : tw_gemm_reject(target, &rows, &rest);
 }
 
@@ -150,11 +149,11 @@ double tw_amx_cost(const tw_target *target, const tw_problem *problem, const tw_
 
 void tw_amx_guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
     /* So that strip, products and x stay in the L1 cache: of one group along K, whose products are
-     * loaded and stored once a stretch, 512 (a twelfth over 256). */
-    enum { AHEAD = 256, AHEAD_CHANNEL = 512, AHEAD_GROUPS = 4, BLOCK_ROWS = 256 };
+     * loaded and stored once a stretch and whose x passes by, 1024 (a sixteenth over 512). */
+    enum { AHEAD = 256, AHEAD_CHANNEL = 1024, AHEAD_GROUPS = 4, BLOCK_ROWS = 256 };
     int64_t step = ahead_step(problem);
     tw_amx_form form = tw_amx_form_of(problem);
-    int64_t most = form == TW_AMX_CHANNEL  ? AHEAD_CHANNEL
+    int64_t most = form == TW_AMX_CHANNEL  ? tw_amx_even(problem->K, AHEAD_CHANNEL, step)
                    : form == TW_AMX_GROUPS ? tw_min(AHEAD, AHEAD_GROUPS * step)
                                            : AHEAD;
     double best = 0;
@@ -164,7 +163,7 @@ void tw_amx_guess(const tw_target *target, const tw_problem *problem, tw_config 
                            .micro_n = tw_amx_space[1].values[j],
                            .prefetch = 16};
             c.ahead = (int32_t)tw_max(step, tw_min(most, problem->K) / step * step);
-            tw_gemm_set_blocks(target, problem, BLOCK_ROWS, &c);
+            tw_gemm_set_blocks(target, problem, (is_whole(problem, &c) ? 2 : 1) * BLOCK_ROWS, &c);
             if (tw_amx_reject(target, problem, &c)) continue;
             double cost = tw_amx_cost(target, problem, &c);
             if (best > 0 && cost >= best) continue;

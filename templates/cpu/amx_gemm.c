@@ -294,6 +294,8 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
         (tw_amx_unit){.dot = dot_of(self.i.negatives),
                       .rows = config->micro_m,
                       .bytes = groups ? tw_min(TW_AMX_BYTES, t->panel.unit_k) : TW_AMX_BYTES,
+                      .x_once = channel,
+                      .whole = channel && config->ahead >= problem->K,
                       .step = channel ? config->ahead / t->body_k : t->ahead_units,
                       .unpack = unpack_stretch,
                       .multiply = emit_tile};
@@ -312,7 +314,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     return TW_OK;
 }
 
-const tw_template tw_template_amx_gemm = {"cpu.amx_gemm",     1,
+const tw_template tw_template_amx_gemm = {"cpu.amx_gemm",     2,
                                           &tw_layout_panel64, tw_amx_space,
                                           TW_AMX_AXES,        tw_amx_reject_problem,
                                           tw_amx_reject,      tw_amx_guess,

@@ -27,12 +27,18 @@ typedef struct tw_amx_unit {
     int rows;        /* of a tile: 16 or 32 */
     int64_t bytes;   /* of a row of X: 64, or a group that is shorter */
     int64_t step;    /* units or bodies of a stretch */
+    bool x_once;     /* x is read once a stretch: not to take the strip's place in the L1 cache */
     bool whole;      /* a stretch is all of K: totals do not wait for the next one */
     tw_val host;     /* how the unit was configured before */
     tw_amx_stretch stretch;
     void (*unpack)(tw_gemm *t);   /* the stretch at hand into the strip */
     void (*multiply)(tw_gemm *t); /* it by the tile of rows at hand, whose totals are at t->tile */
 } tw_amx_unit;
+
+/* What tiles of a config the unit takes; NULL: this one.  whole: a stretch is all of K. */
+const char *tw_amx_reject_tile(const tw_config *c, bool whole);
+/* Columns of K of a stretch: as few as there can be of at most `most`, of equal length. */
+int64_t tw_amx_even(int64_t K, int64_t most, int64_t step);
 
 /* The function's start, and end, which leaves the unit as it was. */
 void tw_amx_begin(tw_gemm *t, tw_amx_unit *unit);

@@ -126,7 +126,8 @@ bool machine_tiles(machine *m, const machine_op *op) {
             memcpy((void *)at, m->tile_table, TABLE_BYTES);
         return true;
     }
-    bool load = !strcmp(name, "tileloadd64"), store = !strcmp(name, "tilestored64");
+    bool load = !strcmp(name, "tileloadd64") || !strcmp(name, "tileloaddt164"),
+         store = !strcmp(name, "tilestored64");
     bool unsigned_w = !strcmp(name, "tdpbsud"), signed_w = !strcmp(name, "tdpbssd");
     bool zero = !strcmp(name, "tilezero"), pairs = !strcmp(name, "tdpbf16ps");
     if (!load && !store && !unsigned_w && !signed_w && !zero && !pairs) return false;
