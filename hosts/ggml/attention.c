@@ -11,7 +11,7 @@
 
 /* With fewer queries than that lanes would be idle: they are attention_few.c's.  A task has at most
  * so many tiles, and so many bytes of them, for the L2 cache. */
-enum { LEAST_QUERIES = 32, MOST_TILES = 4, MOST_BYTES = 256 << 10, MOST_HEAD = 1024 };
+enum { LEAST_QUERIES = 32, MOST_TILES = 4, MOST_BYTES = 256 << 10 };
 /* One operation as all threads see it. */
 typedef struct plan {
     const struct ggml_tensor *y, *q, *k, *v, *mask, *sinks;
@@ -37,10 +37,11 @@ static plan plan_of(const struct ggml_tensor *node, int nth) {
               .k = node->src[1],
               .v = node->src[2],
               .mask = node->src[3],
-              .sinks = node->src[4],
-              .kernel = twg_attention_kernel_at(0)};
+              .sinks = node->src[4]};
     p.dk = p.k->ne[0];
     p.dv = p.v->ne[0];
+    for (int n = 0; !p.kernel || p.dk % p.kernel->multiple || p.dv % p.kernel->multiple; n++)
+        p.kernel = twg_attention_kernel_at(n);
     p.keys = p.k->ne[1];
     p.together = p.q->ne[2] / p.k->ne[2];
     p.queries = p.q->ne[1] * p.together;
@@ -58,7 +59,7 @@ static plan plan_of(const struct ggml_tensor *node, int nth) {
 /* ---- what is taken ---- */
 
 static bool readable(const struct ggml_tensor *t) {
-    return t->nb[0] == ggml_type_size(t->type) && t->ne[0] % 4 == 0 && t->ne[0] <= MOST_HEAD &&
+    return t->nb[0] == ggml_type_size(t->type) && t->ne[0] % 4 == 0 && t->ne[0] <= TWG_MOST_HEAD &&
            (t->type == GGML_TYPE_F32 || ggml_get_type_traits(t->type)->to_float);
 }
 
@@ -85,7 +86,7 @@ bool twg_attention_takes(const struct ggml_tensor *node) {
 size_t twg_attention_scratch(const struct ggml_tensor *node) {
     if (is_few(node)) return twg_few_scratch(node);
     plan p = plan_of(node, 1);
-    int64_t keys = (p.dk + p.dv + 2 * (int64_t)TWG_QUERIES) * TWG_KEYS;
+    int64_t keys = (p.dk + 2 * p.dv + 2 * (int64_t)TWG_QUERIES) * TWG_KEYS;
     size_t bytes = (size_t)(keys + p.task_tiles * tile_floats(&p)) * sizeof(float);
     return (bytes + 63) / 64 * 64;
 }
@@ -96,7 +97,7 @@ typedef struct task {
     const plan *p;
     int64_t i3, head;     /* of the keys */
     int64_t first, tiles; /* of its key head's */
-    float *k, *v, *scores, *mask, *tile;
+    float *k, *v, *turned, *scores, *mask, *tile;
 } task;
 
 /* Query i of the key head: its token and its head. */
@@ -114,6 +115,7 @@ static twg_attention_tile tile_at(const task *t, int64_t i) {
                                 .dv = p->dv,
                                 .k = t->k,
                                 .v = t->v,
+                                .turned = t->turned,
                                 .q = q,
                                 .scores = t->scores,
                                 .most = most,
@@ -138,6 +140,7 @@ static void begin_tile(const task *t, int64_t i) {
         rows[lane] = twg_query(p->q, token_of(t, at), head_of(t, at), t->i3);
     }
     p->kernel->turn(rows, queries_of(t, i), p->dk, p->scale, to);
+    if (p->kernel->queries) p->kernel->queries(&tile);
     for (int lane = 0; lane < TWG_QUERIES; lane++) tile.most[lane] = TWG_NOTHING;
 }
 
@@ -216,14 +219,15 @@ static void run_task(const task *t) {
         for (int64_t i = 0; i < t->tiles; i++) {
             seen what = look(t, i, key, keys);
             if (what == NONE) continue;
+            twg_attention_tile tile = tile_at(t, i);
+            tile.keys = keys;
             if (!loaded) {
                 load_rows(t, p->k, key, keys, t->k);
                 load_rows(t, p->v, key, keys, t->v);
+                if (p->kernel->keys) p->kernel->keys(&tile);
                 loaded = true;
             }
             if (what == SOME) load_mask(t, i, key, keys);
-            twg_attention_tile tile = tile_at(t, i);
-            tile.keys = keys;
             tile.mask = what == SOME ? t->mask : NULL;
             p->kernel->step(&tile);
         }
@@ -243,7 +247,8 @@ void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     task t = {.p = &p};
     t.k = (float *)(operation->scratch + (size_t)ith * operation->scratch_size);
     t.v = t.k + TWG_KEYS * p.dk;
-    t.scores = t.v + TWG_KEYS * p.dv;
+    t.turned = t.v + TWG_KEYS * p.dv;
+    t.scores = t.turned + TWG_KEYS * p.dv;
     t.mask = t.scores + TWG_KEYS * TWG_QUERIES;
     t.tile = t.mask + TWG_KEYS * TWG_QUERIES;
     /* Keys past the last are multiplied, too, if not used. */

@@ -7,15 +7,16 @@
 
 /* Queries and keys of a tile, at most.  A matrix [..][TWG_QUERIES] has its queries side by side, in
  * the lanes of vectors. */
-enum { TWG_QUERIES = 64, TWG_KEYS = 64 };
+enum { TWG_QUERIES = 64, TWG_KEYS = 64, TWG_MOST_HEAD = 1024 };
 
 /* Queries against some keys and their values, scores in units of log2. */
 typedef struct twg_attention_tile {
-    int64_t keys, dk, dv; /* dk, dv: multiples of 4 */
-    const float *k;       /* [TWG_KEYS][dk] */
-    const float *v;       /* [keys][dv] */
+    int64_t keys, dk, dv; /* dk, dv: multiples of the kernel's */
+    float *k;             /* [TWG_KEYS][dk] */
+    float *v;             /* [TWG_KEYS][dv]; what is behind `keys` is not looked at */
+    float *turned;        /* [dv][TWG_KEYS], what the kernel makes of v */
     const float *mask;    /* [keys][TWG_QUERIES], is added to scores; NULL: 0 */
-    const float *q;       /* [dk][TWG_QUERIES], scaled */
+    float *q;             /* [dk][TWG_QUERIES], scaled */
     float *scores;        /* [TWG_KEYS][TWG_QUERIES], scratch */
     /* What has come of earlier keys: the largest score (finite, and below any for none), the sum
      * of 2^(score - largest), and the values' sum, each times that: [dv][TWG_QUERIES]. */
@@ -38,6 +39,11 @@ typedef struct twg_attention_few {
 } twg_attention_few;
 
 typedef struct twg_attention_kernel {
+    int multiple; /* of what dk and dv must be; `few` takes those of TWG_FEW_MULTIPLE */
+    /* Before steps, queries, and keys with their values, that are new: to the kernel's own form, in
+     * their place.  NULL: it has none. */
+    void (*queries)(const twg_attention_tile *tile);
+    void (*keys)(const twg_attention_tile *tile);
     void (*step)(const twg_attention_tile *tile);
     void (*few)(const twg_attention_few *few);
     void (*halves)(const uint16_t *f16, float *f32, int64_t count);

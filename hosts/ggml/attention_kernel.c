@@ -2,10 +2,15 @@
 #include "hosts/ggml/attention.h"
 
 #include <math.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #ifdef __x86_64__
 #include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Blocks of four by four; the last queries one by one. */
 static void turn(const float *const *rows, int64_t queries, int64_t length, float factor,
@@ -60,6 +65,8 @@ static void turn_back(const float *from, int64_t queries, int64_t length, const 
 #define SET_HALVES(at) ((avx512_floats)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at))))
 #include "hosts/ggml/attention_loops.h"
 
+#include "hosts/ggml/attention_amx.h"
+
 __attribute__((target("avx2"))) static inline float sum_of_eight(__m256 v) {
     __m128 four = _mm256_castps256_ps128(v) + _mm256_extractf128_ps(v, 1);
     four += _mm_movehl_ps(four, four);
@@ -82,12 +89,28 @@ __attribute__((target("avx2"))) static inline float most_of_eight(__m256 v) {
 #define SET_HALVES(at) ((avx2_floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(at))))
 #include "hosts/ggml/attention_loops.h"
 
+/* Whether there is a matrix unit, and the process has leave to use it, which Tilewright's context
+ * asks for. */
+static bool has_amx(void) {
+    enum { GET_PERMISSION = 0x1022, TILE_DATA = 18 }; /* asm/prctl.h of Linux 5.16 and later */
+    static atomic_bool permitted;
+    unsigned long components = 0;
+    if (!__builtin_cpu_supports("amx-bf16") || !__builtin_cpu_supports("avx512bf16")) return false;
+    if (!permitted && !syscall(SYS_arch_prctl, GET_PERMISSION, &components))
+        permitted = components >> TILE_DATA & 1;
+    return permitted;
+}
+
 const twg_attention_kernel *twg_attention_kernel_at(int n) {
-    static const twg_attention_kernel avx512 = {avx512_step, avx512_few, avx512_convert, turn,
-                                                turn_back},
-                                      avx2 = {avx2_step, avx2_few, avx2_convert, turn, turn_back};
-    const twg_attention_kernel *all[3];
+    static const twg_attention_kernel amx = {AMX_K,      amx_queries,    amx_keys, amx_step,
+                                             avx512_few, avx512_convert, turn,     turn_back},
+                                      avx512 = {4,          NULL,           NULL, avx512_step,
+                                                avx512_few, avx512_convert, turn, turn_back},
+                                      avx2 = {4,        NULL,         NULL, avx2_step,
+                                              avx2_few, avx2_convert, turn, turn_back};
+    const twg_attention_kernel *all[4];
     int count = 0;
+    if (has_amx()) all[count++] = &amx;
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
         all[count++] = &avx512;

@@ -196,6 +196,8 @@ static void test_frames(void **state) {
          "mm32 mn32 bm256 bn64 ua256"},
         {TW_ISA_avx512amx, "N=64,K=4096,w=i8,s=f32,a=i8", "cpu.amx_gemm",
          "mm32 mn32 bm256 bn64 ua1024"},
+        {TW_ISA_avx512amx, "N=64,K=4096,w=u4,g=32,s=f16,z=code,fpmath=bf16", "cpu.amx_bf16",
+         "mm32 mn32 bm256 bn64 ua640"},
     };
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
         tw_problem p = problem_of(rows[i].problem);

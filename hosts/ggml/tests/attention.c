@@ -145,26 +145,48 @@ static void not_finite(int64_t tokens, int64_t which) {
     free(q.values), free(k.values), free(v.values);
 }
 
+static float *copy(const float *from, int64_t count) {
+    float *to = numbers((size_t)count);
+    return memcpy(to, from, (size_t)count * sizeof *to);
+}
+
 /* A tile after another by each kernel there is, against the same loops. */
 static void kernel(int n, int64_t keys, bool masked) {
-    enum { DK = 36, DV = 44, QUERIES = TWG_QUERIES, STEPS = 2 };
+    enum { QUERIES = TWG_QUERIES, STEPS = 2, MOST_DV = 64 };
     const twg_attention_kernel *kernel = twg_attention_kernel_at(n);
-    float *q = numbers((size_t)DK * QUERIES), *k = numbers((size_t)STEPS * TWG_KEYS * DK),
-          *v = numbers((size_t)STEPS * TWG_KEYS * DV),
+    const int64_t DK = kernel->multiple * (kernel->multiple > 4 ? 3 : 9),
+                  DV = kernel->multiple * (kernel->multiple > 4 ? 2 : 11);
+    float *q = numbers((size_t)(DK * QUERIES)), *k = numbers((size_t)(STEPS * TWG_KEYS * DK)),
+          *v = numbers((size_t)(STEPS * TWG_KEYS * DV)),
           *mask = numbers((size_t)STEPS * TWG_KEYS * QUERIES),
-          *scores = numbers((size_t)TWG_KEYS * QUERIES), *out = numbers((size_t)DV * QUERIES),
+          *scores = numbers((size_t)TWG_KEYS * QUERIES), *out = numbers((size_t)(DV * QUERIES)),
+          *turned = numbers((size_t)(DV * TWG_KEYS)), *own_q = copy(q, DK * QUERIES),
+          *own_k = copy(k, STEPS * TWG_KEYS * DK), *own_v = copy(v, STEPS * TWG_KEYS * DV),
           most[QUERIES], sum[QUERIES];
-    memset(out, 0, sizeof *out * DV * QUERIES);
+    memset(out, 0, sizeof *out * (size_t)(DV * QUERIES));
     memset(sum, 0, sizeof sum);
     for (int i = 0; i < QUERIES; i++) most[i] = -1e30f;
-    for (int step = 0; step < STEPS; step++)
-        kernel->step(&(twg_attention_tile){
-            keys, DK, DV, k + (ptrdiff_t)step * TWG_KEYS * DK, v + (ptrdiff_t)step * TWG_KEYS * DV,
-            masked ? mask + (ptrdiff_t)step * TWG_KEYS * QUERIES : NULL, q, scores, most, sum,
-            out});
+    for (int step = 0; step < STEPS; step++) {
+        const twg_attention_tile tile = {keys,
+                                         DK,
+                                         DV,
+                                         own_k + step * TWG_KEYS * DK,
+                                         own_v + step * TWG_KEYS * DV,
+                                         turned,
+                                         masked ? mask + (ptrdiff_t)step * TWG_KEYS * QUERIES
+                                                : NULL,
+                                         own_q,
+                                         scores,
+                                         most,
+                                         sum,
+                                         out};
+        if (!step && kernel->queries) kernel->queries(&tile);
+        if (kernel->keys) kernel->keys(&tile);
+        kernel->step(&tile);
+    }
     double error = 0, signal = 0;
     for (int i = 0; i < QUERIES; i++) {
-        double total = 0, y[DV] = {0};
+        double total = 0, y[MOST_DV] = {0};
         for (int step = 0; step < STEPS; step++)
             for (int64_t j = 0; j < keys; j++) {
                 int64_t key = step * TWG_KEYS + j;
@@ -184,6 +206,7 @@ static void kernel(int n, int64_t keys, bool masked) {
              masked ? ", masked" : "");
     check(what, error / signal);
     free(q), free(k), free(v), free(mask), free(scores), free(out);
+    free(turned), free(own_q), free(own_k), free(own_v);
 }
 
 /* The same of few queries, whose keys and values are f16 and lie apart. */
