@@ -81,7 +81,15 @@ static tw_val emit_i16(const emitter *e, tw_val acc, int step) {
     return as(e, tw_add(e->g, product, as(e, e->b, ty)), tw_i32(e->lanes));
 }
 
-typedef enum operation { OP_FMA, OP_BF16, OP_DPBUSD, OP_MADDUBS, OP_I16, OP_TILES } operation;
+typedef enum operation {
+    OP_FMA,
+    OP_BF16,
+    OP_DPBUSD,
+    OP_MADDUBS,
+    OP_I16,
+    OP_TILES,
+    OP_TILES_BF16
+} operation;
 
 static bool has_fma(const tw_target *t) { return t->isa < TW_ISA_COUNT; }
 static bool has_bf16(const tw_target *t) { return tw_target_has(t, TW_EXTRA_BF16); }
@@ -100,13 +108,14 @@ typedef struct probe {
     bool (*has)(const tw_target *target);
     /* One step of one accumulator. */
     tw_val (*emit)(const emitter *e, tw_val acc, int step);
-    int products; /* per 32 bits of a vector and step */
+    int products; /* per 32 bits of a vector and step; of the matrix unit: columns of K */
 } probe;
 
 static const probe probes[] = {
     {"fma", "f32 multiply-add", OP_FMA, 1, 32, has_fma, emit_fma, 1},
     {"bf16", "bf16 dot", OP_BF16, 1, 16, has_bf16, emit_bf16, 2},
-    {"tiles", "AMX dot product", OP_TILES, 1, 8, has_tiles, NULL, 0},
+    {"tiles", "AMX dot product", OP_TILES, 1, 8, has_tiles, NULL, 64},
+    {"tiles_bf16", "AMX bf16 dot", OP_TILES_BF16, 1, 16, has_tiles, NULL, 32},
     {"dpbusd", "vpdpbusd", OP_DPBUSD, 1, 8, has_dpbusd, emit_dpbusd, 4},
     {"maddubs16", "16 pmaddubsw a pmaddwd", OP_MADDUBS, 16, 3, has_maddubs, emit_maddubs, 64},
     {"maddubs8", "8 pmaddubsw a pmaddwd", OP_MADDUBS, 8, 4, has_maddubs, emit_maddubs, 32},
@@ -116,13 +125,18 @@ static const probe probes[] = {
     {"i16", "i16 multiply and add", OP_I16, 1, 8, has_i16, emit_i16, 2},
 };
 
-/* Of the matrix unit: products in flight, each of 16 rows by 16 columns by 64 of K. */
-enum { TILES = 4, TILE_PRODUCTS = 16 * 16 * 64, TILE_TABLE = 64 };
+/* Of the matrix unit: products in flight, each of 16 rows by 16 columns. */
+enum { TILES = 4, TILE_OUTPUTS = 16 * 16, TILE_TABLE = 64 };
 
-static void emit_tiles(tw_ir *g, const char *name) {
+static bool is_tiles(const probe *p) {
+    return p->operation == OP_TILES || p->operation == OP_TILES_BF16;
+}
+
+static void emit_tiles(tw_ir *g, const probe *p) {
+    const char *dot = p->operation == OP_TILES ? "llvm.x86.tdpbusd" : "llvm.x86.tdpbf16ps";
     tw_ty params[] = {tw_ptr(), tw_i64()}, nothing = {TW_TY_VOID, 0};
     tw_val args[2], number[2 * TILES];
-    tw_function_begin(g, name, params, args, 2);
+    tw_function_begin(g, p->name, params, args, 2);
     tw_val table = tw_local(g, tw_i8(TILE_TABLE)), host = tw_local(g, tw_i8(TILE_TABLE));
     static const int64_t shapes[TILE_TABLE / 8] = {1,
                                                    0,
@@ -144,7 +158,7 @@ static void emit_tiles(tw_ir *g, const char *name) {
     tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), args[1], 1, NULL, 0);
     for (int i = 0; i < TILES; i++) {
         tw_val operands[] = {number[i], number[TILES + i / 2], number[TILES + 2 + i % 2]};
-        tw_intrinsic(g, "llvm.x86.tdpbusd", nothing, operands, 3);
+        tw_intrinsic(g, dot, nothing, operands, 3);
     }
     tw_loop_end(g, &loop, NULL);
     tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &host, 1);
@@ -152,8 +166,8 @@ static void emit_tiles(tw_ir *g, const char *name) {
 }
 
 static void emit_probe(tw_ir *g, const probe *p) {
-    if (p->operation == OP_TILES) {
-        emit_tiles(g, p->name);
+    if (is_tiles(p)) {
+        emit_tiles(g, p);
         return;
     }
     const tw_isa_info *isa = tw_target_isa(g->target);
@@ -321,7 +335,7 @@ static int64_t calibrate(const compute_job *job, double window_ns) {
 }
 
 static double round_operations(const tw_target *target, const probe *p) {
-    if (p->operation == OP_TILES) return 2.0 * TILES * TILE_PRODUCTS;
+    if (is_tiles(p)) return 2.0 * TILES * TILE_OUTPUTS * p->products;
     const tw_isa_info *isa = tw_target_isa(target);
     int lanes = isa->vector_bytes / 4, chains = isa->vector_registers - 4;
     return 2.0 * p->products * lanes * chains;
@@ -349,12 +363,17 @@ static double compute_rate(tw_limits *l, const probe *p, const tw_image *image) 
     return best;
 }
 
-/* The probes that bound a problem: one operation, or the faster of two for bf16. */
+/* The probes that bound a problem: one operation, or the fastest of several for bf16. */
 static bool bounds(const tw_limits *l, const tw_problem *problem, const probe *p) {
+    const tw_scheme *s = &problem->scheme;
+    bool bf16 = problem->x == TW_BF16, rounds = s->fpmath == TW_FPMATH_BF16;
     if (!p->has(&l->target)) return false;
-    if (!problem->scheme.act_quant || tw_act_rounds(&problem->scheme))
-        return p->operation == OP_FMA || (p->operation == OP_BF16 && problem->x == TW_BF16);
-    if (p->operation == OP_FMA || p->operation == OP_BF16) return false;
+    if (!s->act_quant || tw_act_rounds(s))
+        return p->operation == OP_FMA || (p->operation == OP_BF16 && bf16) ||
+               (p->operation == OP_TILES_BF16 && (rounds || (bf16 && s->weight == TW_BF16)));
+    /* Codes are multiplied at twice the rate of the bf16 that they may be. */
+    if (p->operation == OP_FMA || p->operation == OP_BF16 || p->operation == OP_TILES_BF16)
+        return false;
     return tw_dtype_bits(problem->scheme.weight) <= p->bits;
 }
 
@@ -378,9 +397,10 @@ tw_status tw_limits_gops(tw_limits *l, const tw_problem *problem, double *gops) 
 }
 
 const char *tw_limits_class(const tw_limits *l, const tw_problem *problem) {
-    const probe *first = next_bound(l, problem, NULL);
-    const probe *second = first ? next_bound(l, problem, first) : NULL;
-    return second ? "bf16 dot or f32 multiply-add" : first ? first->text : "";
+    const probe *first = next_bound(l, problem, NULL), *last = first;
+    for (const probe *p = first; p; p = next_bound(l, problem, p)) last = p;
+    if (!first) return "";
+    return last->operation == OP_BF16 ? "bf16 dot or f32 multiply-add" : last->text;
 }
 
 typedef struct read_job {
