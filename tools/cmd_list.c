@@ -171,7 +171,7 @@ const cli_command cmd_list = {
     .about = "kernels   kernel families, with the tunables of their search space\n"
              "dtypes    code types of weights, scales and activations\n"
              "layouts   physical packings of weights\n"
-             "schemes   well-known formats as the fields w, g, s, z, a\n"
+             "schemes   well-known formats as the fields w, g, s, z, a, fpmath\n"
              "recipes   named ways to quantize float weights, as field=value lists\n"
              "options   environment variables\n"
              "targets   instruction sets: DEV is cpu:TARGET\n"

@@ -11,7 +11,8 @@ os.environ.setdefault('TW_CACHE', '')
 import tilewright  # noqa: E402  (after TW_CACHE)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-SCHEMES = ('w=i8,a=i8', 'w=i4,g=32,s=f16,a=i8', 'w=u4,g=32,s=f16,z=value', 'w=e4m3')
+SCHEMES = ('w=i8,a=i8', 'w=i4,g=32,s=f16,a=i8', 'w=u4,g=32,s=f16,z=value', 'w=e4m3',
+           'w=i8,g=32,s=f16,a=i8g32,fpmath=bf16')
 
 
 @pytest.fixture(autouse=True)

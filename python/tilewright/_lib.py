@@ -17,6 +17,7 @@ DTYPES = {'none': 0, 'f32': 1, 'f16': 2, 'bf16': 3, 'e4m3': 4, 'e5m2': 5, 'e3m2'
 DTYPE_NAMES = {value: name for name, value in DTYPES.items()}
 ACTS = ('none', 'relu', 'gelu', 'gelu_tanh', 'silu')
 ZERO_MODES = ('none', 'code', 'value')
+FPMATHS = ('strict', 'bf16')
 # tw_act_quant, in the words of a problem's text
 ACT_QUANTS = ('none', 'i8', 'i8z', 'i8full', 'i8s', 'e4m3', 'e4m3s', 'mxfp8', 'mxfp8floor',
               'mxfp8ceil', 'mxfp8even', 'mxfp4', 'mxfp4floor', 'mxfp4ceil', 'mxfp4even', 'nvfp4',

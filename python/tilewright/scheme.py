@@ -55,10 +55,11 @@ def text_of(scheme):
     """A scheme as the text that parses to it."""
     act = _lib.ACT_QUANTS[scheme.act_quant] + (f'g{scheme.act_group}' if scheme.act_group else '')
     weight = _lib.DTYPE_NAMES[scheme.weight]
+    fpmath = f',fpmath={_lib.FPMATHS[scheme.fpmath]}' if scheme.fpmath else ''
     if not scheme.scale:
-        return f'w={weight}'
+        return f'w={weight}{fpmath}'
     return (f'w={weight},g={_granularity(scheme)},s={_lib.DTYPE_NAMES[scheme.scale]},'
-            f'z={_lib.ZERO_MODES[scheme.zero_mode]},a={act}')
+            f'z={_lib.ZERO_MODES[scheme.zero_mode]},a={act}{fpmath}')
 
 
 def short_last_group(scheme, columns):
