@@ -13,6 +13,16 @@ const char *tw_template_declines(const tw_template *tmpl, const tw_target *targe
     return why ? why : tmpl->reject_problem(target, problem);
 }
 
+bool tw_truth_needed(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
+                     const tw_layout *layout, tw_fpmath fpmath) {
+    const tw_template *tmpl;
+    for (int i = 0; (tmpl = env->row(env->user, i)); i++)
+        if (tw_template_truth(tmpl, problem).scheme.fpmath == fpmath &&
+            !tw_template_declines(tmpl, target, problem, layout))
+            return true;
+    return false;
+}
+
 /* Lines of `why` for templates that would take the problem but are slower by the model. */
 static void add_slower(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
                        const tw_layout *layout, const tw_point *best, tw_str *why) {

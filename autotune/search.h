@@ -38,6 +38,7 @@ typedef struct tw_search {
     int leaders[TW_LEADERS + 1];
     int leader_count;
     int beside;               /* the most configs that were timed side by side */
+    bool truths[TW_FPMATHS];  /* which kinds of products have their answers */
     int rows;                 /* different rows of x in a verification */
     int64_t start_ns, end_ns; /* the budget */
     bool ready;               /* data and answers are there */

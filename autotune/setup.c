@@ -23,6 +23,10 @@ static tw_status fill_space(tw_search *s) {
     TW_TRY(tw_rank(&s->space, r->target, r->problem));
     s->guess = tw_space_find(&s->space, guess.tmpl, &guess.config);
     s->effort = tw_effort_of(r->target, r->problem, &guess);
+    for (int math = 0; math < TW_FPMATHS; math++)
+        s->truths[math] =
+            tw_truth_needed(s->env, r->target, r->problem, r->layout, (tw_fpmath)math);
+    if (s->truths[TW_FPMATH_STRICT] && s->truths[TW_FPMATH_BF16]) s->effort.oracle_ns *= 2;
     s->result.legal = s->space.count;
     s->entries = calloc((size_t)s->space.count, sizeof *s->entries);
     s->taken = calloc((size_t)s->space.count, sizeof *s->taken);
@@ -79,10 +83,11 @@ static tw_status ask_oracle(tw_search *s, bool *ready) {
     double share = ORACLE_SHARE * (double)(s->end_ns - s->start_ns);
     s->ahead_ns = tw_effort_search(&s->effort, 0);
     for (s->rows = TW_LEAST_ROWS;; s->rows = MOST_ROWS) {
-        for (int math = 0; math <= (int)problem->scheme.fpmath && (!math || *ready); math++) {
+        for (int math = 0; math < TW_FPMATHS && *ready; math++) {
             tw_problem truth = *problem;
             truth.scheme.fpmath = (tw_fpmath)math;
-            TW_TRY(tw_workload_ask(s->workload, &s->parts, &truth, s->rows, ready));
+            if (s->truths[math])
+                TW_TRY(tw_workload_ask(s->workload, &s->parts, &truth, s->rows, ready));
         }
         if (!*ready || s->rows == MOST_ROWS) return TW_OK;
         double used = (double)(tw_env_now(s->env) - start);

@@ -10,6 +10,7 @@
 
 #include "autotune/workload.h"
 #include "src/base/status.h"
+#include "src/core/act.h"
 #include "src/core/compare.h"
 #include "src/core/dtype.h"
 
@@ -201,8 +202,10 @@ static tw_status check_probes(check *c, double *error) {
 /* Rows of the identity matrix, times a power of two, give exactly the dequantized weights where
  * nothing else is added: 0 or one product is rounded, once. */
 static bool is_exact(const tw_problem *p) {
-    bool codes = p->scheme.act_quant && p->scheme.fpmath == TW_FPMATH_STRICT;
-    return !codes && p->scheme.zero_mode != TW_ZERO_VALUE && !p->bias && !p->act;
+    const tw_scheme *s = &p->scheme;
+    bool bf16 = s->fpmath == TW_FPMATH_BF16; /* of weights that are there before the product */
+    if (p->bias || p->act || tw_act_rounds(s)) return false;
+    return bf16 || (!s->act_quant && s->zero_mode != TW_ZERO_VALUE);
 }
 
 /* The column of the i-th row: ends of the matrix and of its groups first. */

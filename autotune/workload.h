@@ -98,8 +98,8 @@ void tw_workload_launch(tw_workload *w, tw_threads *threads, const tw_candidate 
 /* oracle.c */
 
 /* The first `count` probes, TW_PROBES at most, and the exact results of `truth`, the problem with
- * one way to multiply: those that are not known yet are worked out, all at once.  *made: false where
- * the deadline broke it off. */
+ * one way to multiply: those that are not known yet are worked out, all at once.  *made: false
+ * where the deadline broke it off. */
 tw_status tw_workload_ask(tw_workload *w, tw_parts *parts, const tw_problem *truth, int count,
                           bool *made);
 /* Room for the oracle's answer. */

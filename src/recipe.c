@@ -29,7 +29,7 @@ tw_status tw_recipe_scheme(const char *recipe, tw_dtype weight, tw_scheme *out) 
 static tw_status check_desc(const tw_linear_desc *d) {
     const tw_scheme *s = &d->scheme;
     if (s->weight || s->scale || s->zero_mode || s->group_n || s->group_k || s->act_quant ||
-        s->act_group)
+        s->act_group || s->fpmath)
         return tw_fail(TW_INVALID, "desc: scheme: given, but the recipe has one; must be zero");
     if (d->lut)
         return tw_fail(TW_INVALID, "desc: lut: given, the recipe decides on it; "

@@ -38,7 +38,7 @@ const tw_template *tw_template_find(const char *name) {
 
 tw_problem tw_template_truth(const tw_template *tmpl, const tw_problem *problem) {
     tw_problem truth = *problem;
-    truth.scheme.fpmath = tmpl ? tmpl->fpmath : TW_FPMATH_STRICT;
+    if (!tmpl || tmpl->fpmath == TW_FPMATH_STRICT) truth.scheme.fpmath = TW_FPMATH_STRICT;
     return truth;
 }
 

@@ -44,7 +44,8 @@ typedef struct tw_template {
     int64_t (*chain)(const tw_problem *problem);
     /* Emits tw_pack_x and tw_matmul (src/core/kernel_args.h).  Never depends on problem->M. */
     tw_status (*emit)(tw_ir *g, const tw_problem *problem, const tw_config *config);
-    /* How it multiplies: as the problem says, or rounded to bf16. */
+    /* How it multiplies: strictly, or rounded to bf16 (of a strict problem it takes those that need
+     * no rounding). */
     tw_fpmath fpmath;
 } tw_template;
 

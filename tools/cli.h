@@ -63,7 +63,8 @@ typedef struct cli_option {
 #define CLI_ROW_M                                                                                  \
     CLI_ROW("--m", SIZES, m, "M,...", "rows of x where the problem names none (1,16,512)")
 #define CLI_ROW_SCHEME                                                                             \
-    CLI_ROW("--scheme", TEXT, scheme, "S", "fields w, g, s, z, a, fpmath in place of the weights' own")
+    CLI_ROW("--scheme", TEXT, scheme, "S",                                                         \
+            "fields w, g, s, z, a, fpmath in place of the weights' own")
 #define CLI_ROW_THREADS                                                                            \
     CLI_ROW("--threads", COUNT, threads, "N", "threads to use, at most one a CPU (all of them)")
 #define CLI_ROW_PLAN_THREADS                                                                       \

@@ -6,6 +6,8 @@
  *
  *   a b = a.low b.high + a.high b.high + a.high b.low     within 2^-16 of a b or so
  *
+ * Numbers beyond 3.39e38, which bf16 rounds to infinity, give NaN, as infinities do.
+ *
  * Its first factor has consecutive k in rows, its second pairs of k of each column side by side.
  * Both are made in the place of the f32 that they are of, each half of it, when those are new. */
 #define AMX_TARGET                                                                                 \

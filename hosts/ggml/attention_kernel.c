@@ -89,13 +89,20 @@ __attribute__((target("avx2"))) static inline float most_of_eight(__m256 v) {
 #define SET_HALVES(at) ((avx2_floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(at))))
 #include "hosts/ggml/attention_loops.h"
 
+static bool has_avx512(void) {
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+}
+
 /* Whether there is a matrix unit, and the process has leave to use it, which Tilewright's context
- * asks for. */
+ * asks for: it may come later, so that a refusal is no answer for ever. */
 static bool has_amx(void) {
     enum { GET_PERMISSION = 0x1022, TILE_DATA = 18 }; /* asm/prctl.h of Linux 5.16 and later */
     static atomic_bool permitted;
     unsigned long components = 0;
-    if (!__builtin_cpu_supports("amx-bf16") || !__builtin_cpu_supports("avx512bf16")) return false;
+    if (!__builtin_cpu_supports("amx-bf16") || !__builtin_cpu_supports("avx512bf16") ||
+        !has_avx512())
+        return false;
     if (!permitted && !syscall(SYS_arch_prctl, GET_PERMISSION, &components))
         permitted = components >> TILE_DATA & 1;
     return permitted;
@@ -111,9 +118,7 @@ const twg_attention_kernel *twg_attention_kernel_at(int n) {
     const twg_attention_kernel *all[4];
     int count = 0;
     if (has_amx()) all[count++] = &amx;
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
-        all[count++] = &avx512;
+    if (has_avx512()) all[count++] = &avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c"))
         all[count++] = &avx2;

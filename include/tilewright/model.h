@@ -15,7 +15,8 @@ extern "C" {
 /* ---- layers of GGUF's blocks ----------------------------------------------------------------- */
 
 /* What a GGUF's element type means: its scheme, which quantizes x as ggml does (a=i8g32, or i8g256
- * of K-quants) where kernels multiply its codes by such.
+ * of K-quants) where kernels multiply its codes by such, and lets products be of bf16 (fpmath)
+ * where ggml has at most 8 bits of x: all types but F32 and F16.
  *   type         the number that files have, ggml's enum ggml_type: 2 is Q4_0
  *   block_bytes  of `block` elements, along a row; each may be NULL
  * Errors: INVALID (scheme is NULL, no type has the number), UNSUPPORTED (a type that layers cannot
@@ -26,8 +27,8 @@ TW_API tw_status tw_gguf_type(uint32_t type, tw_scheme *scheme, int64_t *block,
 /* Creates a layer of a matrix [N,K] as a GGUF file holds it, which is read once, from several
  * threads, and may lie anywhere: a mapped file needs no copy.  The layer's weights are ggml's own
  * in every bit of their dequantization.
- *   desc       scheme all zero: the type's own; or that with other act_quant, act_group, fpmath.  lut
- *              is the type's and must be NULL
+ *   desc       scheme all zero: the type's own; or that with other act_quant, act_group and
+ *              fpmath.  lut is the type's and must be NULL
  *   blocks     N rows of K / block blocks
  *   row_bytes  from row to row; 0: one after another
  *   bias, *out as tw_linear_create

@@ -175,12 +175,11 @@ typedef enum tw_act_quant {
     TW_ACTQ_NVFP4_STATIC, /* the second scale is given, act_scale of the layer */
 } tw_act_quant;
 
-/* How coarsely a product may be computed, whatever x and weights come as (oneDNN's fpmath mode). */
+/* What products may be of (oneDNN's fpmath mode). */
 typedef enum tw_fpmath {
-    TW_FPMATH_STRICT = 0, /* as act_quant says */
-    /* A kernel may instead round x and each dequantized weight to bf16, half to even, and add
-     * products in f32: 8 significant bits of each, where codes of 8 bits have as many of a group's
-     * largest.  For act_quant NONE, I8, I8Z and I8_FULL.  Which M run so depends on the device. */
+    TW_FPMATH_STRICT = 0, /* what act_quant says */
+    /* Or a kernel rounds x, without act_quant's codes, and each dequantized weight to bf16, half to
+     * even, and adds in f32.  Which M run so depends on the device. */
     TW_FPMATH_BF16,
 } tw_fpmath;
 
@@ -196,10 +195,10 @@ typedef struct tw_scheme {
     int32_t act_group; /* I8, E4M3. 0: per token; else a multiple of group_k (E4M3: any) */
     tw_fpmath fpmath;
 } tw_scheme;
+#define TW_SCHEME_INIT {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0, TW_FPMATH_STRICT}
 
 /* Parses the fields w, g, s, z, a, fpmath of a problem text ("w=u4,g=128,s=f16,z=code,a=i8"), any
- * order; w is required, docs/problem.md has the values and the other fields' defaults.  Touches nothing but
- * *out.
+ * order; w is required, docs/problem.md has the rest.  Touches nothing but *out.
  * Errors: INVALID (an argument is NULL; a field is unknown, repeated, missing or bad; fields do not
  * go together). */
 TW_API tw_status tw_scheme_parse(const char *text, tw_scheme *out);
@@ -388,16 +387,7 @@ typedef struct tw_linear_desc {
     float act_scale;
 } tw_linear_desc;
 #define TW_LINEAR_DESC_INIT                                                                        \
-    {sizeof(tw_linear_desc),                                                                       \
-     0,                                                                                            \
-     0,                                                                                            \
-     TW_NONE,                                                                                      \
-     TW_NONE,                                                                                      \
-     {TW_NONE, TW_NONE, TW_ZERO_NONE, 0, 0, TW_ACTQ_NONE, 0, TW_FPMATH_STRICT},                    \
-     TW_ACT_NONE,                                                                                  \
-     NULL,                                                                                         \
-     NULL,                                                                                         \
-     0.0f}
+    {sizeof(tw_linear_desc), 0, 0, TW_NONE, TW_NONE, TW_SCHEME_INIT, TW_ACT_NONE, NULL, NULL, 0.0f}
 
 /* Creates a layer from canonical tensors, which are copied, as desc's arrays are: the caller may
  * free them on return.

@@ -58,7 +58,8 @@ class Scheme(ctypes.Structure):
     """tw_scheme."""
 
     _fields_ = [('weight', c_int), ('scale', c_int), ('zero_mode', c_int), ('group_n', c_int32),
-                ('group_k', c_int32), ('act_quant', c_int), ('act_group', c_int32), ('fpmath', c_int)]
+                ('group_k', c_int32), ('act_quant', c_int), ('act_group', c_int32),
+                ('fpmath', c_int)]
 
 
 class LinearDesc(ctypes.Structure):

@@ -332,12 +332,6 @@ static tw_status check_fpmath(const tw_scheme *s) {
     if ((size_t)s->fpmath >= TW_COUNT(fpmaths))
         return tw_fail(TW_INVALID, "fpmath: %d, expected %s", (int)s->fpmath,
                        fields[FIELD_fpmath].rule);
-    const tw_act_row *row = tw_act_get(s->act_quant);
-    if (s->fpmath && row && tw_act_rounds(s))
-        return tw_fail(TW_INVALID,
-                       "fpmath: %s, but a=%s rounds x itself; needs a=none, i8, i8z or "
-                       "i8full",
-                       fpmaths[s->fpmath], row->name);
     return TW_OK;
 }
 

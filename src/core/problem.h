@@ -20,12 +20,12 @@ enum { TW_MAX_DIM = 1 << 28 };
 /* Any order in; unknown, repeated or bad fields fail with a sentence that points at the field.
  * M is required only when need_M. */
 tw_status tw_problem_parse(const char *text, bool need_M, tw_problem *out);
-/* This order and every field out:
+/* This order and every field out, but for fpmath=strict:
  * M=16,N=4096,K=4096,x=f32,w=u4,g=32,s=f16,z=value,a=i8g32,y=f32,bias=none,act=none (M is left out
  * when 0; plain weights have no g, s, z). */
 void tw_problem_text(const tw_problem *problem, tw_str *out);
-/* The fields w, g, s, z, a alone, and fpmath where it is not strict.  A block is written NxK, 0 for a dimension that it covers
- * whole. */
+/* The fields w, g, s, z, a alone, and fpmath where it is not strict.  A block is written NxK, 0 for
+ * a dimension that it covers whole. */
 void tw_scheme_text(const tw_scheme *scheme, tw_str *out);
 /* Every rule that the fields must keep among themselves. */
 tw_status tw_problem_check(const tw_problem *problem);

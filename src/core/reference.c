@@ -211,7 +211,8 @@ static void feed_values(feed *f, int m, int64_t k0, int64_t k1, double *out) {
     float rounded[CHUNK_K];
     if (tw_act_rounds(s)) {
         tw_act_span(&f->token[m], k0, k1, rounded);
-        for (int64_t k = k0; k < k1; k++) out[k - k0] = (double)rounded[k - k0];
+        for (int64_t k = k0; k < k1; k++)
+            out[k - k0] = (double)tw_factor(s->fpmath, rounded[k - k0]);
         return;
     }
     bool codes = s->act_quant && s->fpmath == TW_FPMATH_STRICT;

@@ -31,9 +31,9 @@ const tw_recipe_row *tw_recipe_at(int i) {
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
-enum { FIELDS = 8 };
-typedef enum field_id { W, G, S, A, MAPPING, EPS, RULE, LEVELS } field_id;
-static const char *const field_names[FIELDS] = {"w",       "g",   "s",    "a",
+enum { FIELDS = 9 };
+typedef enum field_id { W, G, S, A, FPMATH, MAPPING, EPS, RULE, LEVELS } field_id;
+static const char *const field_names[FIELDS] = {"w",       "g",   "s",    "a",     "fpmath",
                                                 "mapping", "eps", "rule", "levels"};
 
 typedef struct field {
@@ -169,12 +169,13 @@ static tw_status add_activations(const fields *all, const tw_recipe *r, tw_str *
     return TW_OK;
 }
 
-/* The fields w, g, s, a, read as a problem's. */
+/* The fields w, g, s, a, fpmath, read as a problem's. */
 static tw_status read_scheme(const fields *all, tw_recipe *r) {
-    const field *s = &all->of[S], *w = &all->of[W], *g = &all->of[G];
+    const field *s = &all->of[S], *w = &all->of[W], *g = &all->of[G], *math = &all->of[FPMATH];
     tw_str text = {0};
     tw_str_add(&text, "w=%.*s", w->size, w->value);
     tw_status status = add_activations(all, r, &text);
+    tw_str_add(&text, ",fpmath=%.*s", math->size, math->value);
     if (g->value) tw_str_add(&text, ",g=%.*s", g->size, g->value);
     if (s->value && is(s, "x"))
         tw_str_add(&text, ",s=%s", tw_dtype_name(r->x));
@@ -192,6 +193,7 @@ static tw_status read_row(const tw_recipe_row *row, const char *given, tw_dtype 
     int mapping, rule, level;
     char eps[32] = "0";
     *r = (tw_recipe){.method = row->method, .x = x};
+    TW_TRY(read_fields("fpmath=strict", false, true, &all)); /* of every recipe */
     TW_TRY(read_fields(row->open, false, true, &all));
     TW_TRY(read_fields(row->fixed, false, false, &all));
     TW_TRY(read_fields(given, true, true, &all));

@@ -109,6 +109,11 @@ static const tw_axis space[] = {
     {TW_TUNABLE_ahead, {128, 256, 288, 384, 512, 576, 640, 1024}, 8},
 };
 
+/* A strip's weights, of the stack that tw_linear_forward promises. */
+_Static_assert(TW_STRIP_BYTES == 20480 * WEIGHT_BYTES, "as the sentences below say");
+_Static_assert(TW_STRIP_BYTES == 1280 * TW_AMX_COLUMNS * WEIGHT_BYTES,
+               "as the sentences below say");
+
 /* Columns of K that the unit takes at once, 32 or 16; 0: neither fits. */
 static int64_t step_k(const tw_panel *p) {
     for (int64_t step = STEP_K; step >= STEP_K / 2; step /= 2) {
@@ -136,6 +141,8 @@ static const char *reject_problem(const tw_target *target, const tw_problem *pro
     if (p.unit_groups > 1 || !step_k(&p))
         return "amx_bf16 takes 16 columns of K at once: groups that are a multiple of 16 or divide "
                "it, of at least a chunk of panel64, and with its padding K is one.";
+    if (ahead_step(&p) * TW_AMX_COLUMNS * WEIGHT_BYTES > TW_STRIP_BYTES)
+        return "amx_bf16 unpacks whole groups along K, of at most 1280.";
     return NULL;
 }
 

@@ -146,9 +146,11 @@ void tw_amx_unpack_bodies(tw_gemm *t, const tw_amx_stretch *stretch) {
     tw_ir *g = t->g;
     tw_val before = tw_mul(g, stretch->first, tw_k64(g, -tw_gemm_strip_at(t, 0, t->body_k)));
     t->unpacking = true;
-    tw_gemm_in_streams(t, t->panel_w, t->header);
+    tw_val unit = tw_at(g, t->panel_w, t->panel.factor_bytes);
+    tw_gemm_in_streams(t, t->panel_w, t->factors);
+    tw_gemm_in_streams(t, unit, t->header);
     if (t->ops->begin_unpacking) t->ops->begin_unpacking(t);
-    tw_gemm_unpack_bodies(t, tw_gemm_unit_codes(t, t->panel_w), tw_offset(g, t->strip, before),
+    tw_gemm_unpack_bodies(t, tw_gemm_unit_codes(t, unit), tw_offset(g, t->strip, before),
                           stretch->first, stretch->end, NULL);
     t->unpacking = false;
 }

@@ -37,6 +37,14 @@ static tw_val ordered(const pack *s, tw_val vector) {
     return tw_shuffle(s->g, vector, vector, mask, lanes);
 }
 
+/* As the conversion by instruction has it: they are 0. */
+static tw_val without_subnormals(tw_ir *g, tw_val value) {
+    tw_ty bits = tw_i32(value.ty.lanes);
+    tw_val exponent = tw_and(g, tw_bitcast(g, value, bits), tw_const_int(g, bits, 0x7f800000));
+    tw_val is_zero = tw_compare(g, TW_IR_EQ, exponent, tw_const_int(g, bits, 0));
+    return tw_select(g, is_zero, tw_const_f32(g, value.ty.lanes, 0), value);
+}
+
 /* As many elements from one place to the other, converted where they have to be. */
 static void copy(pack *s, tw_val from, tw_val to, int count) {
     tw_ir *g = s->g;
@@ -54,7 +62,9 @@ static void copy(pack *s, tw_val from, tw_val to, int count) {
                  (int)s->bytes);
         return;
     }
-    tw_store_f32(g, s->form, ordered(s, tw_load_f32(g, x, from, count, size)), to, (int)s->bytes);
+    tw_val value = ordered(s, tw_load_f32(g, x, from, count, size));
+    if (s->form == TW_BF16) value = without_subnormals(g, value);
+    tw_store_f32(g, s->form, value, to, (int)s->bytes);
 }
 
 static void copy_row(pack *s) {

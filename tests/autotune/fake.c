@@ -367,7 +367,8 @@ static const tw_axis axes_a[] = {
     {TW_TUNABLE_block_m, {0, 16, 32, 64}, 4},
 };
 static const tw_axis axes_b[] = {{TW_TUNABLE_micro_m, {1, 2}, 2}};
-const tw_template fake_a = {"fake.a", 1,       &fake_layout, axes_a,   3,     declines_a,
-                            reject,   guess_a, cost_a,       geometry, chain, NULL, TW_FPMATH_STRICT};
-const tw_template fake_b = {"fake.b", 1,      &fake_other_layout, axes_b, 1,   declines_b, reject,
-                            guess_b,  cost_b, geometry,           chain,  NULL, TW_FPMATH_STRICT};
+const tw_template fake_a = {"fake.a", 1,      &fake_layout, axes_a, 3,    declines_a,      reject,
+                            guess_a,  cost_a, geometry,     chain,  NULL, TW_FPMATH_STRICT};
+const tw_template fake_b = {
+    "fake.b", 1,      &fake_other_layout, axes_b, 1,    declines_b,      reject,
+    guess_b,  cost_b, geometry,           chain,  NULL, TW_FPMATH_STRICT};

@@ -257,8 +257,7 @@ static void ask_oracle(layer *l) {
     tw_problem p = l->problem;
     size_t bytes = (size_t)(p.M * p.N) * sizeof(double);
     tw_canonical canonical = layer_canonical(l);
-    bool exact = p.x == TW_BF16 && p.scheme.weight == TW_BF16; /* which needs no leave */
-    int maths = p.scheme.fpmath == TW_FPMATH_BF16 || exact ? LAYER_MATHS : 1;
+    int maths = p.scheme.fpmath + 1;
     for (int math = 0; math < maths; math++) {
         p.scheme.fpmath = (tw_fpmath)math;
         l->expected[math] = zeroed(bytes);

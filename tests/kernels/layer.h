@@ -31,8 +31,8 @@ typedef struct layer {
     tw_problem problem; /* M: rows of x */
     void *weight, *scales, *zeros, *bias, *x;
     float lut[TW_LUT4_SIZE];
-    float *bias_f32;              /* as kernels want it: round_up(N, 64) entries */
-    float *x_f32;                 /* [M][K] */
+    float *bias_f32; /* as kernels want it: round_up(N, 64) entries */
+    float *x_f32;    /* [M][K] */
     /* [M][N], as tw_reference_row gives them, for each way to multiply that the problem allows */
     double *expected[LAYER_MATHS], *magnitude[LAYER_MATHS];
 } layer;

@@ -168,8 +168,8 @@ static tw_status check_row(const buffers *b, const compiled *c, const layer *tru
                            const run_options *o, int64_t m) {
     const tw_problem held_to = tw_template_truth(c->tmpl, &c->problem), *p = &held_to;
     const char *row = b->y.data + m * b->y_stride;
-    const double *expected = truth->expected[c->tmpl->fpmath] + m * p->N;
-    const double *magnitude = truth->magnitude[c->tmpl->fpmath] + m * p->N;
+    const double *expected = truth->expected[p->scheme.fpmath] + m * p->N;
+    const double *magnitude = truth->magnitude[p->scheme.fpmath] + m * p->N;
     for (int64_t n = 0; o->y && n < p->N; n++) o->y[m * p->N + n] = tw_float_get(row, p->y, n);
     int64_t row_bytes = p->N * tw_dtype_bits(p->y) / 8;
     for (int64_t i = row_bytes; i < b->y_stride && m + 1 < o->M; i++)

@@ -141,6 +141,52 @@ static void test_runs_that_cancel(void **state) {
     assert_int_equal(failures, 0);
 }
 
+/* Scales of two levels whose only group is all of K, whole and short; weights that are bf16, and
+ * products that are strict; a step of 16. */
+static void test_bf16_products(void **state) {
+    (void)state;
+    failures = kernels = 0;
+    static const char *const texts[] = {
+        "M=40,N=65,K=32,w=u4,g=32,s=f16i8,z=value,fpmath=bf16",
+        "M=40,N=65,K=256,w=i2,g=256,s=f16i8,fpmath=bf16",
+        "M=40,N=65,K=33,w=u4,g=256,s=f16i8,fpmath=bf16",
+        "M=40,N=65,K=128,x=bf16,w=bf16",
+        "M=40,N=65,K=700,w=e4m3,fpmath=bf16",
+        "M=40,N=65,K=1344,w=u4,g=48,s=f16,z=code,fpmath=bf16,act=silu",
+    };
+    for (size_t i = 0; i < TW_COUNT(texts); i++) {
+        tw_problem p = problem_of(texts[i]);
+        layer l;
+        layer_init(&l, &p, LAYER_RANDOM, 6 + i);
+        run_options options = {.M = 40};
+        check_targets(&l, true, &options);
+        layer_free(&l);
+    }
+    assert_int_equal(failures, 0);
+}
+
+/* Units of bf16 take a subnormal x for 0, in packing's vectors and in what is left of a row. */
+static void test_subnormal_x(void **state) {
+    (void)state;
+    const tw_template *tmpl = tw_template_find("cpu.amx_bf16");
+    tw_target target = target_of(TW_ISA_avx512amx);
+    tw_problem p = problem_of("M=1,N=1,K=33,w=u8,s=f32,fpmath=bf16");
+    tw_config config;
+    compiled c;
+    layer l;
+    float y = NAN;
+    run_options options = {.M = 1, .y = &y};
+    layer_init(&l, &p, LAYER_EXACT, 6);
+    *(float *)l.scales = 0x1p126f;
+    for (int k = 0; k < 33; k++) ((uint8_t *)l.weight)[k] = 1, ((float *)l.x)[k] = 0x0.fffffep-126f;
+    tmpl->guess(&target, &p, &config);
+    assert_int_equal(compiled_init(&c, tmpl, &p, &config, &target, RUN_MACHINE), TW_OK);
+    assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
+    assert_true(y == 0);
+    compiled_free(&c);
+    layer_free(&l);
+}
+
 /* ---- long sums ---- */
 
 /* Past the length at which sums of all products would leave 32 bits. */
@@ -160,6 +206,8 @@ static void test_long_groups(void **state) {
         "M=2,N=2,K=4096,w=i8,g=2048,s=f32,a=i8",
         "M=2,N=2,K=192,w=i8,g=96,s=f32,a=i8",
         "M=2,N=2,K=512,w=u4,g=32,s=f16i8,z=code,a=i8g256",
+        "M=2,N=2,K=2560,w=u4,g=1280,fpmath=bf16",
+        "M=2,N=2,K=3072,w=u4,g=1536,fpmath=bf16",
     };
     for (size_t i = 0; i < TW_COUNT(texts); i++) {
         tw_problem p = problem_of(texts[i]);
@@ -318,7 +366,8 @@ static void test_not_finite(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_integer_sums),     cmocka_unit_test(test_cancelling_zeros),
-        cmocka_unit_test(test_runs_that_cancel), cmocka_unit_test(test_long_groups),
+        cmocka_unit_test(test_runs_that_cancel), cmocka_unit_test(test_bf16_products),
+        cmocka_unit_test(test_subnormal_x),      cmocka_unit_test(test_long_groups),
         cmocka_unit_test(test_unit_matrix),      cmocka_unit_test(test_group_lengths),
         cmocka_unit_test(test_every_code),       cmocka_unit_test(test_not_finite),
     };

@@ -43,6 +43,8 @@ static void test_schemes(void **state) {
     check_scheme("codebook_weight_only", TW_BF16, "w=lut4,g=channel,s=bf16,z=none,a=none");
     check_scheme("bitnet_weight_only", TW_BF16, "w=i2,g=tensor,s=f32,z=none,a=none");
     check_scheme("int4_weight_only", TW_BF16, "w=i4,g=128,s=bf16,z=value,a=none");
+    check_scheme("int4_weight_only,fpmath=bf16", TW_F32,
+                 "w=i4,g=128,s=f32,z=value,a=none,fpmath=bf16");
     check_scheme("hqq,w=u2,s=f16", TW_F32, "w=i2,g=64,s=f16,z=value,a=none");
     check_scheme("float8_weight_only,g=128x128", TW_F32, "w=e4m3,g=128x128,s=f32,z=none,a=none");
     check_scheme("mx_weight_only,w=e2m1,rule=floor", TW_F32, "w=e2m1,g=32,s=e8m0,z=none,a=none");
@@ -120,6 +122,7 @@ static void test_refuses(void **state) {
     check_fails("int8_dynamic_activation_int8_weight,a=i9", TW_INVALID, "a: \"i9\"");
     check_fails("intx_weight_only,g=0", TW_INVALID, "g: \"0\"");
     check_fails("hqq,g=tensor", TW_INVALID, "hqq: g, a scale is for a row");
+    check_fails("int4_weight_only,fpmath=f16", TW_INVALID, "fpmath: \"f16\", expected strict or");
     check_fails("int4_weight_only_hqq,g=2x32", TW_INVALID, "g, a scale is for a row");
     check_fails("intx_weight_only,s=e8m0", TW_INVALID, "s=e8m0, expected f32");
     check_fails("codebook_weight_only,s=e4m3", TW_INVALID, "s=e4m3, expected f32");
