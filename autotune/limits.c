@@ -5,6 +5,7 @@
 
 #include "autotune/statistics.h"
 #include "codegen/cpu/compile.h"
+#include "codegen/cpu/tiles.h"
 #include "src/base/alloc.h"
 #include "src/base/clock.h"
 #include "src/base/status.h"
@@ -126,7 +127,7 @@ static const probe probes[] = {
 };
 
 /* Of the matrix unit: products in flight, each of 16 rows by 16 columns. */
-enum { TILES = 4, TILE_OUTPUTS = 16 * 16, TILE_TABLE = 64 };
+enum { TILES = 4, TILE_OUTPUTS = 16 * 16 };
 
 static bool is_tiles(const probe *p) {
     return p->operation == OP_TILES || p->operation == OP_TILES_BF16;
@@ -137,19 +138,9 @@ static void emit_tiles(tw_ir *g, const probe *p) {
     tw_ty params[] = {tw_ptr(), tw_i64()}, nothing = {TW_TY_VOID, 0};
     tw_val args[2], number[2 * TILES];
     tw_function_begin(g, p->name, params, args, 2);
-    tw_val table = tw_local(g, tw_i8(TILE_TABLE)), host = tw_local(g, tw_i8(TILE_TABLE));
-    static const int64_t shapes[TILE_TABLE / 8] = {1,
-                                                   0,
-                                                   0x0040004000400040, /* bytes of a row, each */
-                                                   0x0040004000400040,
-                                                   0,
-                                                   0,
-                                                   0x1010101010101010, /* rows */
-                                                   0};
-    for (int i = 0; i < TILE_TABLE / 8; i++)
-        tw_store(g, tw_k64(g, shapes[i]), tw_at(g, table, i * 8L), 8);
-    tw_intrinsic(g, "llvm.x86.sttilecfg", nothing, &host, 1); /* which a host may rely on */
-    tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &table, 1);
+    tw_tile_shape shapes[TW_TILES];
+    for (int i = 0; i < TW_TILES; i++) shapes[i] = (tw_tile_shape){TW_TILE_ROWS, TW_TILE_BYTES};
+    tw_val before = tw_tiles_begin(g, shapes);
     for (int i = 0; i < 2 * TILES; i++) {
         number[i] = tw_const_int(g, tw_i8(0), i);
         tw_intrinsic(g, "llvm.x86.tilezero", nothing, &number[i], 1);
@@ -161,7 +152,7 @@ static void emit_tiles(tw_ir *g, const probe *p) {
         tw_intrinsic(g, dot, nothing, operands, 3);
     }
     tw_loop_end(g, &loop, NULL);
-    tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &host, 1);
+    tw_tiles_end(g, before);
     tw_function_end(g);
 }
 

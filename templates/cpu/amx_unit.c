@@ -1,10 +1,10 @@
 /* The matrix unit: see amx_unit.h. */
 #include "templates/cpu/amx_unit.h"
 
-#include <string.h>
+#include "codegen/cpu/tiles.h"
 
 /* Registers: of products, [rows / 16][vector]; of x; of weights. */
-enum { TILE_C = 0, TILE_X = 4, TILE_W = 6, TILES = 8 };
+enum { TILE_C = 0, TILE_X = 4, TILE_W = 6 };
 
 /* ---- instructions ---- */
 
@@ -19,32 +19,17 @@ static void move_tile(tw_gemm *t, const char *name, int number, tw_val at, int64
     tw_intrinsic(t->g, name, nothing, args, 3);
 }
 
-/* Shapes of the tiles, by the table that ldtilecfg reads: bytes of a row from 16 on, rows from 48
- * on. */
 void tw_amx_begin(tw_gemm *t, tw_amx_unit *unit) {
-    tw_ir *g = t->g;
-    uint8_t table[64] = {1};
-    for (int i = 0; i < TILES; i++) {
+    tw_tile_shape shapes[TW_TILES];
+    for (int i = 0; i < TW_TILES; i++) {
         bool x = i >= TILE_X && i < TILE_W, w = i >= TILE_W;
-        table[16 + 2 * i] = (uint8_t)(x ? unit->bytes : TW_AMX_BYTES);
-        table[48 + i] = (uint8_t)(w ? unit->bytes / 4 : TW_AMX_ROWS);
+        shapes[i].bytes = (uint8_t)(x ? unit->bytes : TW_TILE_BYTES);
+        shapes[i].rows = (uint8_t)(w ? unit->bytes / 4 : TW_TILE_ROWS);
     }
-    tw_val config = tw_local(g, tw_i8(sizeof table));
-    for (size_t at = 0; at < sizeof table; at += 8) {
-        int64_t eight;
-        memcpy(&eight, table + at, 8);
-        tw_store(g, tw_k64(g, eight), tw_at(g, config, (int64_t)at), 8);
-    }
-    unit->host = tw_local(g, tw_i8(sizeof table));
-    tw_intrinsic(g, "llvm.x86.sttilecfg", nothing, &unit->host, 1);
-    tw_intrinsic(g, "llvm.x86.ldtilecfg", nothing, &config, 1);
+    unit->host = tw_tiles_begin(t->g, shapes);
 }
 
-/* A host may have configured the unit once for all (ggml does); the empty table that it has
- * otherwise gives it back, without which a thread costs more to switch. */
-void tw_amx_end(tw_gemm *t, tw_amx_unit *unit) {
-    tw_intrinsic(t->g, "llvm.x86.ldtilecfg", nothing, &unit->host, 1);
-}
+void tw_amx_end(tw_gemm *t, tw_amx_unit *unit) { tw_tiles_end(t->g, unit->host); }
 
 /* ---- products ---- */
 
