@@ -163,7 +163,8 @@ void tw_amx_guess(const tw_target *target, const tw_problem *problem, tw_config 
                            .micro_n = tw_amx_space[1].values[j],
                            .prefetch = 16};
             c.ahead = (int32_t)tw_max(step, tw_min(most, problem->K) / step * step);
-            tw_gemm_set_blocks(target, problem, (is_whole(problem, &c) ? 2 : 1) * BLOCK_ROWS, &c);
+            tw_gemm_set_blocks(target, problem,
+                               (int64_t)BLOCK_ROWS * (is_whole(problem, &c) ? 2 : 1), &c);
             if (tw_amx_reject(target, problem, &c)) continue;
             double cost = tw_amx_cost(target, problem, &c);
             if (best > 0 && cost >= best) continue;

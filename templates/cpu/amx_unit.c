@@ -46,7 +46,7 @@ void tw_amx_zero_products(tw_gemm *t, const tw_amx_unit *unit) {
 static void move_products(tw_gemm *t, const tw_amx_unit *unit, const char *name, tw_val at) {
     for (int i = 0; i < unit->rows / TW_AMX_ROWS; i++)
         for (int v = 0; v < t->nv; v++) {
-            int64_t place = i * TW_AMX_ROWS * row_bytes(t) + (int64_t)v * t->lanes * 4;
+            int64_t place = (int64_t)i * TW_AMX_ROWS * row_bytes(t) + (int64_t)v * t->lanes * 4;
             move_tile(t, name, TILE_C + 2 * i + v, tw_at(t->g, at, place), row_bytes(t));
         }
 }
@@ -66,7 +66,8 @@ static void multiply_step(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val 
     int64_t x_stride = t->geometry.xq_stride;
     int count = unit->rows / TW_AMX_ROWS;
     for (int i = 0; i < count; i++)
-        move_tile(t, load_x, TILE_X + i, tw_at(t->g, x, i * TW_AMX_ROWS * x_stride), x_stride);
+        move_tile(t, load_x, TILE_X + i, tw_at(t->g, x, (int64_t)i * TW_AMX_ROWS * x_stride),
+                  x_stride);
     for (int v = 0; v < t->nv; v++)
         move_tile(t, load, TILE_W + v, tw_at(t->g, w, (int64_t)v * t->lanes * 4), row_bytes(t));
     for (int i = 0; i < count; i++)
@@ -111,7 +112,7 @@ const char *tw_amx_reject_tile(const tw_config *c, bool whole) {
         return "micro_m must be 16 or 32.";
     if (c->micro_n != TW_AMX_COLUMNS && c->micro_n != 2 * TW_AMX_COLUMNS)
         return "micro_n must be 16 or 32.";
-    if (c->streams) return "the matrix unit's kernels read one stream.";
+    if (c->streams) return "a kernel of the matrix unit reads one stream.";
     if (!whole && (int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
         return "block_m times micro_n must be at most 8192 totals, which wait for the next stretch "
                "of K.";
