@@ -8,6 +8,7 @@
  *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
  *   attention.c, attention_few.c: attention of many tokens and of few, with attention_kernel.c's
  *               arithmetic
+ *   norm.c      RMS norm with the product behind it
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
  * A device accepts whole graphs.  In computing one, each product by a weight of ours, and each
@@ -135,6 +136,20 @@ bool twg_attention_takes(const struct ggml_tensor *node);
 size_t twg_attention_scratch(const struct ggml_tensor *node);
 /* A custom operation of ggml's in the node's place; user: its twg_attention. */
 void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user);
+
+/* ---- norm.c ---- */
+
+/* A node RMS_NORM whose result is multiplied by weights, and where both go. */
+typedef struct twg_norm {
+    const struct ggml_tensor *weights, *y; /* y: the node MUL behind it */
+    float eps;
+} twg_norm;
+
+/* Whether node i of a graph is such a one, with the MUL next to it. */
+bool twg_norm_takes(const struct ggml_cgraph *graph, int i);
+twg_norm twg_norm_of(const struct ggml_tensor *norm, const struct ggml_tensor *mul);
+/* A custom operation of ggml's in the RMS_NORM's place, by all threads; user: its twg_norm. */
+void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user);
 
 /* ---- team.c ---- */
 

@@ -1,9 +1,10 @@
-/* Computing a graph: ggml's CPU backend runs it, its matrix products and attention are ours.
+/* Computing a graph: ggml's CPU backend runs it; matrix products, attention and norms are ours.
  *
  * For the time of the computation each product by weights of ours stands in the graph as a custom
  * operation, which ggml calls from all its threads.  Its sources, shape and place stay as they are.
  * Products of few rows of one x (q, k and v; gate and up) are one operation, in the first one's
- * place, if nothing in between minds.  Attention is replaced likewise.
+ * place, if nothing in between minds.  Attention is replaced likewise, and so is an RMS norm with
+ * the product by its weights.
  *
  *   MUL_MAT     y[i3][i2][m][n] = sum over k of w[i3/r3][i2/r2][n][k] * x[i3][i2][m][k]
  *   MUL_MAT_ID  y[t][u][n] = sum over k of w[ids[t][u]][n][k] * x[t][u % ne11][k] */
@@ -36,6 +37,11 @@ typedef struct attention {
     stand_in own;
 } attention;
 
+typedef struct norm {
+    twg_norm operation;
+    stand_in own, mul;
+} norm;
+
 typedef struct backend {
     ggml_backend_t cpu; /* runs the graphs, for us alone */
     ggml_backend_set_n_threads_t set_n_threads;
@@ -47,6 +53,8 @@ typedef struct backend {
     size_t capacity, count;
     attention *attentions;
     size_t attention_capacity, attention_count;
+    norm *norms;
+    size_t norm_capacity, norm_count;
     char *scratch; /* rows of x as f32, and of y */
     size_t scratch_size;
     char *attention_scratch; /* of all threads; and the size of one's */
@@ -330,6 +338,22 @@ static void take_attention(backend *b, struct ggml_tensor *node) {
     a->own = replace(node, twg_attention_run, &a->operation);
 }
 
+/* Done last: products are joined by what the graph's own operations mind. */
+static void take_norms(backend *b, const struct ggml_cgraph *graph) {
+    size_t count = 0;
+    for (int i = 0; i < graph->n_nodes; i++) count += twg_norm_takes(graph, i);
+    b->norms = room_for(b->norms, &b->norm_capacity, count, sizeof *b->norms);
+    for (int i = 0; b->norms && i < graph->n_nodes; i++) {
+        if (!twg_norm_takes(graph, i)) continue;
+        struct ggml_tensor *node = graph->nodes[i], *mul = graph->nodes[i + 1];
+        norm *n = &b->norms[b->norm_count++];
+        n->operation = twg_norm_of(node, mul);
+        n->mul = replace(mul, NULL, NULL);
+        mul->op = GGML_OP_NONE;
+        n->own = replace(node, twg_norm_run, &n->operation);
+    }
+}
+
 static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
     const char *from = a->data, *other = b->data;
     return from < other + ggml_nbytes(b) && other < from + ggml_nbytes(a);
@@ -369,6 +393,10 @@ static void join(backend *b, const struct ggml_cgraph *graph) {
 static void give_back(const backend *b) {
     for (size_t i = 0; i < b->count; i++) put_back(&b->products[i].own);
     for (size_t i = 0; i < b->attention_count; i++) put_back(&b->attentions[i].own);
+    for (size_t i = 0; i < b->norm_count; i++) {
+        put_back(&b->norms[i].own);
+        put_back(&b->norms[i].mul);
+    }
 }
 
 /* Whether it is a graph of so few tokens that ggml's own kernels are through with it before layers
@@ -401,7 +429,7 @@ static void settle(const struct ggml_cgraph *graph) {
 
 static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgraph *graph) {
     backend *b = backend_->context;
-    b->count = b->attention_count = 0;
+    b->count = b->attention_count = b->norm_count = 0;
     b->status = TW_OK;
     b->products = room_for(b->products, &b->capacity, (size_t)graph->n_nodes, sizeof *b->products);
     if (!b->products && graph->n_nodes) return GGML_STATUS_ALLOC_FAILED;
@@ -422,6 +450,7 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
         take_over(b, node, i, weights);
         join(b, graph);
     }
+    take_norms(b, graph);
     settle(graph);
     if (left) twg_packer_pause();
     enum ggml_status status = ggml_backend_graph_compute(b->cpu, graph);
@@ -451,6 +480,7 @@ static void free_backend(ggml_backend_t backend_) {
     free(b->products);
     free(b->attentions);
     free(b->attention_scratch);
+    free(b->norms);
     free(b->scratch);
     free(b);
     free(backend_);

@@ -1,5 +1,5 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
- * or lying in a host's memory; experts; from several backends at once; and attention.
+ * or lying in a host's memory; experts; from several backends at once; attention; and norms.
  * GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
@@ -347,6 +347,7 @@ int main(int argc, char **argv) {
     experts();
     at_once();
     attentions();
+    norms();
     ggml_backend_free(backend);
     return wrong;
 }

@@ -19,4 +19,7 @@ void check(const char *what, double error);
 /* attention.c */
 void attentions(void);
 
+/* norm.c */
+void norms(void);
+
 #endif
