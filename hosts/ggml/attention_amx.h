@@ -17,7 +17,7 @@
 /* Compilers see the tiles' instructions, but not the memory that they read and write. */
 #define AMX_MEMORY() __asm__ volatile("" ::: "memory")
 
-enum { AMX_ROWS = 16, AMX_K = 32, AMX_PAIRS = TWG_QUERIES / 2 };
+enum { AMX_ROWS = 16, AMX_K = 32 };
 
 /* A number of each lane, rounded to bf16 twice: high, and what is left. */
 typedef struct amx_split {
