@@ -18,7 +18,8 @@ static const double OTHERS = 1.25;
 /* What the samples of a short launch take at least. */
 static const double LEAST_LOOK_NS = 3e5;
 
-tw_effort tw_effort_of(const tw_target *target, const tw_problem *p, const tw_point *point) {
+tw_effort tw_effort_of(const tw_target *target, const tw_problem *p, const tw_point *point,
+                       int truths) {
     double weights = (double)p->N * (double)p->K, elements = (double)p->M * (double)p->N;
     double rows_bytes = 4 * ((double)p->M * (double)p->K + elements);
     double weight_bytes = (double)tw_problem_weight_bytes(p);
@@ -27,7 +28,7 @@ tw_effort tw_effort_of(const tw_target *target, const tw_problem *p, const tw_po
     return (tw_effort){
         .data_ns = (DATA_NS * weights + TOUCH_NS * (weight_bytes + rows_bytes)) / threads,
         .pack_ns = (PACK_NS * weights + TOUCH_NS * copies) / threads,
-        .oracle_ns = ORACLE_NS * weights / threads,
+        .oracle_ns = ORACLE_NS * weights * truths / threads,
         .build_ns = BUILD_NS,
         .launch_ns = LAUNCH * point->cost / threads,
         .check_ns = COMPARE_NS * fmin(elements, 4 << 20) / threads + 2 * TOUCH_NS * rows_bytes,
@@ -52,9 +53,8 @@ double tw_effort_all(const tw_effort *e) {
 double tw_tune_least_s(const tw_target *target, const tw_problem *problem) {
     tw_point guess;
     if (tw_guess_in(&tw_tune_env_real, target, problem, NULL, &guess, NULL) != TW_OK) return 0;
-    tw_effort e = tw_effort_of(target, problem, &guess);
-    if (tw_truth_needed(&tw_tune_env_real, target, problem, NULL, TW_FPMATH_STRICT) &&
-        tw_truth_needed(&tw_tune_env_real, target, problem, NULL, TW_FPMATH_BF16))
-        e.oracle_ns *= 2;
+    bool needed[TW_FPMATHS];
+    int truths = tw_truths_needed(&tw_tune_env_real, target, problem, NULL, needed);
+    tw_effort e = tw_effort_of(target, problem, &guess, truths);
     return tw_effort_all(&e) / 1e9;
 }

@@ -25,8 +25,9 @@ typedef struct tw_effort {
     int threads;
 } tw_effort;
 
-/* For a config of about the point's cost, and one truth. */
-tw_effort tw_effort_of(const tw_target *target, const tw_problem *problem, const tw_point *point);
+/* For a config of about the point's cost, and so many exact results (tw_truths_needed). */
+tw_effort tw_effort_of(const tw_target *target, const tw_problem *problem, const tw_point *point,
+                       int truths);
 double tw_effort_verify(const tw_effort *e);
 /* What it takes at least to choose among TW_LEAST_WAVE configs once the set-up is done; `timed` of
  * them were timed already. */

@@ -13,14 +13,16 @@ const char *tw_template_declines(const tw_template *tmpl, const tw_target *targe
     return why ? why : tmpl->reject_problem(target, problem);
 }
 
-bool tw_truth_needed(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
-                     const tw_layout *layout, tw_fpmath fpmath) {
+int tw_truths_needed(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
+                     const tw_layout *layout, bool needed[TW_FPMATHS]) {
     const tw_template *tmpl;
+    int count = 0;
+    for (int math = 0; math < TW_FPMATHS; math++) needed[math] = false;
     for (int i = 0; (tmpl = env->row(env->user, i)); i++)
-        if (tw_template_truth(tmpl, problem).scheme.fpmath == fpmath &&
-            !tw_template_declines(tmpl, target, problem, layout))
-            return true;
-    return false;
+        if (!tw_template_declines(tmpl, target, problem, layout))
+            needed[tw_template_truth(tmpl, problem).scheme.fpmath] = true;
+    for (int math = 0; math < TW_FPMATHS; math++) count += needed[math];
+    return count;
 }
 
 /* Lines of `why` for templates that would take the problem but are slower by the model. */

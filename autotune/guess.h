@@ -13,9 +13,9 @@ const char *tw_template_declines(const tw_template *tmpl, const tw_target *targe
 tw_status tw_guess_in(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
                       const tw_layout *layout, tw_point *out, tw_str *why);
 
-/* Whether some template that takes the problem is held to the exact result of products of this kind
- * (tw_template_truth). */
-bool tw_truth_needed(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
-                     const tw_layout *layout, tw_fpmath fpmath);
+/* Which exact results the templates that take the problem are held to, by their way to multiply
+ * (tw_template_truth); how many. */
+int tw_truths_needed(const tw_tune_env *env, const tw_target *target, const tw_problem *problem,
+                     const tw_layout *layout, bool needed[TW_FPMATHS]);
 
 #endif

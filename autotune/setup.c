@@ -22,11 +22,8 @@ static tw_status fill_space(tw_search *s) {
             TW_TRY(tw_space_add(&s->space, tmpl, r->target, r->problem));
     TW_TRY(tw_rank(&s->space, r->target, r->problem));
     s->guess = tw_space_find(&s->space, guess.tmpl, &guess.config);
-    s->effort = tw_effort_of(r->target, r->problem, &guess);
-    for (int math = 0; math < TW_FPMATHS; math++)
-        s->truths[math] =
-            tw_truth_needed(s->env, r->target, r->problem, r->layout, (tw_fpmath)math);
-    if (s->truths[TW_FPMATH_STRICT] && s->truths[TW_FPMATH_BF16]) s->effort.oracle_ns *= 2;
+    int truths = tw_truths_needed(s->env, r->target, r->problem, r->layout, s->truths);
+    s->effort = tw_effort_of(r->target, r->problem, &guess, truths);
     s->result.legal = s->space.count;
     s->entries = calloc((size_t)s->space.count, sizeof *s->entries);
     s->taken = calloc((size_t)s->space.count, sizeof *s->taken);

@@ -8,7 +8,6 @@
 
 enum {
     TW_MAX_LAYOUTS = 8,
-    TW_FPMATHS = 2,
     TW_PROBES = 8, /* rows of x whose exact results are kept */
     /* Elements between rows of x and y while verifying: rows then begin anywhere, and what lies
      * between may neither be used nor written. */

@@ -27,7 +27,16 @@
 #include <tilewright/model.h>
 #include <tilewright/tilewright.h>
 
+/* Whether the memory of two tensors meets. */
+static inline bool twg_overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
+    const char *from = a->data, *other = b->data;
+    return from < other + ggml_nbytes(b) && other < from + ggml_nbytes(a);
+}
+
 /* ---- registry.c ---- */
+
+/* Whether a variable of the environment is set, and not to 0. */
+bool twg_is_set(const char *name);
 
 /* ggml's CPU device and a function that it offers by name. */
 ggml_backend_dev_t twg_cpu_device(void);

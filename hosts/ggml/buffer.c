@@ -149,10 +149,7 @@ static void clear(ggml_backend_buffer_t buffer, uint8_t value) {
 }
 
 /* Tuning would measure what packing leaves of the machine: then who needs layers makes them. */
-static bool tunes(void) {
-    const char *tune = getenv("TW_TUNE");
-    return tune && *tune && strcmp(tune, "0") != 0;
-}
+static bool tunes(void) { return twg_is_set("TW_TUNE"); }
 
 static enum ggml_status init_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor) {
     space *s = space_of(buffer);
@@ -180,12 +177,11 @@ static const struct ggml_backend_buffer_i buffer_interface = {
 };
 
 static space *space_create(void *base, size_t size) {
-    const char *keep = getenv("TW_GGML_KEEP");
     space *s = calloc(1, sizeof *s);
     if (!s) return NULL;
     s->base = base;
     s->size = size;
-    s->keep = keep && *keep && strcmp(keep, "0") != 0;
+    s->keep = twg_is_set("TW_GGML_KEEP");
     pthread_mutex_init(&s->lock, NULL);
     return s;
 }

@@ -354,18 +354,13 @@ static void take_norms(backend *b, const struct ggml_cgraph *graph) {
     }
 }
 
-static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
-    const char *from = a->data, *other = b->data;
-    return from < other + ggml_nbytes(b) && other < from + ggml_nbytes(a);
-}
-
 /* Whether a product, whose memory and x a graph's allocator keeps for its own place, may not be
  * done ahead of an operation that comes before it. */
 static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor *node) {
     if (ggml_op_is_empty(operation->op)) return false;
-    if (overlap(operation, node) || overlap(operation, node->src[1])) return true;
+    if (twg_overlap(operation, node) || twg_overlap(operation, node->src[1])) return true;
     for (int i = 0; i < GGML_MAX_SRC; i++)
-        if (operation->src[i] && overlap(operation->src[i], node)) return true;
+        if (operation->src[i] && twg_overlap(operation->src[i], node)) return true;
     return false;
 }
 

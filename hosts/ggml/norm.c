@@ -48,12 +48,10 @@ bool twg_norm_takes(const struct ggml_cgraph *graph, int i) {
         return false;
     const struct ggml_tensor *norm = graph->nodes[i], *mul = graph->nodes[i + 1], *x = norm->src[0],
                              *weights = weights_of(norm, mul);
-    const char *from = x->data, *to = mul->data;
-    bool apart = to >= from + ggml_nbytes(x) || from >= to + ggml_nbytes(mul);
     return norm->flags & GGML_TENSOR_FLAG_COMPUTE && mul->flags & GGML_TENSOR_FLAG_COMPUTE &&
            plain_rows(x) && plain_rows(mul) && plain_rows(weights) && weights != norm &&
            weights->ne[0] == x->ne[0] && ggml_nrows(weights) == 1 && ggml_are_same_shape(x, mul) &&
-           apart;
+           !twg_overlap(x, mul);
 }
 
 twg_norm twg_norm_of(const struct ggml_tensor *norm, const struct ggml_tensor *mul) {

@@ -2,8 +2,14 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "hosts/ggml/backend.h"
+
+bool twg_is_set(const char *name) {
+    const char *value = getenv(name);
+    return value && *value && strcmp(value, "0") != 0;
+}
 
 /* ---- ggml's CPU backend ---- */
 

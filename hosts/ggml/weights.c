@@ -1,6 +1,5 @@
 /* A weight tensor as Tilewright layers. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "hosts/ggml/backend.h"
 
@@ -27,18 +26,12 @@ twg_weights *twg_weights_create(struct ggml_tensor *tensor) {
     return w;
 }
 
-/* TW_GGML_STRICT=1: x is quantized as ggml does, however many rows it has. */
-static bool is_strict(void) {
-    const char *strict = getenv("TW_GGML_STRICT");
-    return strict && *strict && strcmp(strict, "0") != 0;
-}
-
 static bool make_linears(twg_weights *w, tw_context *context, const char *blocks) {
     const struct ggml_tensor *t = &w->like;
     tw_linear_desc desc = TW_LINEAR_DESC_INIT;
     desc.K = t->ne[0];
     desc.N = t->ne[1];
-    if (is_strict()) {
+    if (twg_is_set("TW_GGML_STRICT")) { /* x as ggml quantizes it, however many rows it has */
         if (tw_gguf_type((uint32_t)t->type, &desc.scheme, NULL, NULL)) return false;
         desc.scheme.fpmath = TW_FPMATH_STRICT;
     }

@@ -39,7 +39,7 @@ static int64_t word_size(word w, int64_t least) {
 }
 
 static const char *const zero_modes[] = {"none", "code", "value"};
-static const char *const fpmaths[] = {"strict", "bf16"};
+static const char *const fpmaths[TW_FPMATHS] = {"strict", "bf16"};
 static const char *const acts[] = {"none", "relu", "gelu", "gelu_tanh", "silu"};
 
 const char *tw_act_name(tw_act act) { return (size_t)act < TW_COUNT(acts) ? acts[act] : "?"; }

@@ -32,6 +32,7 @@ tw_status tw_problem_check(const tw_problem *problem);
 tw_status tw_scheme_check(const tw_scheme *scheme);
 
 const char *tw_act_name(tw_act act);
+enum { TW_FPMATHS = TW_FPMATH_BF16 + 1 }; /* values of tw_fpmath */
 
 /* ---- granularity arithmetic: here and nowhere else ---- */
 

@@ -11,7 +11,7 @@
 #include "templates/cpu/dequant.h"
 #include "templates/cpu/real_pack.h"
 
-enum { PAIR = 2, WEIGHT_BYTES = 2, BODY_K = 16, STEP_K = TW_AMX_BYTES / WEIGHT_BYTES };
+enum { PAIR = 2, WEIGHT_BYTES = 2, BODY_K = 16, STEP_K = TW_TILE_BYTES / WEIGHT_BYTES };
 
 typedef struct amx_bf16 {
     tw_gemm t; /* first: hooks get a pointer to it */
@@ -153,7 +153,7 @@ static const char *reject(const tw_target *target, const tw_problem *problem, co
     tw_panel_init(problem, &panel);
     rest.ahead = 0;
     /* A tile of 16 rows serves fewer. */
-    if (problem->M) rows.M = tw_max(problem->M, TW_AMX_ROWS);
+    if (problem->M) rows.M = tw_max(problem->M, TW_TILE_ROWS);
     if (c->ahead <= 0 || c->ahead % ahead_step(&panel))
         return "ahead must be a multiple of the group along K, of 32 for one group.";
     if (c->ahead >= problem->K + ahead_step(&panel))

@@ -40,11 +40,11 @@ tw_amx_form tw_amx_form_of(const tw_problem *problem) {
     tw_panel_init(problem, &p);
     bool one = p.units == 1 && p.unit_groups == 1 && p.groups == 1 && !tw_panel_has_factors(&p);
     if (one && !s->act_group && s->zero_mode == TW_ZERO_NONE && s->act_quant != TW_ACTQ_I8Z)
-        return K % TW_AMX_BYTES == 0 && K <= tw_int_fold_k(problem) ? TW_AMX_CHANNEL : TW_AMX_NONE;
+        return K % TW_TILE_BYTES == 0 && K <= tw_int_fold_k(problem) ? TW_AMX_CHANNEL : TW_AMX_NONE;
     if (tw_int_late_factors(problem))
         return K % TW_FACTOR_K == 0 && s->zero_mode != TW_ZERO_CODE ? TW_AMX_SCALED : TW_AMX_NONE;
-    bool fits = p.unit_k == TW_AMX_BYTES / 2 || p.unit_k % TW_AMX_BYTES == 0;
-    int64_t least = column_bytes(TW_AMX_GROUPS, p.unit_k, p.unit_k, TW_AMX_ROWS);
+    bool fits = p.unit_k == TW_TILE_BYTES / 2 || p.unit_k % TW_TILE_BYTES == 0;
+    int64_t least = column_bytes(TW_AMX_GROUPS, p.unit_k, p.unit_k, TW_TILE_ROWS);
     fits &= least * TW_AMX_COLUMNS <= TW_AHEAD_BYTES;
     if (whole_groups(s, &p, K) && fits && p.unit_k <= tw_int_fold_k(problem)) return TW_AMX_GROUPS;
     return TW_AMX_NONE;
@@ -72,7 +72,7 @@ static int64_t ahead_step(const tw_problem *problem) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
     switch (tw_amx_form_of(problem)) {
-    case TW_AMX_CHANNEL: return TW_AMX_BYTES;
+    case TW_AMX_CHANNEL: return TW_TILE_BYTES;
     case TW_AMX_SCALED: return TW_FACTOR_K;
     default: return panel.unit_k;
     }
@@ -104,7 +104,7 @@ const char *tw_amx_reject(const tw_target *target, const tw_problem *problem, co
     tw_problem rows = *problem;
     rest.bit_matrix = rest.ahead = 0;
     /* A tile of 16 rows serves fewer. */
-    if (problem->M) rows.M = tw_max(problem->M, TW_AMX_ROWS);
+    if (problem->M) rows.M = tw_max(problem->M, TW_TILE_ROWS);
     if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
     if (c->bit_matrix && tw_dtype_bits(problem->scheme.weight) == 8)
         return "bit_matrix unpacks codes, and those of 8 bits are not packed.";

@@ -286,14 +286,14 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
                                     .finish = tw_int_finish};
     amx_gemm self = {.form = tw_amx_form_of(problem), .planes = 1};
     tw_gemm *t = &self.i.t;
-    tw_int_gemm_init(&self.i, g, problem, config, &ops, TW_AMX_BYTES, TW_INT_VALUES);
+    tw_int_gemm_init(&self.i, g, problem, config, &ops, TW_TILE_BYTES, TW_INT_VALUES);
     bool channel = self.form == TW_AMX_CHANNEL, groups = self.form == TW_AMX_GROUPS;
     bool code_zeros = problem->scheme.zero_mode == TW_ZERO_CODE;
     self.i.negatives = tw_int_constant_zero(problem) != 0 && !code_zeros;
     self.unit =
         (tw_amx_unit){.dot = dot_of(self.i.negatives),
                       .rows = config->micro_m,
-                      .bytes = groups ? tw_min(TW_AMX_BYTES, t->panel.unit_k) : TW_AMX_BYTES,
+                      .bytes = groups ? tw_min(TW_TILE_BYTES, t->panel.unit_k) : TW_TILE_BYTES,
                       .x_once = channel,
                       .whole = channel && config->ahead >= problem->K,
                       .step = channel ? config->ahead / t->body_k : t->ahead_units,

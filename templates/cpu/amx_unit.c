@@ -1,8 +1,6 @@
 /* The matrix unit: see amx_unit.h. */
 #include "templates/cpu/amx_unit.h"
 
-#include "codegen/cpu/tiles.h"
-
 /* Registers: of products, [rows / 16][vector]; of x; of weights. */
 enum { TILE_C = 0, TILE_X = 4, TILE_W = 6 };
 
@@ -36,7 +34,7 @@ void tw_amx_end(tw_gemm *t, tw_amx_unit *unit) { tw_tiles_end(t->g, unit->host);
 static int64_t row_bytes(const tw_gemm *t) { return (int64_t)t->nv * t->lanes * 4; }
 
 void tw_amx_zero_products(tw_gemm *t, const tw_amx_unit *unit) {
-    for (int i = 0; i < unit->rows / TW_AMX_ROWS; i++)
+    for (int i = 0; i < unit->rows / TW_TILE_ROWS; i++)
         for (int v = 0; v < t->nv; v++) {
             tw_val number = tile(t, TILE_C + 2 * i + v);
             tw_intrinsic(t->g, "llvm.x86.tilezero", nothing, &number, 1);
@@ -44,9 +42,9 @@ void tw_amx_zero_products(tw_gemm *t, const tw_amx_unit *unit) {
 }
 
 static void move_products(tw_gemm *t, const tw_amx_unit *unit, const char *name, tw_val at) {
-    for (int i = 0; i < unit->rows / TW_AMX_ROWS; i++)
+    for (int i = 0; i < unit->rows / TW_TILE_ROWS; i++)
         for (int v = 0; v < t->nv; v++) {
-            int64_t place = (int64_t)i * TW_AMX_ROWS * row_bytes(t) + (int64_t)v * t->lanes * 4;
+            int64_t place = (int64_t)i * TW_TILE_ROWS * row_bytes(t) + (int64_t)v * t->lanes * 4;
             move_tile(t, name, TILE_C + 2 * i + v, tw_at(t->g, at, place), row_bytes(t));
         }
 }
@@ -64,9 +62,9 @@ void tw_amx_store_products(tw_gemm *t, const tw_amx_unit *unit, tw_val at) {
 static void multiply_step(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w) {
     const char *load_x = unit->x_once ? "llvm.x86.tileloaddt164" : load;
     int64_t x_stride = t->geometry.xq_stride;
-    int count = unit->rows / TW_AMX_ROWS;
+    int count = unit->rows / TW_TILE_ROWS;
     for (int i = 0; i < count; i++)
-        move_tile(t, load_x, TILE_X + i, tw_at(t->g, x, (int64_t)i * TW_AMX_ROWS * x_stride),
+        move_tile(t, load_x, TILE_X + i, tw_at(t->g, x, (int64_t)i * TW_TILE_ROWS * x_stride),
                   x_stride);
     for (int v = 0; v < t->nv; v++)
         move_tile(t, load, TILE_W + v, tw_at(t->g, w, (int64_t)v * t->lanes * 4), row_bytes(t));
@@ -108,7 +106,7 @@ void tw_amx_add_stretch(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val by
 /* ---- configs ---- */
 
 const char *tw_amx_reject_tile(const tw_config *c, bool whole) {
-    if (c->micro_m != TW_AMX_ROWS && c->micro_m != 2 * TW_AMX_ROWS)
+    if (c->micro_m != TW_TILE_ROWS && c->micro_m != 2 * TW_TILE_ROWS)
         return "micro_m must be 16 or 32.";
     if (c->micro_n != TW_AMX_COLUMNS && c->micro_n != 2 * TW_AMX_COLUMNS)
         return "micro_n must be 16 or 32.";

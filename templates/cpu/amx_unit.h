@@ -11,10 +11,11 @@
 #ifndef TW_TEMPLATES_CPU_AMX_UNIT_H
 #define TW_TEMPLATES_CPU_AMX_UNIT_H
 
+#include "codegen/cpu/tiles.h"
 #include "templates/cpu/gemm.h"
 
-/* Of a register: rows, most bytes of one, columns of N; and most vectors of N side by side. */
-enum { TW_AMX_ROWS = 16, TW_AMX_BYTES = 64, TW_AMX_COLUMNS = 16, TW_AMX_VECTORS = 2 };
+/* Of a register of products: columns of N; and most vectors of N side by side. */
+enum { TW_AMX_COLUMNS = 16, TW_AMX_VECTORS = 2 };
 
 /* Units of the panel, or bodies of the only one, [first, end) of a stretch. */
 typedef struct tw_amx_stretch {

@@ -311,7 +311,7 @@ void layer_free(layer *l) {
     free(l->x);
     free(l->bias_f32);
     free(l->x_f32);
-    for (int math = 0; math < LAYER_MATHS; math++) {
+    for (int math = 0; math < TW_FPMATHS; math++) {
         free(l->expected[math]);
         free(l->magnitude[math]);
     }

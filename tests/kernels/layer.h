@@ -25,8 +25,6 @@ typedef enum layer_data {
     LAYER_IDENTITY,
 } layer_data;
 
-enum { LAYER_MATHS = TW_FPMATH_BF16 + 1 };
-
 typedef struct layer {
     tw_problem problem; /* M: rows of x */
     void *weight, *scales, *zeros, *bias, *x;
@@ -34,7 +32,7 @@ typedef struct layer {
     float *bias_f32; /* as kernels want it: round_up(N, 64) entries */
     float *x_f32;    /* [M][K] */
     /* [M][N], as tw_reference_row gives them, for each way to multiply that the problem allows */
-    double *expected[LAYER_MATHS], *magnitude[LAYER_MATHS];
+    double *expected[TW_FPMATHS], *magnitude[TW_FPMATHS];
 } layer;
 
 void layer_init(layer *l, const tw_problem *problem, layer_data data, uint64_t seed);

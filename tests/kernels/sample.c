@@ -40,12 +40,12 @@ enum { AHEAD = -2, STREAMS = -1, STREAMS_N = 256 };
 static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS, AHEAD};
 
 static const int values[SAMPLE_FIELDS] = {
-    [FIELD_WEIGHT] = TW_COUNT(weights),  [FIELD_GROUP] = TW_COUNT(groups),
-    [FIELD_ZERO] = TW_COUNT(zeros),      [FIELD_ACT_QUANT] = TW_COUNT(act_quants),
-    [FIELD_SCALE] = TW_COUNT(scales),    [FIELD_X] = TW_COUNT(reals),
-    [FIELD_Y] = TW_COUNT(reals),         [FIELD_BIAS] = TW_COUNT(biases),
-    [FIELD_ACT] = TW_COUNT(acts),        [FIELD_SHAPE] = TW_COUNT(shapes),
-    [FIELD_FPMATH] = TW_FPMATH_BF16 + 1, [FIELD_CONFIG] = TW_COUNT(config_rows)};
+    [FIELD_WEIGHT] = TW_COUNT(weights), [FIELD_GROUP] = TW_COUNT(groups),
+    [FIELD_ZERO] = TW_COUNT(zeros),     [FIELD_ACT_QUANT] = TW_COUNT(act_quants),
+    [FIELD_SCALE] = TW_COUNT(scales),   [FIELD_X] = TW_COUNT(reals),
+    [FIELD_Y] = TW_COUNT(reals),        [FIELD_BIAS] = TW_COUNT(biases),
+    [FIELD_ACT] = TW_COUNT(acts),       [FIELD_SHAPE] = TW_COUNT(shapes),
+    [FIELD_FPMATH] = TW_FPMATHS,        [FIELD_CONFIG] = TW_COUNT(config_rows)};
 
 static int value_count(const samples *s, int field) {
     return field == FIELD_TARGET ? s->targets : values[field];
