@@ -74,6 +74,7 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     int count = t->acc_rows * t->nv;
     if (constant_bodies == 1) {
         enter_body(t, codes, x);
+        tw_gemm_prefetch_body(t);
         t->ops->steps(t, acc, 0, t->body_k);
         return;
     }
@@ -86,6 +87,7 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_mul(g, bodies, tw_k64(g, x_step)), x_step,
                            carried, count + 1);
     enter_body(t, tw_offset(g, codes, loop.carried[count]), tw_offset(g, x, loop.i));
+    tw_gemm_prefetch_body(t);
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
     t->ops->steps(t, acc, 0, t->body_k);
     for (int i = 0; i < count; i++) carried[i] = acc[i];
@@ -135,6 +137,7 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
                            t->header);
         t->meta = tw_add(g, meta, tw_k64(g, sub * 4));
         enter_body(t, tw_gemm_at_column(t, tw_at(g, unit, p->header_bytes), 4), x);
+        if (!sub) tw_gemm_prefetch_body(t);
         t->ops->init(t, acc);
         t->ops->steps(t, acc, sub * p->group_k, (sub + 1) * p->group_k);
         fold_totals(t, acc, total);
@@ -198,25 +201,19 @@ void tw_gemm_enter_run(tw_gemm *t, tw_val i) {
     tw_gemm_in_streams(t, t->run, t->factors);
 }
 
-/* With unit `inside` of a run, a line of the next run's factors. */
-static void prefetch_factors(tw_gemm *t, tw_val inside) {
-    tw_ir *g = t->g;
-    for (int s = 0; s < t->streams; s++) {
-        tw_val line = tw_add(g, tw_mul(g, inside, tw_k64(g, 64)), tw_k64(g, t->panel.run_stride));
-        tw_prefetch(g, tw_offset(g, t->factors[s], line));
-    }
-}
-
 /* Unit i in the panel; its run's factors, of each stream. */
 static tw_val enter_unit(tw_gemm *t, tw_val i) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
-    tw_val stride = tw_k64(g, p->unit_stride);
-    if (!tw_panel_has_factors(p)) return tw_offset(g, t->panel_w, tw_mul(g, i, stride));
-    tw_val inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
-    tw_gemm_enter_run(t, i);
-    if (tw_gemm_prefetches(t)) prefetch_factors(t, inside);
-    return tw_at(g, tw_offset(g, t->run, tw_mul(g, inside, stride)), p->factor_bytes);
+    tw_val from = t->panel_w, inside = i;
+    if (tw_panel_has_factors(p)) {
+        tw_gemm_enter_run(t, i);
+        from = tw_at(g, t->run, p->factor_bytes);
+        inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
+    }
+    tw_val unit = tw_offset(g, from, tw_mul(g, inside, tw_k64(g, p->unit_stride)));
+    tw_gemm_prefetch_header(t, unit);
+    return unit;
 }
 
 /* Unit i of the stretch in the strip. */
@@ -304,6 +301,10 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     zero_all(t, sum);
     if (!t->carried) tw_gemm_store_slots(t, t->sums, sum);
     t->meta = tw_gemm_unit_meta(t, begin);
+    if (t->late_factors) {
+        tw_gemm_enter_run(t, begin);
+        tw_gemm_prefetch_factors(t);
+    }
     if (t->ops->begin_run) t->ops->begin_run(t);
     emit_some_units(t, stretch, some, sum);
     if (!t->carried) tw_gemm_load_slots(t, t->sums, sum);
@@ -359,6 +360,7 @@ static void emit_tile(tw_gemm *t, tw_val m) {
 static void unpack_body(tw_gemm *t, tw_val codes, tw_val to, tw_val *sums) {
     tw_ir *g = t->g;
     enter_body(t, codes, t->tile_x);
+    tw_gemm_prefetch_body(t);
     if (t->ops->unpack_body) {
         t->ops->unpack_body(t, to);
         return;

@@ -158,12 +158,10 @@ int64_t tw_gemm_pair_at(const tw_gemm *t, int v, int64_t u); /* in t->pairs */
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
 /* Address of vector v of a row of weights, of `bytes` bytes: offset within the body. */
 tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset);
-/* The same, and what lies `prefetch` lines behind it is prefetched. */
-tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset);
-/* Loads it, prefetching ahead. */
+/* Loads it. */
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
 /* The dwords that hold the codes of 4 consecutive k from k, relative to the body, in a plane:
- * loaded again for each of their steps where registers are short, prefetched once. */
+ * loaded again for each of their steps where registers are short. */
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k);
 
 /* What `unpack` gave for the body at hand. */
@@ -194,8 +192,14 @@ void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first,
 /* A tile's worth of vectors in memory, [rows][nv]. */
 void tw_gemm_load_slots(tw_gemm *t, tw_val slots, tw_val *out);
 void tw_gemm_store_slots(tw_gemm *t, tw_val slots, const tw_val *values);
-/* Whether the loads at hand prefetch: those of the strip need not. */
-bool tw_gemm_prefetches(const tw_gemm *t);
+/* Prefetch what lies the config's distance behind a unit's scales and zeros, the codes of the body
+ * at hand, the factors of the run at hand; nothing where codes come from the strip.  Each in the
+ * order of addresses, and before its use: a processor reads ahead by itself what it sees in order,
+ * and loses its way where two planes and the scales are prefetched as they are used (one row of i6
+ * with AVX2, from memory: 1.6x on Zen 3). */
+void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit);
+void tw_gemm_prefetch_body(tw_gemm *t);
+void tw_gemm_prefetch_factors(tw_gemm *t);
 
 /* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's
  * stack slots, row by row in a loop, so that the code is as long for twelve rows as for one. */

@@ -131,18 +131,9 @@ static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_c
 
 void tw_int_guess(const tw_target *target, const tw_problem *problem, tw_config *config) {
     tw_inner_loop loop;
-    int bits = tw_dtype_bits(problem->scheme.weight), lanes = tw_target_lanes(target);
-    bool planes = bits & (bits - 1), narrow = tw_target_isa(target)->vector_bytes < 64;
     if (guess_ahead(target, problem, config)) return;
     inner_loop(target, problem, &loop);
     tw_gemm_guess(target, problem, &loop, config);
-    /* One row of such codes: a half more comes of two vectors at a time, which the processor reads
-     * ahead by itself (Zen 3; of codes of one plane it does not). */
-    if (planes && narrow && config->micro_m == 1) {
-        config->micro_n = 2 * lanes;
-        config->block_n = (int32_t)tw_round_up(config->block_n, config->micro_n);
-        config->prefetch = 0;
-    }
     /* One row is bound by memory, not by the units: then the shorter code, sooner compiled. */
     config->bit_matrix = config->micro_m == 1 && tw_dtype_bits(problem->scheme.weight) < 8 &&
                          tw_target_has(target, TW_EXTRA_GFNI);

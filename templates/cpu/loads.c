@@ -17,18 +17,57 @@ tw_val tw_gemm_at_column(tw_gemm *t, tw_val row, int64_t size) {
     return tw_offset(t->g, row, tw_mul(t->g, t->column, tw_k64(t->g, size)));
 }
 
-bool tw_gemm_prefetches(const tw_gemm *t) {
+/* Whether the loads at hand prefetch: those of the strip need not. */
+static bool prefetches(const tw_gemm *t) {
     return t->config->prefetch && (!t->ahead_units || t->unpacking);
 }
 
-/* Where a group has vector v of its scales or zeros.  They are prefetched as far ahead as the
- * codes, or the stream would have a hole for each group. */
+/* `rows` rows of the panel from `at` in each stream, of `row_bytes` bytes with the tile's columns
+ * first: what lies `prefetch` lines behind them. */
+static void prefetch_rows(tw_gemm *t, const tw_val *at, int64_t rows, int64_t row_bytes) {
+    int64_t ahead = (int64_t)t->config->prefetch * 64,
+            width = row_bytes / TW_PANEL_ROWS * t->config->micro_n;
+    for (int s = 0; s < t->streams; s++)
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t line = 0; line < width; line += 64)
+                tw_prefetch(t->g, tw_at(t->g, at[s], ahead + row * row_bytes + line));
+}
+
+/* Those of one array of the header, at `base` of it. */
+static void prefetch_array(tw_gemm *t, tw_val unit, int64_t base, tw_dtype dtype) {
+    tw_val each[TW_STREAMS];
+    if (dtype == TW_NONE) return;
+    int64_t size = tw_dtype_bits(dtype) / 8;
+    tw_gemm_in_streams(t, tw_gemm_at_column(t, tw_at(t->g, unit, base), size), each);
+    prefetch_rows(t, each, t->panel.unit_groups, size * TW_PANEL_ROWS);
+}
+
+void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit) {
+    const tw_panel *p = &t->panel;
+    if (!prefetches(t)) return;
+    prefetch_array(t, unit, 0, p->scale);
+    prefetch_array(t, unit, p->scale_bytes, p->zero);
+}
+
+void tw_gemm_prefetch_body(tw_gemm *t) {
+    const tw_panel *p = &t->panel;
+    if (!prefetches(t)) return;
+    int64_t row_bytes = p->planes ? INT64_C(4) * TW_PANEL_ROWS : p->chunk_bytes;
+    prefetch_rows(t, t->codes, t->body_k / p->chunk_k * p->chunk_bytes / row_bytes, row_bytes);
+}
+
+void tw_gemm_prefetch_factors(tw_gemm *t) {
+    if (!prefetches(t)) return;
+    tw_val each[TW_STREAMS];
+    for (int s = 0; s < t->streams; s++) each[s] = tw_gemm_at_column(t, t->factors[s], 2);
+    prefetch_rows(t, each, t->panel.factor_bytes / TW_PANEL_FACTORS, TW_PANEL_FACTORS);
+}
+
+/* Where a group has vector v of its scales or zeros. */
 static tw_val header_at(tw_gemm *t, int64_t base, tw_dtype dtype, int v) {
-    int64_t size = tw_dtype_bits(dtype) / 8, inside = tw_gemm_vector_at(t, v, size);
+    int64_t size = tw_dtype_bits(dtype) / 8;
     tw_val row = tw_gemm_at_column(t, t->header[tw_gemm_stream(t, v)], size);
-    if (tw_gemm_prefetches(t) && inside % 64 == 0)
-        tw_prefetch(t->g, tw_at(t->g, row, base + inside + (int64_t)t->config->prefetch * 64));
-    return tw_at(t->g, row, base + inside);
+    return tw_at(t->g, row, base + tw_gemm_vector_at(t, v, size));
 }
 
 /* i8 codes at `base` in the header, in i32 lanes. */
@@ -164,18 +203,9 @@ tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
                  offset + tw_gemm_vector_at(t, v, bytes / t->lanes));
 }
 
-tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
-    /* One prefetch a cache line, however many vectors it holds. */
-    if (tw_gemm_prefetches(t) && v * bytes % 64 == 0) {
-        int64_t ahead = (int64_t)t->config->prefetch * 64;
-        tw_prefetch(t->g, tw_gemm_codes_at(t, v, bytes, offset + ahead));
-    }
-    return tw_gemm_codes_at(t, v, bytes, offset);
-}
-
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
     int64_t bytes = tw_ty_bits(ty) / 8;
-    return tw_load(t->g, ty, tw_gemm_codes_ahead(t, v, bytes, offset), (int)bytes);
+    return tw_load(t->g, ty, tw_gemm_codes_at(t, v, bytes, offset), (int)bytes);
 }
 
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
@@ -184,10 +214,8 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
     for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
     offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROWS * 4;
     int64_t bytes = (int64_t)t->lanes * 4;
-    bool first = t->loaded[plane][v].offset != offset;
-    if (first || !t->holds) {
-        tw_val at = first ? tw_gemm_codes_ahead(t, v, bytes, offset)
-                          : tw_gemm_codes_at(t, v, bytes, offset);
+    if (t->loaded[plane][v].offset != offset || !t->holds) {
+        tw_val at = tw_gemm_codes_at(t, v, bytes, offset);
         t->loaded[plane][v].value = tw_load(t->g, tw_i32(t->lanes), at, (int)bytes);
         t->loaded[plane][v].offset = offset;
     }
