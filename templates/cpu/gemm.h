@@ -93,6 +93,7 @@ struct tw_gemm {
      * codes of their scales in one instruction: sums are i32, as bits of the f32 they are held as.
      */
     bool word_sums;
+    bool word_pairs; /* those of pairs of columns, so that codes of scales stand in both halves */
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / strip_k][nv]
      * vectors a unit, and behind them its scales, zeros and sums of codes; those of the unit at
      * hand. */
@@ -144,7 +145,8 @@ void tw_gemm_emit(tw_gemm *t);
 tw_val tw_gemm_scale(tw_gemm *t, int v);
 /* With strip sums, of its codes. */
 tw_val tw_gemm_code_sum(tw_gemm *t, int v);
-/* With word sums, codes of the scales: in the low half of each lane, 0 in the high one. */
+/* With word sums, codes of the scales: in the low half of each lane, 0 in the high one; with word
+ * pairs in both. */
 tw_val tw_gemm_scale_words(tw_gemm *t, int v);
 /* Where there is one group along K: its scales, anywhere in the tile. */
 tw_val tw_gemm_only_scale(tw_gemm *t, int v);

@@ -4,14 +4,6 @@
 #include "templates/cpu/cost.h"
 #include "templates/cpu/int_gemm.h"
 
-/* 8 at most, or half of that where few rows share the
- * unpacking and memory is the limit anyway: half the code to compile. */
-int tw_int_flush(const tw_problem *problem, int micro_m) {
-    int largest = (1 << tw_dtype_bits(problem->scheme.weight)) - 1;
-    int most = tw_min(tw_int_largest_x(problem), TW_INT_SHIFT); /* as it lies there */
-    return (int)tw_min(micro_m <= 2 ? 4 : 8, 32767 / (2 * most * largest));
-}
-
 static void inner_loop(const tw_target *target, const tw_problem *problem, tw_inner_loop *loop) {
     const tw_scheme *s = &problem->scheme;
     tw_dot dot = tw_target_isa(target)->dot;
@@ -37,14 +29,14 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
     else if (dot == TW_DOT_DPBUSD)
         loop->product = 1, loop->multiply = 1;
     else {
-        double widen = 1.0 / tw_int_flush(problem, 4);
+        double widen = 1.0 / tw_int_flush(target, problem, 4);
         loop->product = 2 + 2 * widen;
         loop->multiply = 1 + widen;
         loop->latency = 2;
         loop->temporaries = 3;
     }
     if (tw_int_shifts(target, problem)) loop->unpack += 1.5, loop->fold += 2;
-    if (tw_int_word_limit(target, problem))
+    if (tw_int_word_limit(target, problem) || tw_int_scales_words(target, problem))
         loop->fold = 1, loop->fold_load = 2;
     else if (tw_int_late_factors(problem))
         loop->fold = s->zero_mode == TW_ZERO_VALUE ? 3.5 : 2, loop->fold_load = 2;
@@ -106,11 +98,13 @@ const char *tw_int_reject(const tw_target *target, const tw_problem *problem, co
 /* Codes of several planes take as many instructions to unpack as two products: once for all rows of
  * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2).  So do all codes where unpacking has
  * the products' ports, on Intel's cores, from four tiles on (u4: 5 to 20 %, with AVX2 10 to 18 %);
- * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower).  0: never. */
+ * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower), but for word pairs, whose scales take
+ * as much again (u4 on Zen 3: 10 %).  0: never. */
 static int least_tiles(const tw_target *target, const tw_problem *problem) {
     int bits = tw_dtype_bits(problem->scheme.weight);
     bool planes = bits & (bits - 1);
-    return planes ? 1 : bits < 8 && tw_target_is_intel(target) ? 4 : 0;
+    bool shares = tw_target_is_intel(target) || tw_int_scales_words(target, problem);
+    return planes ? 1 : bits < 8 && shares ? 4 : 0;
 }
 
 static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_config *config) {

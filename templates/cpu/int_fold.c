@@ -49,10 +49,20 @@ static tw_val zeros_of(tw_gemm *t, int v) {
     return constant ? tw_add(t->g, z, tw_const_int(t->g, z.ty, constant)) : z;
 }
 
+/* Accumulators from the first one on. */
+static void zero_from(tw_gemm *t, int first, tw_val *acc) {
+    for (int i = first; i < t->acc_rows * t->nv; i++)
+        acc[i] = tw_const_int(t->g, tw_i32(t->lanes), 0);
+}
+
 void tw_int_init(tw_gemm *t, tw_val *acc) {
     tw_int_gemm *self = (tw_int_gemm *)t;
     tw_ty ty = tw_i32(t->lanes);
     tw_val zeros[TW_TILE];
+    if (t->word_pairs) {
+        zero_from(t, 0, acc);
+        return;
+    }
     if (scheme(t)->zero_mode == TW_ZERO_CODE)
         for (int v = 0; v < t->nv; v++) zeros[v] = zeros_of(t, v);
     for (int row = 0; row < t->rows; row++) {
@@ -67,7 +77,15 @@ void tw_int_init(tw_gemm *t, tw_val *acc) {
                                            : tw_mul(t->g, zeros[v], start);
         }
     }
-    for (int i = t->rows * t->nv; i < t->acc_rows * t->nv; i++) acc[i] = tw_const_int(t->g, ty, 0);
+    zero_from(t, t->rows * t->nv, acc);
+}
+
+/* The constant zero's part of a group's sums of word pairs. */
+tw_val tw_int_word_start(tw_gemm *t, int row) {
+    const tw_int_gemm *self = (const tw_int_gemm *)t;
+    int64_t array = self->meta.sum >= 0 ? self->meta.sum : self->meta.fixed;
+    if (array < 0) return (tw_val){0};
+    return tw_bitcast(t->g, meta_broadcast(t, tw_i32(t->lanes), row, array), tw_i16(2 * t->lanes));
 }
 
 /* ---- a group ends ---- */
@@ -145,6 +163,14 @@ static tw_val is_wide(tw_gemm *t) {
     return tw_compare(g, TW_IR_EQ, tw_and(g, low, one), one);
 }
 
+/* Products that are scaled already. */
+static void fold_pairs(tw_gemm *t, const tw_val *acc, tw_val *total) {
+    for (int i = 0; i < t->rows * t->nv; i++) {
+        tw_val sum = tw_add(t->g, tw_bitcast(t->g, total[i], tw_i32(t->lanes)), acc[i]);
+        total[i] = tw_bitcast(t->g, sum, tw_f32(t->lanes));
+    }
+}
+
 /* Products times codes of scales, in i32.  Both ways are exact: a row's y does not depend on its
  * neighbours. */
 static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
@@ -181,7 +207,7 @@ static tw_val sum_of_codes(tw_gemm *t, int v, const tw_val *acc) {
 void tw_int_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {
     tw_int_gemm *self = (tw_int_gemm *)t;
     if (t->word_sums) {
-        fold_words(t, acc, total);
+        (t->word_pairs ? fold_pairs : fold_words)(t, acc, total);
         return;
     }
     tw_ir *g = t->g;

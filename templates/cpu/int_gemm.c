@@ -109,7 +109,8 @@ static void steps_words(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
         for (int v = 0; v < t->nv; v++) {
             tw_val codes = step_codes(t, v, k), mask = tw_const_int(g, codes.ty, 0x00ff00ff);
             even[v] = tw_and(g, codes, mask);
-            odd[v] = tw_and(g, tw_lshr(g, codes, 8), mask);
+            tw_val words = tw_bitcast(g, codes, tw_i16(2 * t->lanes));
+            odd[v] = tw_bitcast(g, tw_lshr(g, words, 8), codes.ty);
         }
         for (int row = 0; row < t->rows; row++) {
             tw_val x02 = x_dword(t, row, k, 0), x13 = x_dword(t, row, k, 1);
@@ -122,11 +123,14 @@ static void steps_words(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     }
 }
 
-/* Sums of vpmaddubsw stay in i16 while they fit; one vpmaddwd by ones widens them. */
+/* Sums of vpmaddubsw stay in i16 while they fit; one vpmaddwd by ones widens them, or by codes of
+ * scales. */
 static void flush(tw_gemm *t, tw_val *acc, tw_val *partial) {
-    tw_val ones = tw_const_int(t->g, tw_i32(t->lanes), 0x00010001);
+    tw_val by[TW_TILE] = {{0}}, ones = tw_const_int(t->g, tw_i32(t->lanes), 0x00010001);
+    for (int v = 0; v < t->nv; v++) by[v] = t->word_pairs ? tw_gemm_scale_words(t, v) : ones;
     for (int i = 0; i < t->rows * t->nv; i++) {
-        tw_val wide = tw_int_madd_words(t, tw_bitcast(t->g, partial[i], tw_i32(t->lanes)), ones);
+        tw_val sum = tw_bitcast(t->g, partial[i], tw_i32(t->lanes));
+        tw_val wide = tw_int_madd_words(t, sum, by[i % t->nv]);
         acc[i] = tw_add(t->g, acc[i], wide);
         partial[i].p = NULL;
     }
@@ -168,6 +172,8 @@ static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     }
     tw_val partial[TW_TILE] = {0}, bytes[TW_TILE] = {0};
     int pending = 0, summed = 0;
+    for (int i = 0; i < t->rows * t->nv && t->word_pairs; i++)
+        partial[i] = i % t->nv ? partial[i - 1] : tw_int_word_start(t, i / t->nv);
     for (int64_t k = k0; k < k1; k += 4) {
         /* In one block the packed codes stay in registers from step to step; with few of those,
          * accumulators then move to the stack, at two thirds of the speed. */
@@ -221,7 +227,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     tw_int_gemm self = {.flush = 1};
     bool maddubs = tw_target_isa(g->target)->dot == TW_DOT_MADDUBS;
     if (maddubs && tw_int_form_of(g->target, problem) == TW_INT_BYTES)
-        self.flush = tw_int_flush(problem, config->micro_m);
+        self.flush = tw_int_flush(g->target, problem, config->micro_m);
     tw_int_gemm_init(&self, g, problem, config, &ops, maddubs ? 4 * self.flush : 8, TW_INT_CODES);
     tw_int_emit_pack(g, problem, TW_INT_CODES);
     tw_gemm_emit(&self.t);
@@ -243,7 +249,7 @@ const char *tw_int_reject_problem(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
-const tw_template tw_template_int_gemm = {"cpu.int_gemm",  13,           &tw_layout_panel64,
+const tw_template tw_template_int_gemm = {"cpu.int_gemm",  14,           &tw_layout_panel64,
                                           tw_gemm_space,   TW_INT_AXES,  tw_int_reject_problem,
                                           tw_int_reject,   tw_int_guess, tw_int_cost,
                                           geometry,        tw_int_chain, emit,

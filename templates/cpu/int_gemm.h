@@ -26,6 +26,8 @@ typedef enum tw_int_weights { TW_INT_CODES, TW_INT_VALUES } tw_int_weights;
  *   i32 sum    of what init() needs: the codes' negated sum, times the constant zero where zeros
  *              are none
  *   i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
+ *              (either as two i16 where tw_int_scales_words: of columns 0 and 1 of each four, and
+ *              of 2 and 3)
  *   f32 scale  with an activation group: that of x
  *   f32 total  with value zeros: the codes' sum
  *   i16 half   with value zeros whose factors come late: the same */
@@ -76,6 +78,13 @@ bool tw_int_late_factors(const tw_problem *problem);
 int64_t tw_int_word_limit(const tw_target *target, const tw_problem *problem);
 /* Whether the limit is one that a group of x can exceed. */
 bool tw_int_may_be_wide(const tw_target *target, const tw_problem *problem);
+/* With late factors on vpmaddubsw: sums of its results are i16s to the end, and what widens them
+ * multiplies them by the codes of scales.  A group's sum begins at what its constant zero adds. */
+bool tw_int_scales_words(const tw_target *target, const tw_problem *problem);
+/* Results of vpmaddubsw that an i16 holds and that are summed up before it is widened: 8 at most,
+ * or half of that where few rows share the unpacking and memory is the limit anyway (half the code
+ * to compile). */
+int tw_int_flush(const tw_target *target, const tw_problem *problem, int micro_m);
 /* Where the target has it: sum of i32 lanes plus a * b of four bytes each, unsigned by signed. */
 tw_val tw_int_dpbusd(tw_ir *g, tw_val sum, tw_val a, tw_val b);
 /* Emits tw_pack_x. */
@@ -94,6 +103,7 @@ const char *tw_int_reject_problem(const tw_target *target, const tw_problem *pro
 /* Hooks of tw_gemm_ops. */
 void tw_int_begin(tw_gemm *t);
 void tw_int_init(tw_gemm *t, tw_val *acc);
+tw_val tw_int_word_start(tw_gemm *t, int row); /* with word pairs; none: zero */
 tw_val tw_int_unpack(tw_gemm *t, int v, int64_t k);
 void tw_int_fold(tw_gemm *t, const tw_val *acc, tw_val *total);
 void tw_int_begin_run(tw_gemm *t);
@@ -108,7 +118,5 @@ tw_val tw_int_dpwssd(tw_gemm *t, tw_val acc, tw_val a, tw_val b);
 double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_config *config);
 const char *tw_int_reject(const tw_target *target, const tw_problem *problem, const tw_config *c);
 void tw_int_guess(const tw_target *target, const tw_problem *problem, tw_config *config);
-/* Results of vpmaddubsw that an i16 holds and that are summed up before it is widened. */
-int tw_int_flush(const tw_problem *problem, int micro_m);
 
 #endif

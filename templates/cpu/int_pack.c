@@ -13,6 +13,7 @@ typedef struct pack {
     const tw_problem *problem;
     bool asymmetric, full; /* a=i8z, a=i8full */
     bool shifts;           /* asymmetric, and codes lie there less TW_INT_SHIFT */
+    bool word_pairs;       /* int_gemm.h's tw_int_scales_words */
     bool sums_last;        /* of groups: when the row's codes are stored, by dot products */
     tw_panel panel;
     tw_int_form form;
@@ -246,7 +247,7 @@ static void store_sums(pack *s, tw_val sums, int count, tw_val entry) {
     int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed;
     bool code = s->problem->scheme.zero_mode == TW_ZERO_CODE;
     int32_t factor = code ? -1 : -tw_int_constant_zero(s->problem);
-    if (start >= 0)
+    if (start >= 0 && !s->word_pairs)
         tw_store(g, tw_mul(g, sums, tw_const_int(g, sums.ty, factor)), tw_at(g, at, start), 4);
     if (s->meta.half >= 0) {
         tw_val half =
@@ -255,6 +256,20 @@ static void store_sums(pack *s, tw_val sums, int count, tw_val entry) {
     }
     if (s->meta.total >= 0)
         tw_store(g, tw_cast(g, TW_IR_SITOFP, sums, tw_f32(count)), tw_at(g, at, s->meta.total), 4);
+}
+
+/* Of a group's sums by column modulo the lanes, what word pairs begin at: the sums of columns 0 and
+ * 1 of each four, and of 2 and 3, times the constant zero. */
+static void store_word_start(pack *s, tw_val sums, tw_val entry) {
+    tw_ir *g = s->g;
+    int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed, first[64];
+    if (start < 0) return;
+    for (int i = 0; i < s->lanes; i++) first[i] = i % 4 < 2 ? -1 : 0;
+    tw_val low = tw_reduce(g, TW_IR_ADD, tw_and(g, sums, tw_const_lanes(g, sums.ty, first)));
+    tw_val high = tw_sub(g, tw_reduce(g, TW_IR_ADD, sums), low);
+    tw_val factor = tw_const_int(g, low.ty, -tw_int_constant_zero(s->problem));
+    low = tw_and(g, tw_mul(g, low, factor), tw_const_int(g, low.ty, 0xffff));
+    store_meta(s, tw_or(g, low, tw_shl(g, tw_mul(g, high, factor), 16)), start, entry);
 }
 
 static void emit_fold(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
@@ -267,6 +282,7 @@ static void emit_fold(pack *s, const void *arg, tw_val from, int64_t length, tw_
     for_vectors(s, from, length, &sum, 1, codes_body, (void *)a);
     store_meta(s, a->scale, s->meta.scale, entry);
     if (has_sums(s)) store_sums(s, tw_reduce(g, TW_IR_ADD, sum), 1, entry);
+    if (s->word_pairs) store_word_start(s, sum, entry);
 }
 
 /* One weight group: its folds. */
@@ -402,6 +418,7 @@ void tw_int_emit_pack(tw_ir *g, const tw_problem *problem, tw_int_weights weight
     tw_int_meta_init(problem, weights, &s.meta);
     s.asymmetric = problem->scheme.act_quant == TW_ACTQ_I8Z;
     s.shifts = tw_int_shifts(g->target, problem);
+    s.word_pairs = tw_int_scales_words(g->target, problem);
     s.full = problem->scheme.act_quant == TW_ACTQ_I8_FULL;
     s.size = tw_dtype_bits(problem->x) / 8;
     s.sums_last = sums_last(&s);

@@ -147,7 +147,11 @@ tw_val tw_gemm_scale(tw_gemm *t, int v) {
 tw_val tw_gemm_scale_words(tw_gemm *t, int v) {
     if (in_strip(t)) return load_strip(t, STRIP_SCALE, v, tw_i32(t->lanes));
     tw_val codes = header_codes(t, 0, v);
-    return tw_and(t->g, codes, tw_const_int(t->g, codes.ty, 0xffff));
+    if (!t->word_pairs) return tw_and(t->g, codes, tw_const_int(t->g, codes.ty, 0xffff));
+    int low[2 * TW_TILE];
+    for (int i = 0; i < 2 * t->lanes; i++) low[i] = i / 2 * 2;
+    tw_val words = tw_bitcast(t->g, codes, tw_i16(2 * t->lanes));
+    return tw_bitcast(t->g, tw_shuffle(t->g, words, words, low, 2 * t->lanes), codes.ty);
 }
 
 tw_val tw_gemm_code_sum(tw_gemm *t, int v) { return load_strip(t, STRIP_SUM, v, tw_i32(t->lanes)); }

@@ -477,6 +477,7 @@ static void test_operations(void **state) {
         {"M=8,N=87,K=300,w=u4,g=32,s=f16i8,z=value,a=i8g256", TW_ISA_avx512vnni, NULL},
         {"M=8,N=87,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", TW_ISA_avx512vnni, NULL},
         {"M=8,N=87,K=512,w=u2,g=16,s=f16i8,z=value,a=i8g256", TW_ISA_avx2, NULL},
+        {"M=8,N=87,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,w=i4,g=32,s=f16,a=i8z", TW_ISA_avx512vnni, NULL},
         {"M=8,N=87,K=94,w=u4,g=16,s=f16,z=code,bias=f32,act=gelu", TW_ISA_avx2, NULL},
         {"M=8,N=87,K=94,x=f16,w=u3,g=64,s=bf16,z=value,y=bf16", TW_ISA_avx512, NULL},

@@ -29,6 +29,8 @@ static const struct {
      "mm1 mn16 bm8 bn64"},
     {"int_u4_late_factors", TW_ISA_avx512vnni, "N=64,K=256,w=u4,g=64,s=f16i8,z=value,a=i8g256",
      "cpu.int_gemm", "mm1 mn16 bm8 bn64"},
+    {"int_i6_word_pairs", TW_ISA_avx2, "N=64,K=256,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm",
+     "mm1 mn8 bm8 bn64"},
     {"int_i4_i8z_portable", TW_ISA_portable, "N=64,K=32,w=i4,a=i8z,s=f32", "cpu.int_gemm",
      "mm1 mn4 bm8 bn64"},
     {"int_u3_tails", TW_ISA_avx2, "N=13,K=45,w=u3,g=32,s=f16,z=code,a=i8,bias=f32", "cpu.int_gemm",

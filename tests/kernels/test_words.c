@@ -1,6 +1,7 @@
 /* Where the codes of scales are multiplied before their factors: by int_gemm with groups' sums of
- * products, in 16 bits where x allows, else in 32, and y is the same to the last bit; by amx_gemm
- * with the codes of the weights. */
+ * products, in 16 bits where x allows, else in 32, and y is the same to the last bit, or on
+ * vpmaddubsw with sums of pairs of products, which always are words; by amx_gemm with the codes of
+ * the weights. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,9 @@
 enum { ROWS = 9, COLUMNS = 40, DATA = 3 };
 
 static const char *const schemes[] = {
-    "w=i6,g=16", "w=i3,g=16", "w=u2,g=16,z=value", "w=u4,g=32,z=value",
-    "w=i5,g=32", "w=i4,g=64", "w=i3,g=128",        "w=i8,g=16",
-    "w=u8,g=32", "w=i7,g=64", "w=i6,g=16,z=code",
+    "w=i6,g=16",        "w=i3,g=16",         "w=u2,g=16,z=value", "w=u4,g=32,z=value", "w=i5,g=32",
+    "w=i4,g=64",        "w=i3,g=128",        "w=i8,g=16",         "w=u8,g=32",         "w=i7,g=64",
+    "w=i6,g=16,z=code", "w=u5,g=32,z=value", "w=i4,g=16,z=value",
 };
 /* Guesses, and what unpacks ahead with tiles that are not guessed. */
 static const char *const configs[] = {NULL, "mm4 mn16 bm8 bn64 ua256", "mm4 mn32 bm4 bn32",
@@ -116,22 +117,29 @@ static void test_limits(void **state) {
         const char *scheme;
         int64_t limit;
         bool may_be_wide;
-    } cases[] = {{"w=i6,g=16", 32767 / 32, true},
-                 {"w=i3,g=16", 0, false},
-                 {"w=u2,g=16,z=value", 32767 / 3, false},
-                 {"w=u4,g=32,z=value", 32767 / 15, true},
-                 {"w=u4,g=16,z=value", 32767 / 15, false},
-                 {"w=i3,g=128", 32767 / 4, true},
-                 {"w=i8,g=32", 0, false},
-                 {"w=u5,g=32,z=value", 0, false},
-                 {"w=u4,g=32,z=code", 0, false},
-                 {"w=u8,g=32,z=value", 0, false}};
+        int pairs; /* results of vpmaddubsw that are summed up before scales' codes; 0: never */
+    } cases[] = {{"w=i6,g=16", 32767 / 32, true, 4},
+                 {"w=i3,g=16", 0, false, 0},
+                 {"w=u2,g=16,z=value", 32767 / 3, false, 4},
+                 {"w=u4,g=32,z=value", 32767 / 15, true, 8},
+                 {"w=u4,g=16,z=value", 32767 / 15, false, 4},
+                 {"w=i3,g=128", 32767 / 4, true, 0},
+                 {"w=i5,g=32", 32767 / 16, true, 8},
+                 {"w=i6,g=32", 0, false, 0},
+                 {"w=i7,g=16", 0, false, 0},
+                 {"w=i8,g=32", 0, false, 0},
+                 {"w=u5,g=32,z=value", 0, false, 4},
+                 {"w=u4,g=32,z=code", 0, false, 0},
+                 {"w=u8,g=32,z=value", 0, false, 0}};
     tw_target vnni = target_of(TW_ISA_avx512vnni), plain = target_of(TW_ISA_avx2);
     for (size_t i = 0; i < TW_COUNT(cases); i++) {
         tw_problem p = problem_with(cases[i].scheme);
         assert_int_equal(tw_int_word_limit(&vnni, &p), cases[i].limit);
         assert_int_equal(tw_int_may_be_wide(&vnni, &p), cases[i].may_be_wide);
         assert_int_equal(tw_int_word_limit(&plain, &p), 0);
+        assert_int_equal(tw_int_scales_words(&plain, &p), cases[i].pairs > 0);
+        assert_false(tw_int_scales_words(&vnni, &p));
+        if (cases[i].pairs) assert_int_equal(tw_int_flush(&plain, &p, 1), cases[i].pairs);
     }
 }
 
