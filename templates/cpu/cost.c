@@ -115,8 +115,8 @@ void tw_gemm_set_blocks(const tw_target *target, const tw_problem *problem, int6
 
 /* How far ahead few rows prefetch: gains up to a half where weights come from memory (K-quants of a
  * model of 280 MB on Zen 4), a tenth of small layers, whose model is large, and costs nothing where
- * they are in the cache.  A Xeon would have 64 lines, of narrow vectors too (i6: 1.15x over 16), and
- * Zen 4 16; Zen 3 loses a tenth of small layers by 32.  Plain weights, nothing but one stream,
+ * they are in the cache.  A Xeon would have 64 lines, of narrow vectors too (i6: 1.15x over 16),
+ * and Zen 4 16; Zen 3 loses a tenth of small layers by 32.  Plain weights, nothing but one stream,
  * AMD's cores read ahead by themselves (a Xeon gains 1.15 to 1.3x of them by one thread and by
  * eight). */
 static int32_t reading_ahead(const tw_target *target, const tw_problem *problem) {
