@@ -77,7 +77,7 @@ double tw_gemm_task_cost(const tw_target *target, const tw_problem *problem, con
     /* Weights come once a block of rows: the first time at some 12 bytes a nanosecond, and again
      * from the L2 cache where a task's fit it; short runs of a panel's rows cost, longer blocks of
      * rows leave the L2 cache.  Streams are worth 3 to 50 % there.  Prefetching is worth a
-     * quarter on some processors, and costs a third on others: no word on it, so that the tuner
+     * quarter on some processors, and costs a tenth on others: no word on it, so that the tuner
      * tries all distances.  So of unpacking ahead: a tenth, on some gained, on others lost. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
     double bytes = (double)tw_problem_weight_bytes(problem);

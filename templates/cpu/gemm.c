@@ -210,6 +210,7 @@ static tw_val enter_unit(tw_gemm *t, tw_val i) {
         tw_gemm_enter_run(t, i);
         from = tw_at(g, t->run, p->factor_bytes);
         inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
+        tw_gemm_prefetch_factors(t, inside);
     }
     tw_val unit = tw_offset(g, from, tw_mul(g, inside, tw_k64(g, p->unit_stride)));
     tw_gemm_prefetch_header(t, unit);
@@ -249,9 +250,10 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
     t->meta = tw_k64(g, 0);
     t->unit_strip = t->strip;
     if (p->units == 1 && p->unit_groups == 1) {
+        tw_val unit = tw_at(g, t->panel_w, p->factor_bytes);
         tw_gemm_in_streams(t, t->panel_w, t->factors);
-        emit_unit(t, tw_at(g, t->panel_w, p->factor_bytes), t->tile_x, tw_k64(g, last_bodies(t)),
-                  last_bodies(t), total);
+        tw_gemm_prefetch_header(t, unit);
+        emit_unit(t, unit, t->tile_x, tw_k64(g, last_bodies(t)), last_bodies(t), total);
         return;
     }
     if (some) t->meta = tw_gemm_unit_meta(t, some[0]);
@@ -301,10 +303,6 @@ static void emit_scaled_units(tw_gemm *t, const tw_val *stretch) {
     zero_all(t, sum);
     if (!t->carried) tw_gemm_store_slots(t, t->sums, sum);
     t->meta = tw_gemm_unit_meta(t, begin);
-    if (t->late_factors) {
-        tw_gemm_enter_run(t, begin);
-        tw_gemm_prefetch_factors(t);
-    }
     if (t->ops->begin_run) t->ops->begin_run(t);
     emit_some_units(t, stretch, some, sum);
     if (!t->carried) tw_gemm_load_slots(t, t->sums, sum);

@@ -91,9 +91,9 @@ struct tw_gemm {
     tw_val pairs; /* its zeros ready to use, [unit / 2][nv] vectors; none: in the panel */
     /* And groups' sums of products nearly always are words (i16), which `fold` multiplies by the
      * codes of their scales in one instruction: sums are i32, as bits of the f32 they are held as.
+     * Or, word pairs, sums of pairs of products always are, which `steps` multiplies: `fold` adds.
      */
-    bool word_sums;
-    bool word_pairs; /* those of pairs of columns, so that codes of scales stand in both halves */
+    bool word_sums, word_pairs;
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / strip_k][nv]
      * vectors a unit, and behind them its scales, zeros and sums of codes; those of the unit at
      * hand. */
@@ -195,13 +195,13 @@ void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first,
 void tw_gemm_load_slots(tw_gemm *t, tw_val slots, tw_val *out);
 void tw_gemm_store_slots(tw_gemm *t, tw_val slots, const tw_val *values);
 /* Prefetch what lies the config's distance behind a unit's scales and zeros, the codes of the body
- * at hand, the factors of the run at hand; nothing where codes come from the strip.  Each in the
- * order of addresses, and before its use: a processor reads ahead by itself what it sees in order,
- * and loses its way where two planes and the scales are prefetched as they are used (one row of i6
- * with AVX2, from memory: 1.6x on Zen 3). */
+ * at hand, and with the first unit of a run its factors; nothing where codes come from the strip.
+ * Each in the order of addresses, and before its use: a processor reads ahead by itself what it
+ * sees in order, and loses its way where two planes and the scales are prefetched as they are used
+ * (one row of i6 with AVX2, from memory: 1.6x on Zen 3). */
 void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit);
 void tw_gemm_prefetch_body(tw_gemm *t);
-void tw_gemm_prefetch_factors(tw_gemm *t);
+void tw_gemm_prefetch_factors(tw_gemm *t, tw_val inside);
 
 /* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's
  * stack slots, row by row in a loop, so that the code is as long for twelve rows as for one. */

@@ -5,8 +5,9 @@
  *
  * With one group along K it is (sx * sum) * s, in that order, as torchao has it: bit for bit.
  *
- * Accumulators start at -zero * sum(qx), so code zeros cost nothing at a group's end.  Value zeros
- * cancel against s * sum: the two are added as if exactly, and rounded once. */
+ * Accumulators (of word pairs their partial sums) start at -zero * sum(qx), so code zeros cost
+ * nothing at a group's end.  Value zeros cancel against s * sum: the two are added as if exactly,
+ * and rounded once. */
 #include "templates/cpu/int_gemm.h"
 
 #include <assert.h>

@@ -82,8 +82,8 @@ bool tw_int_may_be_wide(const tw_target *target, const tw_problem *problem);
  * multiplies them by the codes of scales.  A group's sum begins at what its constant zero adds. */
 bool tw_int_scales_words(const tw_target *target, const tw_problem *problem);
 /* Results of vpmaddubsw that an i16 holds and that are summed up before it is widened: 8 at most,
- * or half of that where few rows share the unpacking and memory is the limit anyway (half the code
- * to compile). */
+ * or, but for word pairs, half of that where few rows share the unpacking and memory is the limit
+ * anyway (half the code to compile). */
 int tw_int_flush(const tw_target *target, const tw_problem *problem, int micro_m);
 /* Where the target has it: sum of i32 lanes plus a * b of four bytes each, unsigned by signed. */
 tw_val tw_int_dpbusd(tw_ir *g, tw_val sum, tw_val a, tw_val b);

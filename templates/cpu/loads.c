@@ -56,11 +56,14 @@ void tw_gemm_prefetch_body(tw_gemm *t) {
     prefetch_rows(t, t->codes, t->body_k / p->chunk_k * p->chunk_bytes / row_bytes, row_bytes);
 }
 
-void tw_gemm_prefetch_factors(tw_gemm *t) {
-    if (!prefetches(t)) return;
+void tw_gemm_prefetch_factors(tw_gemm *t, tw_val inside) {
+    tw_if first;
     tw_val each[TW_STREAMS];
+    if (!prefetches(t)) return;
+    tw_if_begin(t->g, &first, tw_compare(t->g, TW_IR_EQ, inside, tw_k64(t->g, 0)));
     for (int s = 0; s < t->streams; s++) each[s] = tw_gemm_at_column(t, t->factors[s], 2);
     prefetch_rows(t, each, t->panel.factor_bytes / TW_PANEL_FACTORS, TW_PANEL_FACTORS);
+    tw_if_end(t->g, &first);
 }
 
 /* Where a group has vector v of its scales or zeros. */

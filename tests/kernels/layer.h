@@ -13,7 +13,8 @@ typedef enum layer_data {
     /* Integers and powers of two throughout, so that every sum in f32 is exact; for a=i8, i8z
      * and i8full the scale of x comes out as 1.  K up to 200. */
     LAYER_EXACT,
-    /* The same with the largest codes against the largest x: where narrow sums saturate. */
+    /* The same with the largest codes, in one row of four the least, against the largest x: where
+     * narrow sums saturate or wrap. */
     LAYER_EXTREME,
     /* Most codes are their group's zero: z = -c * scale as the scale's dtype has it, one code in
      * eight beside c.  What is left of the products is small beside them. */

@@ -85,7 +85,11 @@ typedef struct machine {
     machine_region *regions; /* owned */
     int region_count;
     machine_tile tiles[8];
-    uint8_t tile_table[64];    /* the table that they were configured by */
+    uint8_t tile_table[64]; /* the table that they were configured by */
+    /* Of tw_matmul: gets the offset of each prefetch from the weights; NULL: nobody. */
+    void (*prefetched)(void *arg, int64_t offset);
+    void *prefetched_arg;
+    const void *weights;       /* of the call at hand; NULL in tw_pack_x */
     int64_t steps, most_steps; /* of the last call; what loops for ever is stopped */
     char error[256];           /* the first thing that went wrong, or "" */
 } machine;

@@ -428,7 +428,10 @@ static void execute(machine *m, const machine_op *op) {
             machine_wrong(m, "intrinsic %s is not known here", op->name);
         break;
     case OP_LOCAL: d[0] = (uint64_t)(uintptr_t)(m->frame + op->number); break;
-    case OP_PREFETCH: break;
+    case OP_PREFETCH:
+        if (m->prefetched && m->weights)
+            m->prefetched(m->prefetched_arg, (int64_t)(a[0] - (uintptr_t)m->weights));
+        break;
     case OP_CAST:
         if (op->sub == TW_IR_BITCAST) {
             bitcast(op->from, op->ty, a, d);
@@ -510,5 +513,7 @@ void machine_pack_x(machine *m, const tw_kernel_args *args, int64_t m0, int64_t 
 
 void machine_matmul(machine *m, const tw_kernel_args *args, int64_t m0, int64_t m1, int64_t n0,
                     int64_t n1) {
+    m->weights = args->w;
     call(m, 1, args, (int64_t[]){m0, m1, n0, n1}, 4);
+    m->weights = NULL;
 }

@@ -1,0 +1,125 @@
+/* What is prefetched: each line of the weights as far ahead as the config says, in the order of
+ * their addresses, once where a tile has whole panels. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "templates/layouts/panel64.h"
+#include "tests/base/cmocka_all.h"
+#include "tests/kernels/run.h"
+
+enum { LINE = 64 };
+
+typedef struct seen {
+    int *times;    /* of each line of the weights */
+    int64_t lines; /* of the weights */
+    int64_t ahead; /* bytes */
+    int64_t last;  /* offset */
+    int64_t outside, backwards;
+} seen;
+
+static void note(void *arg, int64_t offset) {
+    seen *s = arg;
+    int64_t line = (offset - s->ahead) / LINE;
+    s->backwards += offset <= s->last;
+    s->last = offset;
+    if (offset < s->ahead || line >= s->lines)
+        s->outside++;
+    else
+        s->times[line]++;
+}
+
+static seen watch(const char *problem, const char *kernel, tw_isa isa, const char *config) {
+    tw_problem p = problem_of(problem);
+    tw_target target = target_of(isa);
+    tw_config parsed;
+    tw_panel panel;
+    compiled c;
+    layer l;
+    run_options options = {.M = p.M};
+    assert_int_equal(tw_config_parse(config, &parsed), TW_OK);
+    assert_int_equal(compiled_init(&c, tw_template_find(kernel), &p, &parsed, &target, RUN_MACHINE),
+                     TW_OK);
+    layer_init(&l, &p, LAYER_RANDOM, 7);
+    tw_panel_init(&p, &panel);
+    seen s = {.lines = panel.panels * panel.panel_stride / LINE,
+              .ahead = (int64_t)parsed.prefetch * LINE,
+              .last = -1};
+    s.times = calloc((size_t)s.lines, sizeof *s.times);
+    assert_non_null(s.times);
+    c.machine->prefetched = note;
+    c.machine->prefetched_arg = &s;
+    assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
+    layer_free(&l);
+    compiled_free(&c);
+    return s;
+}
+
+static void expect(const char *problem, const char *kernel, tw_isa isa, const char *config,
+                   bool once, bool ordered) {
+    seen s = watch(problem, kernel, isa, config);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < s.lines; i++) wrong += once ? s.times[i] != 1 : s.times[i] < 1;
+    if (wrong || s.outside || (ordered && s.backwards))
+        fail_msg("%s, %s: %lld of %lld lines wrong, %lld outside, %lld backwards", problem, config,
+                 (long long)wrong, (long long)s.lines, (long long)s.outside,
+                 (long long)s.backwards);
+    free(s.times);
+}
+
+static void test_whole_panels(void **state) {
+    (void)state;
+    static const struct {
+        const char *problem, *kernel;
+        tw_isa isa;
+    } rows[] = {
+        {"M=1,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", TW_ISA_avx2},
+        {"M=1,N=128,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm", TW_ISA_avx512vnni},
+        {"M=1,N=128,K=512,w=u4,g=32,s=f16i8,z=value,a=i8", "cpu.int_gemm", TW_ISA_avx512vnni},
+        {"M=1,N=128,K=496,w=i5,g=32,s=f16,a=i8g32", "cpu.int_gemm", TW_ISA_avx2},
+        {"M=1,N=128,K=256,w=u4,g=128,s=f16,z=code,a=i8", "cpu.int_gemm", TW_ISA_avx512},
+        {"M=1,N=128,K=256,w=i8,s=f32,a=i8", "cpu.int_gemm", TW_ISA_avx2},
+        {"M=1,N=128,K=96,w=i3,g=16,s=f16,a=i8", "cpu.int_gemm", TW_ISA_avx2},
+        {"M=1,N=128,K=512,w=u4,g=32,s=f16i8,z=value", "cpu.dq_gemm", TW_ISA_avx2},
+        {"M=1,N=128,K=100,x=f16,w=f16", "cpu.dq_gemm", TW_ISA_avx2},
+        {"M=1,N=128,K=100,w=f32", "cpu.dq_gemm", TW_ISA_avx512},
+        {"M=1,N=128,K=96,w=e4m3,g=32,s=f32", "cpu.dq_gemm", TW_ISA_avx512},
+        {"M=1,N=128,K=96,x=bf16,w=u4,g=32,s=f16", "cpu.bf16_gemm", TW_ISA_avx512bf16},
+    };
+    for (size_t i = 0; i < TW_COUNT(rows); i++)
+        expect(rows[i].problem, rows[i].kernel, rows[i].isa, "mm1 mn64 bm1 bn64 pf16", true, true);
+}
+
+/* Two streams take turns; codes that are unpacked ahead are read once a task, of narrower tiles
+ * some lines by two of them. */
+static void test_other_walks(void **state) {
+    (void)state;
+    expect("M=1,N=512,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm", TW_ISA_avx512vnni,
+           "mm1 mn64 bm1 bn512 st2 pf64", true, false);
+    expect("M=8,N=64,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", TW_ISA_avx2,
+           "mm2 mn64 bm8 bn64 ua256 pf64", true, true);
+    expect("M=8,N=64,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", TW_ISA_avx2,
+           "mm2 mn32 bm8 bn64 ua256 pf64", false, false);
+    expect("M=1,N=64,K=512,w=u4,g=32,s=f16i8,z=value", "cpu.dq_gemm", TW_ISA_avx2,
+           "mm1 mn16 bm1 bn64 pf16", false, false);
+    expect("M=16,N=64,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", "cpu.amx_gemm", TW_ISA_avx512amx,
+           "mm16 mn16 bm16 bn64 ua256 pf16", false, false);
+    expect("M=16,N=64,K=96,w=u4,g=32,s=f16,fpmath=bf16", "cpu.amx_bf16", TW_ISA_avx512amx,
+           "mm16 mn32 bm16 bn64 ua96 pf16", false, false);
+}
+
+static void test_none(void **state) {
+    (void)state;
+    seen s = watch("M=1,N=64,K=64,w=u4,g=32,s=f16,a=i8g32", "cpu.int_gemm", TW_ISA_avx2,
+                   "mm1 mn64 bm1 bn64");
+    for (int64_t i = 0; i < s.lines; i++) assert_int_equal(s.times[i], 0);
+    free(s.times);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_panels),
+        cmocka_unit_test(test_other_walks),
+        cmocka_unit_test(test_none),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
