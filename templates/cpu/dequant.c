@@ -101,7 +101,7 @@ static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
         return tw_bitcast(g, bits, tw_f32(t->lanes));
     }
     case TW_F16:
-        return tw_load_f32(g, TW_F16, tw_gemm_codes_at(t, v, (int64_t)t->lanes * 2, offset),
+        return tw_load_f32(g, TW_F16, tw_gemm_codes_ahead(t, v, (int64_t)t->lanes * 2, offset),
                            t->lanes, t->lanes * 2);
     default: return tw_gemm_load_codes(t, v, tw_f32(t->lanes), offset);
     }

@@ -74,8 +74,9 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     int count = t->acc_rows * t->nv;
     if (constant_bodies == 1) {
         enter_body(t, codes, x);
-        tw_gemm_prefetch_body(t);
+        tw_gemm_begin_body(t);
         t->ops->steps(t, acc, 0, t->body_k);
+        tw_gemm_end_body(t);
         return;
     }
     /* The counter runs in bytes of x, so that the loop keeps one register for it and one for w. */
@@ -87,9 +88,10 @@ static void emit_bodies(tw_gemm *t, tw_val *acc, tw_val codes, tw_val x, tw_val 
     tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), tw_mul(g, bodies, tw_k64(g, x_step)), x_step,
                            carried, count + 1);
     enter_body(t, tw_offset(g, codes, loop.carried[count]), tw_offset(g, x, loop.i));
-    tw_gemm_prefetch_body(t);
+    tw_gemm_begin_body(t);
     for (int i = 0; i < count; i++) acc[i] = loop.carried[i];
     t->ops->steps(t, acc, 0, t->body_k);
+    tw_gemm_end_body(t);
     for (int i = 0; i < count; i++) carried[i] = acc[i];
     carried[count] = tw_add(g, loop.carried[count], tw_k64(g, codes_step(t)));
     tw_loop_end(g, &loop, carried);
@@ -137,9 +139,10 @@ static void emit_chunk_groups(tw_gemm *t, tw_val unit, tw_val x, tw_val *total) 
                            t->header);
         t->meta = tw_add(g, meta, tw_k64(g, sub * 4));
         enter_body(t, tw_gemm_at_column(t, tw_at(g, unit, p->header_bytes), 4), x);
-        if (!sub) tw_gemm_prefetch_body(t);
+        if (!sub) tw_gemm_begin_body(t);
         t->ops->init(t, acc);
         t->ops->steps(t, acc, sub * p->group_k, (sub + 1) * p->group_k);
+        if (sub + 1 == p->unit_groups) tw_gemm_end_body(t);
         fold_totals(t, acc, total);
     }
     t->meta = tw_add(g, meta, tw_k64(g, p->unit_groups * 4));
@@ -358,9 +361,10 @@ static void emit_tile(tw_gemm *t, tw_val m) {
 static void unpack_body(tw_gemm *t, tw_val codes, tw_val to, tw_val *sums) {
     tw_ir *g = t->g;
     enter_body(t, codes, t->tile_x);
-    tw_gemm_prefetch_body(t);
+    tw_gemm_begin_body(t);
     if (t->ops->unpack_body) {
         t->ops->unpack_body(t, to);
+        tw_gemm_end_body(t);
         return;
     }
     for (int64_t k = 0; k < t->body_k; k += 4)
@@ -372,6 +376,7 @@ static void unpack_body(tw_gemm *t, tw_val codes, tw_val to, tw_val *sums) {
                 tw_store(g, four, at, t->lanes * 4);
             if (t->strip_sums) sums[v] = t->ops->add_codes(t, sums[v], four);
         }
+    tw_gemm_end_body(t);
 }
 
 void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first, tw_val end,

@@ -26,6 +26,13 @@ enum { TW_STRIP_BYTES = 40 << 10 };
 
 typedef struct tw_gemm tw_gemm;
 
+/* Lines of 64 bytes, of rows that lie alike in each stream. */
+typedef struct tw_lines {
+    tw_val at[TW_STREAMS];
+    int64_t row_bytes, in_row, in_stream, count;
+    int64_t next; /* the first that is not prefetched yet */
+} tw_lines;
+
 /* Accumulators and totals are indexed [row * nv + vector]; of accumulators there may be one row
  * more. */
 typedef struct tw_gemm_ops {
@@ -117,6 +124,7 @@ struct tw_gemm {
     int sub_group;                     /* which group of its unit that is */
     tw_val meta;                 /* byte offset of the fold's entry in the arrays of a meta row */
     tw_val codes[TW_STREAMS], x; /* pointers of the body at hand */
+    tw_lines ahead_lines;        /* of its codes, to prefetch behind; none where nothing is */
     tw_val bodies;               /* of the fold at hand */
     /* Of each plane and vector the dword that was loaded last, by its offset in the body. */
     struct {
@@ -160,7 +168,9 @@ int64_t tw_gemm_pair_at(const tw_gemm *t, int v, int64_t u); /* in t->pairs */
 tw_val tw_gemm_code_zero(tw_gemm *t, int v);
 /* Address of vector v of a row of weights, of `bytes` bytes: offset within the body. */
 tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset);
-/* Loads it. */
+/* The same; and what comes next of the body's lines is prefetched. */
+tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset);
+/* Loads it, prefetching ahead. */
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset);
 /* The dwords that hold the codes of 4 consecutive k from k, relative to the body, in a plane:
  * loaded again for each of their steps where registers are short. */
@@ -194,14 +204,16 @@ void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first,
 /* A tile's worth of vectors in memory, [rows][nv]. */
 void tw_gemm_load_slots(tw_gemm *t, tw_val slots, tw_val *out);
 void tw_gemm_store_slots(tw_gemm *t, tw_val slots, const tw_val *values);
-/* Prefetch what lies the config's distance behind a unit's scales and zeros, the codes of the body
- * at hand, and with the first unit of a run its factors; nothing where codes come from the strip.
- * Each in the order of addresses, and before its use: a processor reads ahead by itself what it
- * sees in order, and loses its way where two planes and the scales are prefetched as they are used
- * (one row of i6 with AVX2, from memory: 1.6x on Zen 3). */
+/* Prefetch what lies the config's distance behind a unit's scales and zeros, behind the factors of
+ * a run with its first unit, and behind the codes of the body at hand, one of these lines for each
+ * that is loaded; nothing where codes come from the strip.  All in the order of addresses: a
+ * processor reads ahead by itself what it sees in order, and loses its way where two planes and the
+ * scales are prefetched as they are used (one row of i6 with AVX2, from memory: 1.6x on Zen 3).
+ * Intel's cores would have them apart, not all at once (planes: 5 to 12 %). */
 void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit);
-void tw_gemm_prefetch_body(tw_gemm *t);
 void tw_gemm_prefetch_factors(tw_gemm *t, tw_val inside);
+void tw_gemm_begin_body(tw_gemm *t);
+void tw_gemm_end_body(tw_gemm *t);
 
 /* store.c: totals through finish, bias, activation into y: of a tile of one row, or of the tile's
  * stack slots, row by row in a loop, so that the code is as long for twelve rows as for one. */

@@ -22,15 +22,26 @@ static bool prefetches(const tw_gemm *t) {
     return t->config->prefetch && (!t->ahead_units || t->unpacking);
 }
 
-/* `rows` rows of the panel from `at` in each stream, of `row_bytes` bytes with the tile's columns
- * first: what lies `prefetch` lines behind them. */
-static void prefetch_rows(tw_gemm *t, const tw_val *at, int64_t rows, int64_t row_bytes) {
-    int64_t ahead = (int64_t)t->config->prefetch * 64,
-            width = row_bytes / TW_PANEL_ROWS * t->config->micro_n;
-    for (int s = 0; s < t->streams; s++)
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t line = 0; line < width; line += 64)
-                tw_prefetch(t->g, tw_at(t->g, at[s], ahead + row * row_bytes + line));
+/* Rows of the panel from `at` in each stream, of `row_bytes` bytes, the tile's columns first. */
+static tw_lines lines_of(tw_gemm *t, const tw_val *at, int64_t rows, int64_t row_bytes) {
+    int64_t width = row_bytes / TW_PANEL_ROWS * t->config->micro_n;
+    tw_lines l = {.row_bytes = row_bytes, .in_row = tw_ceil_div(width, 64)};
+    l.in_stream = rows * l.in_row;
+    for (int s = 0; s < t->streams; s++) l.at[s] = at[s];
+    l.count = t->streams * l.in_stream;
+    return l;
+}
+
+/* What lies `prefetch` lines behind the next of them. */
+static void prefetch_next(tw_gemm *t, tw_lines *l) {
+    int64_t i = l->next++, inside = i % l->in_stream;
+    int64_t offset = inside / l->in_row * l->row_bytes + inside % l->in_row * 64;
+    int64_t ahead = (int64_t)t->config->prefetch * 64;
+    tw_prefetch(t->g, tw_at(t->g, l->at[i / l->in_stream], ahead + offset));
+}
+
+static void prefetch_rest(tw_gemm *t, tw_lines *l) {
+    while (l->next < l->count) prefetch_next(t, l);
 }
 
 /* Those of one array of the header, at `base` of it. */
@@ -39,7 +50,8 @@ static void prefetch_array(tw_gemm *t, tw_val unit, int64_t base, tw_dtype dtype
     if (dtype == TW_NONE) return;
     int64_t size = tw_dtype_bits(dtype) / 8;
     tw_gemm_in_streams(t, tw_gemm_at_column(t, tw_at(t->g, unit, base), size), each);
-    prefetch_rows(t, each, t->panel.unit_groups, size * TW_PANEL_ROWS);
+    tw_lines lines = lines_of(t, each, t->panel.unit_groups, size * TW_PANEL_ROWS);
+    prefetch_rest(t, &lines);
 }
 
 void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit) {
@@ -49,12 +61,15 @@ void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit) {
     prefetch_array(t, unit, p->scale_bytes, p->zero);
 }
 
-void tw_gemm_prefetch_body(tw_gemm *t) {
+void tw_gemm_begin_body(tw_gemm *t) {
     const tw_panel *p = &t->panel;
     if (!prefetches(t)) return;
     int64_t row_bytes = p->planes ? INT64_C(4) * TW_PANEL_ROWS : p->chunk_bytes;
-    prefetch_rows(t, t->codes, t->body_k / p->chunk_k * p->chunk_bytes / row_bytes, row_bytes);
+    int64_t rows = t->body_k / p->chunk_k * p->chunk_bytes / row_bytes;
+    t->ahead_lines = lines_of(t, t->codes, rows, row_bytes);
 }
+
+void tw_gemm_end_body(tw_gemm *t) { prefetch_rest(t, &t->ahead_lines); }
 
 void tw_gemm_prefetch_factors(tw_gemm *t, tw_val inside) {
     tw_if first;
@@ -62,7 +77,8 @@ void tw_gemm_prefetch_factors(tw_gemm *t, tw_val inside) {
     if (!prefetches(t)) return;
     tw_if_begin(t->g, &first, tw_compare(t->g, TW_IR_EQ, inside, tw_k64(t->g, 0)));
     for (int s = 0; s < t->streams; s++) each[s] = tw_gemm_at_column(t, t->factors[s], 2);
-    prefetch_rows(t, each, t->panel.factor_bytes / TW_PANEL_FACTORS, TW_PANEL_FACTORS);
+    tw_lines lines = lines_of(t, each, t->panel.factor_bytes / TW_PANEL_FACTORS, TW_PANEL_FACTORS);
+    prefetch_rest(t, &lines);
     tw_if_end(t->g, &first);
 }
 
@@ -210,9 +226,16 @@ tw_val tw_gemm_codes_at(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
                  offset + tw_gemm_vector_at(t, v, bytes / t->lanes));
 }
 
+tw_val tw_gemm_codes_ahead(tw_gemm *t, int v, int64_t bytes, int64_t offset) {
+    /* A line for a line. */
+    if (v * bytes % 64 == 0 && t->ahead_lines.next < t->ahead_lines.count)
+        prefetch_next(t, &t->ahead_lines);
+    return tw_gemm_codes_at(t, v, bytes, offset);
+}
+
 tw_val tw_gemm_load_codes(tw_gemm *t, int v, tw_ty ty, int64_t offset) {
     int64_t bytes = tw_ty_bits(ty) / 8;
-    return tw_load(t->g, ty, tw_gemm_codes_at(t, v, bytes, offset), (int)bytes);
+    return tw_load(t->g, ty, tw_gemm_codes_ahead(t, v, bytes, offset), (int)bytes);
 }
 
 tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
@@ -221,8 +244,10 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
     for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
     offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROWS * 4;
     int64_t bytes = (int64_t)t->lanes * 4;
-    if (t->loaded[plane][v].offset != offset || !t->holds) {
-        tw_val at = tw_gemm_codes_at(t, v, bytes, offset);
+    bool first = t->loaded[plane][v].offset != offset;
+    if (first || !t->holds) {
+        tw_val at = first ? tw_gemm_codes_ahead(t, v, bytes, offset)
+                          : tw_gemm_codes_at(t, v, bytes, offset);
         t->loaded[plane][v].value = tw_load(t->g, tw_i32(t->lanes), at, (int)bytes);
         t->loaded[plane][v].offset = offset;
     }
