@@ -66,7 +66,7 @@ void tw_int_init(tw_gemm *t, tw_val *acc) {
     if (scheme(t)->zero_mode == TW_ZERO_CODE)
         for (int v = 0; v < t->nv; v++) zeros[v] = zeros_of(t, v);
     for (int row = 0; row < t->rows; row++) {
-        int64_t array = self->meta.sum >= 0 ? self->meta.sum : self->meta.fixed;
+        int64_t array = tw_int_starts(&self->meta);
         tw_val start = array >= 0 ? meta_broadcast(t, ty, row, array) : tw_const_int(t->g, ty, 0);
         for (int v = 0; v < t->nv; v++) {
             tw_val *a = &acc[row * t->nv + v];
@@ -83,7 +83,7 @@ void tw_int_init(tw_gemm *t, tw_val *acc) {
 /* The constant zero's part of a group's sums of word pairs. */
 tw_val tw_int_word_start(tw_gemm *t, int row) {
     const tw_int_gemm *self = (const tw_int_gemm *)t;
-    int64_t array = self->meta.sum >= 0 ? self->meta.sum : self->meta.fixed;
+    int64_t array = tw_int_starts(&self->meta);
     if (array < 0) return (tw_val){0};
     return tw_bitcast(t->g, meta_broadcast(t, tw_i32(t->lanes), row, array), tw_i16(2 * t->lanes));
 }

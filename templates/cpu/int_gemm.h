@@ -36,6 +36,11 @@ typedef struct tw_int_meta {
     int64_t entries, sum, fixed, scale, total, half, stride; /* byte offsets; -1: not there */
 } tw_int_meta;
 
+/* The array of what groups' sums begin at; -1: they begin at 0. */
+static inline int64_t tw_int_starts(const tw_int_meta *m) {
+    return m->sum >= 0 ? m->sum : m->fixed;
+}
+
 /* With late factors a run of entries has one scale, its first.  The second is an i32: of each group
  * of the run a bit, whether its sum of products may not be a word (tw_int_word_limit). */
 enum { TW_INT_SHIFT_AT = 4, TW_INT_WIDE_AT = 4 };

@@ -244,7 +244,7 @@ static void store_sums(pack *s, tw_val sums, int count, tw_val entry) {
     for (int i = 0; i < count; i++) first[i] = i;
     sums = tw_shuffle(g, sums, sums, first, count);
     tw_val at = tw_offset(g, s->xmeta, tw_mul(g, entry, tw_k64(g, 4)));
-    int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed;
+    int64_t start = tw_int_starts(&s->meta);
     bool code = s->problem->scheme.zero_mode == TW_ZERO_CODE;
     int32_t factor = code ? -1 : -tw_int_constant_zero(s->problem);
     if (start >= 0 && !s->word_pairs)
@@ -262,7 +262,7 @@ static void store_sums(pack *s, tw_val sums, int count, tw_val entry) {
  * 1 of each four, and of 2 and 3, times the constant zero. */
 static void store_word_start(pack *s, tw_val sums, tw_val entry) {
     tw_ir *g = s->g;
-    int64_t start = s->meta.sum >= 0 ? s->meta.sum : s->meta.fixed, first[64];
+    int64_t start = tw_int_starts(&s->meta), first[64];
     if (start < 0) return;
     for (int i = 0; i < s->lanes; i++) first[i] = i % 4 < 2 ? -1 : 0;
     tw_val low = tw_reduce(g, TW_IR_ADD, tw_and(g, sums, tw_const_lanes(g, sums.ty, first)));
