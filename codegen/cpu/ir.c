@@ -98,6 +98,7 @@ tw_val tw_intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *args
 }
 
 void tw_prefetch(tw_ir *g, tw_val pointer) { g->ops->prefetch(g, pointer); }
+void tw_touch(tw_ir *g, tw_val pointer) { g->ops->touch(g, pointer); }
 tw_val tw_local(tw_ir *g, tw_ty ty) { return value(g->ops->local(g, ty), tw_ptr()); }
 
 tw_val tw_shl(tw_ir *g, tw_val a, int bits) {

@@ -176,6 +176,11 @@ static void prefetch(tw_ir *g, tw_val pointer) {
     call(l, "llvm.prefetch", scalar_type(l, TW_TY_PTR), args, 4);
 }
 
+static void touch(tw_ir *g, tw_val pointer) {
+    LLVMTypeRef byte = scalar_type(of(g), TW_TY_I8);
+    LLVMSetVolatile(LLVMBuildLoad2(of(g)->builder, byte, pointer.p, ""), 1);
+}
+
 static void *local(tw_ir *g, tw_ty ty) {
     tw_llvm *l = of(g);
     LLVMBasicBlockRef here = LLVMGetInsertBlock(l->builder);
@@ -232,6 +237,6 @@ static void phi_from(tw_ir *g, tw_val p, tw_val v, tw_block from) {
 }
 
 const tw_ir_ops tw_llvm_ops = {
-    constant, binary,  unary,   cast,    compare,   select_,  fma_,    load,           store,
-    offset,   splat,   extract, shuffle, intrinsic, prefetch, local,   function_begin, function_end,
-    block,    current, enter,   jump,    branch,    phi,      phi_from};
+    constant,     binary, unary,   cast,    compare,   select_,  fma_,  load,    store,
+    offset,       splat,  extract, shuffle, intrinsic, prefetch, touch, local,   function_begin,
+    function_end, block,  current, enter,   jump,      branch,   phi,   phi_from};

@@ -129,6 +129,10 @@ static void prefetch(tw_ir *g, tw_val pointer) {
     tw_str_add(of(g)->out, "  prefetch %%%ld\n", id(pointer));
 }
 
+static void touch(tw_ir *g, tw_val pointer) {
+    tw_str_add(of(g)->out, "  touch %%%ld\n", id(pointer));
+}
+
 static void *local(tw_ir *g, tw_ty ty) {
     void *v = define(g);
     tw_str_add(of(g)->out, "local ");
@@ -183,11 +187,10 @@ static void phi_from(tw_ir *g, tw_val p, tw_val v, tw_block from) {
 }
 
 tw_status tw_trace(const tw_target *target, tw_emit_fn *emit, const void *arg, tw_str *out) {
-    static const tw_ir_ops ops = {constant, binary,         unary,        cast,      compare,
-                                  select_,  fma_,           load,         store,     offset,
-                                  splat,    extract,        shuffle,      intrinsic, prefetch,
-                                  local,    function_begin, function_end, block,     current,
-                                  enter,    jump,           branch,       phi,       phi_from};
+    static const tw_ir_ops ops = {
+        constant,     binary, unary,   cast,    compare,   select_,  fma_,  load,    store,
+        offset,       splat,  extract, shuffle, intrinsic, prefetch, touch, local,   function_begin,
+        function_end, block,  current, enter,   jump,      branch,   phi,   phi_from};
     trace t = {.out = out};
     tw_ir g = {&ops, target, &t};
     TW_TRY(emit(&g, arg));

@@ -18,7 +18,8 @@ const tw_axis tw_gemm_space[TW_INT_AXES] = {
     {TW_TUNABLE_block_m, {1, 2, 4, 8, 12, 16, 24, 32, 60, 64, 120, 128, 240, 256}, 14},
     {TW_TUNABLE_block_n, {64, 128, 256, 512, 1024, 2048, 4096}, 7},
     {TW_TUNABLE_streams, {0, 2, 4}, 3},
-    {TW_TUNABLE_prefetch, {0, 16, 32, 64, 128}, 5},
+    {TW_TUNABLE_prefetch, {0, 8, 16, 32, 64, 128}, 6},
+    {TW_TUNABLE_in_order, {0, 1}, 2},
     {TW_TUNABLE_bit_matrix, {0, 1}, 2},
     {TW_TUNABLE_ahead, {0, 256, 512, 1024}, 4},
 };
@@ -27,6 +28,13 @@ static double larger(double a, double b) { return a > b ? a : b; }
 
 static bool wide_vectors(const tw_target *target) {
     return tw_target_isa(target)->vector_bytes == 64;
+}
+
+/* Whether codes are sums of several planes. */
+static bool has_planes(const tw_problem *problem) {
+    tw_panel panel;
+    tw_panel_init(problem, &panel);
+    return panel.planes > 1;
 }
 
 /* Vector instructions a cycle: wide units come in pairs, narrower ones in threes. */
@@ -76,9 +84,10 @@ double tw_gemm_task_cost(const tw_target *target, const tw_problem *problem, con
     int64_t rows = tw_max(1, problem->M);
     /* Weights come once a block of rows: the first time at some 12 bytes a nanosecond, and again
      * from the L2 cache where a task's fit it; short runs of a panel's rows cost, longer blocks of
-     * rows leave the L2 cache.  Streams are worth 3 to 50 % there.  Prefetching is worth a
-     * quarter on some processors, and costs a tenth on others: no word on it, so that the tuner
-     * tries all distances.  So of unpacking ahead: a tenth, on some gained, on others lost. */
+     * rows leave the L2 cache.  Streams are worth 3 to 50 % there, on AMD's cores order.
+     * Prefetching is worth a quarter on some processors, and costs a tenth on others: no word on
+     * it, so that the tuner tries all distances.  So of unpacking ahead: a tenth, on some gained,
+     * on others lost. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
     double bytes = (double)tw_problem_weight_bytes(problem);
     double share = bytes * (double)c->block_n / (double)problem->N;
@@ -86,7 +95,9 @@ double tw_gemm_task_cost(const tw_target *target, const tw_problem *problem, con
         bytes / 12 + (passes - 1) * bytes / (2 * share <= (double)target->l2_bytes ? 40 : 12);
     /* Parts of a panel's rows: the processor fetches what lies between them, too. */
     if (c->micro_n < TW_PANEL_ROWS) stream *= rows > COLD_ROWS ? 1.1 : c->micro_n < 32 ? 2.3 : 1.6;
-    if (c->streams) stream *= 0.9;
+    bool amd = tw_target_is_amd(target);
+    if (c->streams) stream *= amd ? 1 : 0.9;
+    if (c->in_order) stream *= !amd ? 1.03 : has_planes(problem) ? 0.8 : 1;
     if (rows > 64 && c->prefetch) compute *= 1.02;
     double block = (double)(c->block_m * problem->K) * 4;
     if (target->l2_bytes && block > (double)target->l2_bytes && c->block_m > c->micro_m)
@@ -113,23 +124,35 @@ void tw_gemm_set_blocks(const tw_target *target, const tw_problem *problem, int6
     c->block_n = (int32_t)tw_round_up(tw_min(columns, 256), c->micro_n);
 }
 
-/* How far ahead few rows prefetch: gains up to a half where weights come from memory (K-quants of a
- * model of 280 MB on Zen 4), a tenth of small layers, whose model is large, and costs nothing where
- * they are in the cache.  A Xeon would have 64 lines, of narrow vectors too (i6: 1.15x over 16),
- * and Zen 4 16; Zen 3 loses a tenth of small layers by 32.  Plain weights, nothing but one stream,
+/* How far ahead few rows prefetch: gains up to a half where weights come from memory, a tenth of
+ * small layers, whose model is large, and costs nothing where they are in the cache.  A Xeon would
+ * have 64 lines, of narrow vectors too (i6: 1.15x over 16).  Plain weights, nothing but one stream,
  * AMD's cores read ahead by themselves (a Xeon gains 1.15 to 1.3x of them by one thread and by
  * eight). */
 static int32_t reading_ahead(const tw_target *target, const tw_problem *problem) {
     bool intel = tw_target_is_intel(target);
     if (tw_scheme_plain(&problem->scheme)) return intel && wide_vectors(target) ? 64 : 0;
-    if (intel) return 64;
-    return !wide_vectors(target) || tw_target_is_amd(target) ? 16 : 32;
+    return intel ? 64 : wide_vectors(target) ? 32 : 16;
 }
 
-/* Large layers are read in two streams, each a half of a thread's share (four gain more on
+/* AMD's cores read ahead by themselves what they see in order, as far as their memory goes: i6 by
+ * one thread 29 GB/s, with two streams 17 (Zen 4, whose loop that only reads has 30).  Prefetching
+ * farther than that disturbs them; rows that read the weights again from the cache pay for it (u4,
+ * four rows in two tiles: a tenth), but codes of several planes are worth it to them, too. */
+static void set_in_order(const tw_problem *problem, tw_config *c) {
+    if (!has_planes(problem) && problem->M > c->micro_m) return;
+    c->prefetch = 8;
+    c->in_order = 1;
+}
+
+/* Else large layers are read in two streams, each a half of a thread's share (four gain more on
  * some processors, but take twice as long to compile). */
 static void set_reading(const tw_target *target, const tw_problem *problem, tw_config *c) {
     if (problem->M > COLD_ROWS) return;
+    if (tw_target_is_amd(target) && !tw_scheme_plain(&problem->scheme)) {
+        set_in_order(problem, c);
+        return;
+    }
     c->prefetch = reading_ahead(target, problem);
     if (tw_problem_weight_bytes(problem) < COLD_BYTES) return;
     /* As many tasks for each thread. */
@@ -194,6 +217,11 @@ const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, c
     const char *why = c->streams ? reject_streams(target, problem, c) : NULL;
     if (why) return why;
     if (c->prefetch < 0) return "prefetch must not be negative.";
+    if (c->in_order < 0 || c->in_order > 1) return "in_order must be 0 or 1.";
+    if (c->in_order && !c->prefetch) return "in_order is of weights that are prefetched.";
+    if (c->in_order && c->streams) return "in_order is of one stream.";
+    if (c->in_order && problem->M > COLD_ROWS)
+        return "in_order is for at most 8 rows, whose time is the memory's.";
     if (c->bit_matrix) return "bit_matrix unpacks codes for integer products only.";
     if (c->ahead) return "ahead unpacks codes for integer products only.";
     return NULL;

@@ -22,7 +22,7 @@ typedef struct tw_inner_loop {
 } tw_inner_loop;
 
 /* Of integer products two axes more: how codes are unpacked, and when. */
-enum { TW_GEMM_AXES = 6, TW_INT_AXES = TW_GEMM_AXES + 2 };
+enum { TW_GEMM_AXES = 7, TW_INT_AXES = TW_GEMM_AXES + 2 };
 extern const tw_axis tw_gemm_space[TW_INT_AXES];
 
 /* Estimated nanoseconds on one thread. */

@@ -10,6 +10,16 @@
 
 static int64_t clamp(int64_t v, int64_t lo, int64_t hi) { return v < lo ? lo : v > hi ? hi : v; }
 
+/* Of several planes, all of a body's where they fit beside what one row needs: accumulators, what
+ * is unpacked of them, x and masks. */
+static int held_vectors(const tw_gemm *t) {
+    const tw_panel *p = &t->panel;
+    int rows = (int)(t->body_k / p->chunk_k * p->chunk_bytes / TW_PANEL_ROW_BYTES);
+    int vectors = rows * t->nv, registers = tw_target_isa(t->g->target)->vector_registers;
+    if (!t->config->in_order || p->planes < 2 || t->rows > 1 || t->ahead_units) return 0;
+    return vectors <= TW_HELD && vectors + 2 * t->nv + 4 <= registers ? vectors : 0;
+}
+
 void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_config *config,
                   const tw_gemm_ops *ops, int64_t body_want, int64_t fold_k, bool sums) {
     t->g = g;
@@ -36,6 +46,7 @@ void tw_gemm_init(tw_gemm *t, tw_ir *g, const tw_problem *problem, const tw_conf
     /* Beside the accumulators: dwords, their unpacked codes, x, and what unpacking takes. */
     int unpacking = t->nv * (t->panel.planes + 1) + 4;
     t->holds = vectors + unpacking <= tw_target_isa(g->target)->vector_registers;
+    t->held = held_vectors(t);
 }
 
 int64_t tw_gemm_folds(const tw_panel *panel, int64_t fold_k) {
@@ -213,10 +224,10 @@ static tw_val enter_unit(tw_gemm *t, tw_val i) {
         tw_gemm_enter_run(t, i);
         from = tw_at(g, t->run, p->factor_bytes);
         inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
-        tw_gemm_prefetch_factors(t, inside);
+        tw_gemm_begin_factors(t, inside);
     }
     tw_val unit = tw_offset(g, from, tw_mul(g, inside, tw_k64(g, p->unit_stride)));
-    tw_gemm_prefetch_header(t, unit);
+    tw_gemm_begin_header(t, unit);
     return unit;
 }
 
@@ -255,7 +266,7 @@ static void emit_some_units(tw_gemm *t, const tw_val *stretch, const tw_val *som
     if (p->units == 1 && p->unit_groups == 1) {
         tw_val unit = tw_at(g, t->panel_w, p->factor_bytes);
         tw_gemm_in_streams(t, t->panel_w, t->factors);
-        tw_gemm_prefetch_header(t, unit);
+        tw_gemm_begin_header(t, unit);
         emit_unit(t, unit, t->tile_x, tw_k64(g, last_bodies(t)), last_bodies(t), total);
         return;
     }

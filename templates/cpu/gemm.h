@@ -18,6 +18,7 @@
 
 enum { TW_TILE = 64, TW_STREAMS = 4 }; /* vectors of totals, and streams, at most */
 enum { TW_ACCUMULATORS = 2 * TW_TILE };
+enum { TW_HELD = 24 }; /* vectors of codes, at most */
 /* Of the stack, for a stretch of unpacked codes, and as much for the totals of a task's column of
  * tiles. */
 enum { TW_AHEAD_BYTES = 32 << 10 };
@@ -81,6 +82,7 @@ struct tw_gemm {
     int nv;       /* vectors in a row of the tile: those of the first stream, the next.. */
     int carried;  /* totals that loops carry in registers: all of them or none */
     bool holds;   /* a dword of codes stays in a register from its first step to its last */
+    int held; /* vectors of a body's codes that are loaded before its first step; 0: as needed */
     int64_t x_bytes;        /* of packed x per k */
     int64_t body_k, fold_k; /* K per loop body; most K between two folds, a multiple of body_k */
     /* arguments */
@@ -131,6 +133,7 @@ struct tw_gemm {
         int64_t offset; /* -1: none yet */
         tw_val value;
     } loaded[TW_PANEL_PLANES][TW_TILE];
+    tw_val body[TW_HELD]; /* what is held, [row][nv] */
 };
 
 /* Of vector v of a row: its stream; and its bytes from the stream's first column, for elements of
@@ -204,14 +207,21 @@ void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first,
 /* A tile's worth of vectors in memory, [rows][nv]. */
 void tw_gemm_load_slots(tw_gemm *t, tw_val slots, tw_val *out);
 void tw_gemm_store_slots(tw_gemm *t, tw_val slots, const tw_val *values);
-/* Prefetch what lies the config's distance behind a unit's scales and zeros, behind the factors of
- * a run with its first unit, and behind the codes of the body at hand, one of these lines for each
- * that is loaded; nothing where codes come from the strip.  All in the order of addresses: a
- * processor reads ahead by itself what it sees in order, and loses its way where two planes and the
- * scales are prefetched as they are used (one row of i6 with AVX2, from memory: 1.6x on Zen 3).
- * Intel's cores would have them apart, not all at once (planes: 5 to 12 %). */
-void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit);
-void tw_gemm_prefetch_factors(tw_gemm *t, tw_val inside);
+/* Before a unit's scales and zeros are read, the factors of a run with its first unit, the codes of
+ * the body at hand; nothing where codes come from the strip.
+ *
+ * With `prefetch`, what lies its distance behind is prefetched, of a body one line for each that is
+ * loaded.  All in the order of addresses: a processor reads ahead by itself what it sees in order,
+ * and loses its way where two planes and the scales are prefetched as they are used (one row of i6
+ * with AVX2, from memory: 1.6x on Zen 3).  Intel's cores would have them apart, not all at once
+ * (planes: 5 to 12 %).
+ *
+ * With `in_order`, all is read in that order, too: scales are touched before the codes, codes of
+ * several planes are loaded before the first step, or touched where registers are too few (one row
+ * from memory on Zen 4: i6 2.3x by one thread and 1.5x by two, u5 2.5x and 1.7x; a Xeon does not
+ * care, and pays for the touches).  It goes with `prefetch`, past which LLVM moves no load. */
+void tw_gemm_begin_header(tw_gemm *t, tw_val unit);
+void tw_gemm_begin_factors(tw_gemm *t, tw_val inside);
 void tw_gemm_begin_body(tw_gemm *t);
 void tw_gemm_end_body(tw_gemm *t);
 

@@ -124,6 +124,7 @@ static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_c
     tw_gemm_guess(target, problem, &loop, config);
     config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
     config->prefetch = 64;
+    config->in_order = 0;
     return config->ahead && config->block_m >= tiles * config->micro_m &&
            !tw_int_reject(target, problem, config);
 }

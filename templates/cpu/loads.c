@@ -32,53 +32,72 @@ static tw_lines lines_of(tw_gemm *t, const tw_val *at, int64_t rows, int64_t row
     return l;
 }
 
+/* Line i of them, or what lies `ahead` bytes behind it. */
+static tw_val line_at(tw_gemm *t, const tw_lines *l, int64_t i, int64_t ahead) {
+    int64_t inside = i % l->in_stream;
+    int64_t offset = inside / l->in_row * l->row_bytes + inside % l->in_row * 64;
+    return tw_at(t->g, l->at[i / l->in_stream], ahead + offset);
+}
+
+static void touch_lines(tw_gemm *t, const tw_lines *l) {
+    for (int64_t i = 0; i < l->count && t->config->in_order; i++)
+        tw_touch(t->g, line_at(t, l, i, 0));
+}
+
 /* What lies `prefetch` lines behind the next of them. */
 static void prefetch_next(tw_gemm *t, tw_lines *l) {
-    int64_t i = l->next++, inside = i % l->in_stream;
-    int64_t offset = inside / l->in_row * l->row_bytes + inside % l->in_row * 64;
-    int64_t ahead = (int64_t)t->config->prefetch * 64;
-    tw_prefetch(t->g, tw_at(t->g, l->at[i / l->in_stream], ahead + offset));
+    tw_prefetch(t->g, line_at(t, l, l->next++, (int64_t)t->config->prefetch * 64));
 }
 
 static void prefetch_rest(tw_gemm *t, tw_lines *l) {
     while (l->next < l->count) prefetch_next(t, l);
 }
 
+static void begin_lines(tw_gemm *t, tw_lines *l) {
+    touch_lines(t, l);
+    prefetch_rest(t, l);
+}
+
 /* Those of one array of the header, at `base` of it. */
-static void prefetch_array(tw_gemm *t, tw_val unit, int64_t base, tw_dtype dtype) {
+static void begin_array(tw_gemm *t, tw_val unit, int64_t base, tw_dtype dtype) {
     tw_val each[TW_STREAMS];
     if (dtype == TW_NONE) return;
     int64_t size = tw_dtype_bits(dtype) / 8;
     tw_gemm_in_streams(t, tw_gemm_at_column(t, tw_at(t->g, unit, base), size), each);
     tw_lines lines = lines_of(t, each, t->panel.unit_groups, size * TW_PANEL_ROWS);
-    prefetch_rest(t, &lines);
+    begin_lines(t, &lines);
 }
 
-void tw_gemm_prefetch_header(tw_gemm *t, tw_val unit) {
+void tw_gemm_begin_header(tw_gemm *t, tw_val unit) {
     const tw_panel *p = &t->panel;
     if (!prefetches(t)) return;
-    prefetch_array(t, unit, 0, p->scale);
-    prefetch_array(t, unit, p->scale_bytes, p->zero);
+    begin_array(t, unit, 0, p->scale);
+    begin_array(t, unit, p->scale_bytes, p->zero);
 }
 
 void tw_gemm_begin_body(tw_gemm *t) {
     const tw_panel *p = &t->panel;
     if (!prefetches(t)) return;
-    int64_t row_bytes = p->planes ? INT64_C(4) * TW_PANEL_ROWS : p->chunk_bytes;
+    int64_t row_bytes = p->planes ? TW_PANEL_ROW_BYTES : p->chunk_bytes;
     int64_t rows = t->body_k / p->chunk_k * p->chunk_bytes / row_bytes;
     t->ahead_lines = lines_of(t, t->codes, rows, row_bytes);
+    /* Codes of one plane are read in order by themselves. */
+    if (p->planes > 1 && !t->held) touch_lines(t, &t->ahead_lines);
+    for (int i = 0; i < t->held; i++)
+        t->body[i] = tw_gemm_load_codes(t, i % t->nv, tw_i32(t->lanes),
+                                        (int64_t)(i / t->nv) * TW_PANEL_ROW_BYTES);
 }
 
 void tw_gemm_end_body(tw_gemm *t) { prefetch_rest(t, &t->ahead_lines); }
 
-void tw_gemm_prefetch_factors(tw_gemm *t, tw_val inside) {
+void tw_gemm_begin_factors(tw_gemm *t, tw_val inside) {
     tw_if first;
     tw_val each[TW_STREAMS];
     if (!prefetches(t)) return;
     tw_if_begin(t->g, &first, tw_compare(t->g, TW_IR_EQ, inside, tw_k64(t->g, 0)));
     for (int s = 0; s < t->streams; s++) each[s] = tw_gemm_at_column(t, t->factors[s], 2);
     tw_lines lines = lines_of(t, each, t->panel.factor_bytes / TW_PANEL_FACTORS, TW_PANEL_FACTORS);
-    prefetch_rest(t, &lines);
+    begin_lines(t, &lines);
     tw_if_end(t->g, &first);
 }
 
@@ -242,8 +261,9 @@ tw_val tw_gemm_dwords(tw_gemm *t, int v, int plane, int64_t k) {
     const tw_panel *p = &t->panel;
     int64_t offset = k / p->chunk_k * p->chunk_bytes;
     for (int i = 0; i < plane; i++) offset += p->chunk_k * p->plane_bits[i] * TW_PANEL_ROWS / 8;
-    offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROWS * 4;
+    offset += k % p->chunk_k / 4 / (8 / p->plane_bits[plane]) * TW_PANEL_ROW_BYTES;
     int64_t bytes = (int64_t)t->lanes * 4;
+    if (t->held) return t->body[offset / TW_PANEL_ROW_BYTES * t->nv + v];
     bool first = t->loaded[plane][v].offset != offset;
     if (first || !t->holds) {
         tw_val at = first ? tw_gemm_codes_ahead(t, v, bytes, offset)

@@ -166,7 +166,7 @@ static void move_chunks(const tw_panel *p, uint8_t *packed, int64_t n, int64_t f
     const int64_t ahead = p->header_bytes + n % TW_PANEL_ROWS * 4;
     int64_t plane[TW_PANEL_PLANES] = {0}; /* from a chunk to this plane's dwords in it */
     for (int i = 1; i < p->planes; i++)
-        plane[i] = plane[i - 1] + p->chunk_k * p->plane_bits[i - 1] / 32 * TW_PANEL_ROWS * 4;
+        plane[i] = plane[i - 1] + p->chunk_k * p->plane_bits[i - 1] / 32 * TW_PANEL_ROW_BYTES;
     /* Units of one chunk, as Q6_K's, go by the run. */
     const bool small = p->unit_chunks == 1;
     for (int64_t some; count; count -= some, codes += some * p->chunk_k, inside = 0) {

@@ -24,6 +24,8 @@
 enum { TW_PANEL_ROWS = 64, TW_PANEL_PLANES = 3, TW_PANEL_QUANTUM = 32 };
 /* Bytes of the factors of one array, scales or zeros, in a run. */
 enum { TW_PANEL_FACTORS = TW_PANEL_ROWS * 2 };
+/* Of a plane: a dword of each row of weights. */
+enum { TW_PANEL_ROW_BYTES = TW_PANEL_ROWS * 4 };
 
 typedef struct tw_panel {
     int planes, plane_bits[TW_PANEL_PLANES], plane_shift[TW_PANEL_PLANES];

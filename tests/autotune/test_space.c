@@ -285,7 +285,7 @@ static void test_what_is_unpacked_fits_its_place(void **state) {
     }
 }
 
-static void test_one_row_prefetches_as_far_as_the_cores_like(void **state) {
+static void test_few_rows_prefetch_as_far_as_the_cores_like(void **state) {
     (void)state;
     static const struct {
         const char *model, *problem;
@@ -293,17 +293,19 @@ static void test_one_row_prefetches_as_far_as_the_cores_like(void **state) {
         int32_t lines;
     } cases[] = {
         {"Intel Xeon", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 64},
-        {"AMD EPYC", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 16},
+        {"AMD EPYC", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 8},
         {"", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 32},
         {"Intel Xeon", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx2, 64},
-        {"AMD EPYC", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx2, 16},
-        {"AMD EPYC", "M=1,N=512,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx2, 16},
+        {"AMD EPYC", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx2, 8},
+        {"AMD EPYC", "M=1,N=512,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx2, 8},
+        {"AMD EPYC", "M=4,N=512,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx512vnni, 8},
+        {"AMD EPYC", "M=8,N=512,K=512,w=u4,g=32,s=f16i8,a=i8g256", TW_ISA_avx512vnni, 0},
         {"", "M=1,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx2, 16},
         {"Intel Xeon", "M=1,N=512,K=512,w=f16", TW_ISA_avx512vnni, 64},
         {"Intel Xeon", "M=1,N=512,K=512,w=f16", TW_ISA_avx2, 0},
         {"AMD EPYC", "M=1,N=512,K=512,w=f16", TW_ISA_avx512vnni, 0},
         {"AMD EPYC", "M=1,N=32768,K=512,w=f16", TW_ISA_avx512vnni, 0},
-        {"AMD EPYC", "M=1,N=32768,K=512,w=i8,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 64},
+        {"AMD EPYC", "M=1,N=32768,K=512,w=i8,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 8},
     };
     for (size_t i = 0; i < TW_COUNT(cases); i++) {
         tw_target machine = {.isa = cases[i].isa, .l2_bytes = 1 << 20, .threads = 1};
@@ -313,6 +315,7 @@ static void test_one_row_prefetches_as_far_as_the_cores_like(void **state) {
         snprintf(machine.model, sizeof machine.model, "%s", cases[i].model);
         assert_int_equal(tw_guess(&machine, &p, NULL, &tmpl, &config, NULL), TW_OK);
         assert_int_equal(config.prefetch, cases[i].lines);
+        assert_int_equal(config.in_order, cases[i].lines && strstr(cases[i].model, "AMD"));
     }
 }
 
@@ -344,7 +347,7 @@ int main(void) {
         cmocka_unit_test_setup(test_guess_among_the_real_templates_is_legal, set_up),
         cmocka_unit_test(test_guess_unpacks_once_where_that_takes_the_products_ports),
         cmocka_unit_test(test_what_is_unpacked_fits_its_place),
-        cmocka_unit_test(test_one_row_prefetches_as_far_as_the_cores_like),
+        cmocka_unit_test(test_few_rows_prefetch_as_far_as_the_cores_like),
         cmocka_unit_test(test_one_row_reads_whole_panels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

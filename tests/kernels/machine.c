@@ -135,6 +135,8 @@ static void prefetch(tw_ir *g, tw_val pointer) {
     append(g, OP_PREFETCH, tw_ptr())->arg[0] = id(pointer);
 }
 
+static void touch(tw_ir *g, tw_val pointer) { append(g, OP_TOUCH, tw_ptr())->arg[0] = id(pointer); }
+
 static void *local(tw_ir *g, tw_ty ty) {
     machine *m = of(g);
     machine_op *op = append(g, OP_LOCAL, tw_ptr());
@@ -206,11 +208,10 @@ static void phi_from(tw_ir *g, tw_val p, tw_val v, tw_block from) {
 }
 
 tw_status machine_record(machine *m, const tw_target *target, tw_emit_fn *emit, const void *arg) {
-    static const tw_ir_ops ops = {constant, binary,         unary,        cast,      compare,
-                                  select_,  fma_,           load,         store,     offset,
-                                  splat,    extract,        shuffle,      intrinsic, prefetch,
-                                  local,    function_begin, function_end, block,     current,
-                                  enter,    jump,           branch,       phi,       phi_from};
+    static const tw_ir_ops ops = {
+        constant,     binary, unary,   cast,    compare,   select_,  fma_,  load,    store,
+        offset,       splat,  extract, shuffle, intrinsic, prefetch, touch, local,   function_begin,
+        function_end, block,  current, enter,   jump,      branch,   phi,   phi_from};
     memset(m, 0, sizeof *m);
     m->most_steps = 100000000;
     tw_ir g = {&ops, target, m};

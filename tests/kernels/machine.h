@@ -23,6 +23,7 @@ typedef enum machine_kind {
     OP_SHUFFLE,
     OP_INTRINSIC,
     OP_PREFETCH,
+    OP_TOUCH,
     OP_LOCAL,
     OP_PHI,
     OP_JUMP,
@@ -86,9 +87,10 @@ typedef struct machine {
     int region_count;
     machine_tile tiles[8];
     uint8_t tile_table[64]; /* the table that they were configured by */
-    /* Of tw_matmul: gets the offset of each prefetch from the weights; NULL: nobody. */
-    void (*prefetched)(void *arg, int64_t offset);
-    void *prefetched_arg;
+    /* Of tw_matmul: gets the offset from the weights of all that it reads there, or prefetches;
+     * NULL: nobody. */
+    void (*watch)(void *arg, bool prefetched, int64_t offset);
+    void *watch_arg;
     const void *weights;       /* of the call at hand; NULL in tw_pack_x */
     int64_t steps, most_steps; /* of the last call; what loops for ever is stopped */
     char error[256];           /* the first thing that went wrong, or "" */

@@ -35,9 +35,9 @@ static const int64_t shapes[][2] = {{1, 1},    {1, 64},    {64, 1},    {7, 31}, 
 /* Rows that the config is chosen for; 0: any config of the space; STREAMS: any with streams, where
  * the registers of the target allow one, of so many panels that they divide them; AHEAD: any that
  * unpacks ahead, one to three groups (with late factors: runs) in a stretch, where there are codes
- * to unpack. */
-enum { AHEAD = -2, STREAMS = -1, STREAMS_N = 256 };
-static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS, AHEAD};
+ * to unpack; IN_ORDER: any that reads in order, where the template can. */
+enum { IN_ORDER = -3, AHEAD = -2, STREAMS = -1, STREAMS_N = 256 };
+static const int64_t config_rows[] = {1, 4, 64, 0, STREAMS, AHEAD, IN_ORDER};
 
 static const int values[SAMPLE_FIELDS] = {
     [FIELD_WEIGHT] = TW_COUNT(weights), [FIELD_GROUP] = TW_COUNT(groups),
@@ -98,6 +98,12 @@ static void draw_config(const tw_template *tmpl, uint64_t *state, tw_config *out
     }
 }
 
+static bool has_axis(const tw_template *tmpl, int tunable) {
+    bool found = false;
+    for (int i = 0; i < tmpl->axes; i++) found |= tmpl->space[i].tunable == tunable;
+    return found;
+}
+
 static void set_ahead(const tw_template *tmpl, const tw_problem *problem, uint64_t *state,
                       tw_config *out) {
     tw_panel panel;
@@ -113,21 +119,21 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
                    const tw_problem *problem, uint64_t seed, tw_config *out) {
     tw_problem p = *problem;
     p.M = config_rows[s->at[FIELD_CONFIG]];
-    bool streams = p.M == STREAMS, ahead = p.M == AHEAD;
+    bool streams = p.M == STREAMS, ahead = p.M == AHEAD, in_order = p.M == IN_ORDER;
     if (p.M > 0) {
         tmpl->guess(target, &p, out);
         return !tmpl->reject(target, &p, out);
     }
     /* Large tiles take long to compile: one in eight. */
-    p.M = 256;
+    p.M = in_order ? 8 : 256;
     int64_t least = (int64_t)tmpl->space[0].values[0] * tmpl->space[1].values[0];
     int64_t most = seed % 8 && least <= 12L * tw_target_lanes(target) ? 12 : 64;
-    bool has_streams = false;
-    for (int i = 0; i < tmpl->axes; i++)
-        has_streams |= tmpl->space[i].tunable == TW_TUNABLE_streams;
-    streams = streams && has_streams && tw_target_isa(target)->vector_registers == 32;
+    streams = streams && has_axis(tmpl, TW_TUNABLE_streams) &&
+              tw_target_isa(target)->vector_registers == 32;
+    in_order = in_order && has_axis(tmpl, TW_TUNABLE_in_order);
     for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
+        out->in_order = in_order;
         /* The axis has none for small K. */
         if (ahead ? tries < 2000 : tries >= 10000 && !streams) set_ahead(tmpl, &p, &seed, out);
         if (streams && !out->streams) continue;

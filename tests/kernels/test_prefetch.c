@@ -1,5 +1,6 @@
 /* What is prefetched: each line of the weights as far ahead as the config says, in the order of
- * their addresses, once where a tile has whole panels. */
+ * their addresses, once where a tile has whole panels.  And with in_order, that lines are first
+ * read in that order. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,11 +16,25 @@ typedef struct seen {
     int64_t ahead; /* bytes */
     int64_t last;  /* offset */
     int64_t outside, backwards;
+    char *read; /* of each line, whether it was */
+    int64_t last_read, read_backwards;
 } seen;
 
-static void note(void *arg, int64_t offset) {
+static void note_read(seen *s, int64_t offset) {
+    int64_t line = offset / LINE;
+    if (offset < 0 || line >= s->lines || s->read[line]) return; /* of x, of the arguments.. */
+    s->read[line] = 1;
+    s->read_backwards += line < s->last_read;
+    s->last_read = line;
+}
+
+static void note(void *arg, bool prefetched, int64_t offset) {
     seen *s = arg;
     int64_t line = (offset - s->ahead) / LINE;
+    if (!prefetched) {
+        note_read(s, offset);
+        return;
+    }
     s->backwards += offset <= s->last;
     s->last = offset;
     if (offset < s->ahead || line >= s->lines)
@@ -45,13 +60,20 @@ static seen watch(const char *problem, const char *kernel, tw_isa isa, const cha
               .ahead = (int64_t)parsed.prefetch * LINE,
               .last = -1};
     s.times = calloc((size_t)s.lines, sizeof *s.times);
+    s.read = calloc((size_t)s.lines, 1);
     assert_non_null(s.times);
-    c.machine->prefetched = note;
-    c.machine->prefetched_arg = &s;
+    assert_non_null(s.read);
+    c.machine->watch = note;
+    c.machine->watch_arg = &s;
     assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
     layer_free(&l);
     compiled_free(&c);
     return s;
+}
+
+static void seen_free(seen *s) {
+    free(s->times);
+    free(s->read);
 }
 
 static void expect(const char *problem, const char *kernel, tw_isa isa, const char *config,
@@ -63,7 +85,7 @@ static void expect(const char *problem, const char *kernel, tw_isa isa, const ch
         fail_msg("%s, %s: %lld of %lld lines wrong, %lld outside, %lld backwards", problem, config,
                  (long long)wrong, (long long)s.lines, (long long)s.outside,
                  (long long)s.backwards);
-    free(s.times);
+    seen_free(&s);
 }
 
 static void test_whole_panels(void **state) {
@@ -112,7 +134,55 @@ static void test_none(void **state) {
     seen s = watch("M=1,N=64,K=64,w=u4,g=32,s=f16,a=i8g32", "cpu.int_gemm", TW_ISA_avx2,
                    "mm1 mn64 bm1 bn64");
     for (int64_t i = 0; i < s.lines; i++) assert_int_equal(s.times[i], 0);
-    free(s.times);
+    seen_free(&s);
+}
+
+/* Codes of planes in registers, or touched; groups of a chunk; factors, zeros; two rows a tile. */
+static void test_lines_are_read_in_order(void **state) {
+    (void)state;
+    static const struct {
+        const char *problem, *kernel, *config;
+        tw_isa isa;
+    } rows[] = {
+        {"M=1,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx512vnni},
+        {"M=1,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx2},
+        {"M=2,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", "mm2 mn64 bm2 bn64 pf8 io1",
+         TW_ISA_avx512vnni},
+        {"M=1,N=128,K=512,w=u5,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm",
+         "mm1 mn64 bm1 bn64 pf8 io1", TW_ISA_avx512vnni},
+        {"M=1,N=128,K=512,w=u7,g=32,s=f16i8,a=i8g256", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx512vnni},
+        {"M=1,N=128,K=496,w=i5,g=32,s=f16,a=i8g32", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx512},
+        {"M=1,N=128,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm",
+         "mm1 mn64 bm1 bn64 pf8 io1", TW_ISA_avx512vnni},
+        {"M=1,N=128,K=256,w=u4,g=128,s=f16,z=code,a=i8", "cpu.int_gemm",
+         "mm1 mn64 bm1 bn64 pf8 io1", TW_ISA_avx512},
+        {"M=1,N=128,K=96,w=i3,g=16,s=f16,a=i8", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx512vnni},
+        {"M=1,N=128,K=256,w=i8,g=32,s=f16,a=i8g32", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx2},
+        {"M=1,N=128,K=512,w=i6,g=16,s=f16i8", "cpu.dq_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx512},
+        {"M=1,N=128,K=96,x=bf16,w=u5,g=32,s=f16", "cpu.bf16_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx512bf16},
+    };
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        seen s = watch(rows[i].problem, rows[i].kernel, rows[i].isa, rows[i].config);
+        int64_t unread = 0;
+        for (int64_t line = 0; line < s.lines; line++) unread += !s.read[line];
+        if (s.read_backwards || unread)
+            fail_msg("%s, %s: %lld times backwards, %lld of %lld lines unread", rows[i].problem,
+                     rows[i].config, (long long)s.read_backwards, (long long)unread,
+                     (long long)s.lines);
+        seen_free(&s);
+    }
+    /* Without it they are not. */
+    seen s = watch(rows[0].problem, rows[0].kernel, rows[0].isa, "mm1 mn64 bm1 bn64 pf8");
+    assert_true(s.read_backwards > 0);
+    seen_free(&s);
 }
 
 int main(void) {
@@ -120,6 +190,7 @@ int main(void) {
         cmocka_unit_test(test_whole_panels),
         cmocka_unit_test(test_other_walks),
         cmocka_unit_test(test_none),
+        cmocka_unit_test(test_lines_are_read_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
