@@ -93,9 +93,11 @@ double tw_gemm_task_cost(const tw_target *target, const tw_problem *problem, con
     double share = bytes * (double)c->block_n / (double)problem->N;
     double stream =
         bytes / 12 + (passes - 1) * bytes / (2 * share <= (double)target->l2_bytes ? 40 : 12);
-    /* Parts of a panel's rows: the processor fetches what lies between them, too. */
-    if (c->micro_n < TW_PANEL_ROWS) stream *= rows > COLD_ROWS ? 1.1 : c->micro_n < 32 ? 2.3 : 1.6;
+    /* Parts of a panel's rows: the processor fetches what lies between them, too, or does not know
+     * what comes next (i4, 16 rows of 32 columns for 4 of 64: a third slower on Zen 4). */
     bool amd = tw_target_is_amd(target);
+    double parts = rows > 64 || (rows > COLD_ROWS && !amd) ? 1.1 : rows > COLD_ROWS ? 3 : 1.6;
+    if (c->micro_n < TW_PANEL_ROWS) stream *= rows <= COLD_ROWS && c->micro_n < 32 ? 2.3 : parts;
     if (c->streams) stream *= amd ? 1 : 0.9;
     if (c->in_order) stream *= !amd ? 1.03 : has_planes(problem) ? 0.8 : 1;
     if (rows > 64 && c->prefetch) compute *= 1.02;
@@ -138,11 +140,13 @@ static int32_t reading_ahead(const tw_target *target, const tw_problem *problem)
 /* AMD's cores read ahead by themselves what they see in order, as far as their memory goes: i6 by
  * one thread 29 GB/s, with two streams 17 (Zen 4, whose loop that only reads has 30).  Prefetching
  * farther than that disturbs them; rows that read the weights again from the cache pay for it (u4,
- * four rows in two tiles: a tenth), but codes of several planes are worth it to them, too. */
+ * four rows in two tiles: a tenth), but codes of several planes are worth it to them, too.  Parts
+ * of a panel's rows have no order to keep. */
 static void set_in_order(const tw_problem *problem, tw_config *c) {
-    if (!has_planes(problem) && problem->M > c->micro_m) return;
-    c->prefetch = 8;
-    c->in_order = 1;
+    c->in_order = c->micro_n == TW_PANEL_ROWS;
+    c->prefetch = c->in_order ? 8 : 16;
+    if (c->in_order && !has_planes(problem) && problem->M > c->micro_m)
+        c->in_order = c->prefetch = 0;
 }
 
 /* Else large layers are read in two streams, each a half of a thread's share (four gain more on

@@ -332,6 +332,37 @@ static void test_one_row_reads_whole_panels(void **state) {
     }
 }
 
+/* On AMD's cores rows that are read once or twice, and tiles of few rows, take whole panels, where
+ * memory sees its lines in order. */
+static void test_few_rows_take_whole_panels_on_amd(void **state) {
+    (void)state;
+    static const struct {
+        const char *problem;
+        int32_t rows, ahead;
+        bool in_order;
+    } cases[] = {
+        {"M=4,N=8192,K=2048,w=i6,g=16,s=f16i8,a=i8g256", 4, 0, true},
+        {"M=8,N=8192,K=2048,w=i6,g=16,s=f16i8,a=i8g256", 4, 0, true},
+        {"M=8,N=8192,K=2048,w=i4,g=32,s=f16,a=i8g32", 4, 0, false},
+        {"M=16,N=8192,K=2048,w=i4,g=32,s=f16,a=i8g32", 4, 0, false},
+        {"M=16,N=8192,K=2048,w=i6,g=16,s=f16i8,a=i8g256", 3, 256, false},
+        {"M=512,N=8192,K=2048,w=i6,g=16,s=f16i8,a=i8g256", 3, 256, false},
+    };
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        tw_target machine = {
+            .isa = TW_ISA_avx512vnni, .l2_bytes = 1 << 20, .threads = 2, .model = "AMD EPYC"};
+        tw_problem p = fake_problem(cases[i].problem);
+        const tw_template *tmpl;
+        tw_config config;
+        assert_int_equal(tw_guess(&machine, &p, NULL, &tmpl, &config, NULL), TW_OK);
+        assert_int_equal(config.micro_m, cases[i].rows);
+        assert_int_equal(config.micro_n, 64);
+        assert_int_equal(config.ahead, cases[i].ahead);
+        assert_int_equal(config.in_order, cases[i].in_order);
+        assert_int_equal(config.streams, 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_space_is_every_legal_combination_once_and_the_guess, set_up),
@@ -349,6 +380,7 @@ int main(void) {
         cmocka_unit_test(test_what_is_unpacked_fits_its_place),
         cmocka_unit_test(test_few_rows_prefetch_as_far_as_the_cores_like),
         cmocka_unit_test(test_one_row_reads_whole_panels),
+        cmocka_unit_test(test_few_rows_take_whole_panels_on_amd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
