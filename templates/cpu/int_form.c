@@ -53,7 +53,7 @@ bool tw_int_late_factors(const tw_problem *problem) {
     tw_panel_init(problem, &p);
     int64_t largest_x = tw_int_largest_x(problem);
     bool runs = tw_panel_has_factors(&p) && p.unit_groups == 1 && p.run_units > 1 &&
-                p.run_units <= TW_INT_LATE_UNITS && p.units % p.run_units == 0;
+                p.run_units <= TW_INT_LATE_UNITS && problem->K % (p.run_units * p.unit_k) == 0;
     /* Scale codes times sums add up in f32, and value zeros cancel against all of it at the end:
      * wider codes would lose too much. */
     bool narrow = s->zero_mode != TW_ZERO_VALUE ||

@@ -22,11 +22,12 @@ static const char *const schemes[] = {
 static const char *const configs[] = {NULL, "mm4 mn16 bm8 bn64 ua256", "mm4 mn32 bm4 bn32",
                                       "mm16 mn32 bm16 bn32 ua256"};
 
-static tw_problem problem_with(const char *scheme) {
+static tw_problem problem_of_k(const char *scheme, int k) {
     char text[256];
-    snprintf(text, sizeof text, "M=%d,N=%d,K=512,s=f16i8,a=i8g256,%s", ROWS, COLUMNS, scheme);
+    snprintf(text, sizeof text, "M=%d,N=%d,K=%d,s=f16i8,a=i8g256,%s", ROWS, COLUMNS, k, scheme);
     return problem_of(text);
 }
+static tw_problem problem_with(const char *scheme) { return problem_of_k(scheme, 512); }
 
 static bool config_for(const tw_template *tmpl, const tw_problem *p, const tw_target *target,
                        const char *text, tw_config *out) {
@@ -78,6 +79,18 @@ static void test_sums(void **state) {
         tw_problem p = problem_with(schemes[s]);
         layer layers[DATA];
         for (int i = 0; i < DATA; i++) layer_init(&layers[i], &p, data[i], 4 + s);
+        for_kernels(&p, compare, layers);
+        for (int i = 0; i < DATA; i++) layer_free(&layers[i]);
+    }
+}
+
+/* As many groups, the last of them short. */
+static void test_short_last_group(void **state) {
+    (void)state;
+    for (size_t s = 0; s < TW_COUNT(schemes); s++) {
+        tw_problem p = problem_of_k(schemes[s], 500);
+        layer layers[DATA];
+        for (int i = 0; i < DATA; i++) layer_init(&layers[i], &p, LAYER_RANDOM, s);
         for_kernels(&p, compare, layers);
         for (int i = 0; i < DATA; i++) layer_free(&layers[i]);
     }
@@ -146,6 +159,7 @@ static void test_limits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_short_last_group),
         cmocka_unit_test(test_rows_are_their_own),
         cmocka_unit_test(test_limits),
     };
