@@ -164,7 +164,7 @@ tw_val tw_extract(tw_ir *g, tw_val vector, int lane);
 tw_val tw_shuffle(tw_ir *g, tw_val a, tw_val b, const int *mask, int lanes);
 tw_val tw_intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *args, int count);
 void tw_prefetch(tw_ir *g, tw_val pointer);
-/* Reads the byte there, for what the processor learns from that. */
+/* Reads the four bytes there, for what the processor learns from that. */
 void tw_touch(tw_ir *g, tw_val pointer);
 tw_val tw_local(tw_ir *g, tw_ty ty);
 

@@ -177,8 +177,11 @@ static void prefetch(tw_ir *g, tw_val pointer) {
 }
 
 static void touch(tw_ir *g, tw_val pointer) {
-    LLVMTypeRef byte = scalar_type(of(g), TW_TY_I8);
-    LLVMSetVolatile(LLVMBuildLoad2(of(g)->builder, byte, pointer.p, ""), 1);
+    /* Not one byte: that would be put into a register whose other bytes stay. */
+    LLVMTypeRef dword = scalar_type(of(g), TW_TY_I32);
+    LLVMValueRef read = LLVMBuildLoad2(of(g)->builder, dword, pointer.p, "");
+    LLVMSetAlignment(read, 4);
+    LLVMSetVolatile(read, 1);
 }
 
 static void *local(tw_ir *g, tw_ty ty) {

@@ -11,6 +11,8 @@ enum { TILE_VECTORS = 64 };
 enum { MOST_BLOCK = 512, LEAST_APART = 512, FAR_BLOCK = 4096 };
 /* Of so few rows the time is the weights', and so many bytes of them come from memory. */
 enum { COLD_ROWS = 8, COLD_BYTES = 4 << 20 };
+/* Of so few they are read in the time that the products take. */
+enum { FEW_ROWS = 64 };
 
 const tw_axis tw_gemm_space[TW_INT_AXES] = {
     {TW_TUNABLE_micro_m, {1, 2, 3, 4, 5, 6, 8, 10, 12, 24}, 10},
@@ -79,28 +81,41 @@ double tw_gemm_cost(const tw_target *target, const tw_problem *problem, const tw
                              tiles * tile_cycles(target, problem, c, loop) / 3); /* 3 GHz */
 }
 
+/* Parts of a panel's rows: the processor fetches what lies between them, too, or, AMD's, does not
+ * know what comes next.  There it weighs most where rows are few: 16 by i4 in tiles of four by 64
+ * columns take two thirds of the time of eight by 32 (Zen 4). */
+static double part_factor(const tw_target *target, int64_t rows, int micro_n) {
+    if (micro_n == TW_PANEL_ROWS) return 1;
+    if (rows <= COLD_ROWS) return micro_n < 32 ? 2.3 : 1.6;
+    return rows <= FEW_ROWS && wide_vectors(target) && tw_target_is_amd(target) ? 3 : 1.1;
+}
+
+/* How much longer or shorter the weights come for how they are read.  Two streams are worth 3 to
+ * 50 %; to AMD's cores order is, of several planes a fifth and more. */
+static double reading_factor(const tw_target *target, const tw_problem *problem,
+                             const tw_config *c) {
+    double part = part_factor(target, tw_max(1, problem->M), c->micro_n);
+    bool amd = tw_target_is_amd(target);
+    if (c->streams) return amd ? part : 0.9 * part;
+    if (c->in_order) return !amd ? 1.03 * part : has_planes(problem) ? 0.8 * part : part;
+    return part;
+}
+
 double tw_gemm_task_cost(const tw_target *target, const tw_problem *problem, const tw_config *c,
                          double compute) {
     int64_t rows = tw_max(1, problem->M);
     /* Weights come once a block of rows: the first time at some 12 bytes a nanosecond, and again
      * from the L2 cache where a task's fit it; short runs of a panel's rows cost, longer blocks of
-     * rows leave the L2 cache.  Streams are worth 3 to 50 % there, on AMD's cores order.
-     * Prefetching is worth a quarter on some processors, and costs a tenth on others: no word on
-     * it, so that the tuner tries all distances.  So of unpacking ahead: a tenth, on some gained,
-     * on others lost. */
+     * rows leave the L2 cache.  Prefetching is worth a quarter on some processors, and costs a
+     * tenth on others: no word on it, so that the tuner tries all distances.  So of unpacking
+     * ahead: a tenth, on some gained, on others lost. */
     double passes = (double)tw_ceil_div(rows, c->block_m);
     double bytes = (double)tw_problem_weight_bytes(problem);
     double share = bytes * (double)c->block_n / (double)problem->N;
     double stream =
         bytes / 12 + (passes - 1) * bytes / (2 * share <= (double)target->l2_bytes ? 40 : 12);
-    /* Parts of a panel's rows: the processor fetches what lies between them, too, or does not know
-     * what comes next (i4, 16 rows of 32 columns for 4 of 64: a third slower on Zen 4). */
-    bool amd = tw_target_is_amd(target);
-    double parts = rows > 64 || (rows > COLD_ROWS && !amd) ? 1.1 : rows > COLD_ROWS ? 3 : 1.6;
-    if (c->micro_n < TW_PANEL_ROWS) stream *= rows <= COLD_ROWS && c->micro_n < 32 ? 2.3 : parts;
-    if (c->streams) stream *= amd ? 1 : 0.9;
-    if (c->in_order) stream *= !amd ? 1.03 : has_planes(problem) ? 0.8 : 1;
-    if (rows > 64 && c->prefetch) compute *= 1.02;
+    stream *= reading_factor(target, problem, c);
+    if (rows > FEW_ROWS && c->prefetch) compute *= 1.02;
     double block = (double)(c->block_m * problem->K) * 4;
     if (target->l2_bytes && block > (double)target->l2_bytes && c->block_m > c->micro_m)
         compute *= 1.03;
@@ -139,22 +154,22 @@ static int32_t reading_ahead(const tw_target *target, const tw_problem *problem)
 
 /* AMD's cores read ahead by themselves what they see in order, as far as their memory goes: i6 by
  * one thread 29 GB/s, with two streams 17 (Zen 4, whose loop that only reads has 30).  Prefetching
- * farther than that disturbs them; rows that read the weights again from the cache pay for it (u4,
- * four rows in two tiles: a tenth), but codes of several planes are worth it to them, too.  Parts
- * of a panel's rows have no order to keep. */
-static void set_in_order(const tw_problem *problem, tw_config *c) {
+ * farther than 8 lines disturbs them.  Rows in several tiles read the weights again, from the
+ * cache: there prefetching costs a tenth (u4), which codes of several planes are worth. */
+static void set_reading_amd(const tw_problem *problem, tw_config *c) {
     c->in_order = c->micro_n == TW_PANEL_ROWS;
     c->prefetch = c->in_order ? 8 : 16;
     if (c->in_order && !has_planes(problem) && problem->M > c->micro_m)
         c->in_order = c->prefetch = 0;
 }
 
-/* Else large layers are read in two streams, each a half of a thread's share (four gain more on
- * some processors, but take twice as long to compile). */
+/* How few rows read weights: AMD's cores codes and scales in order, others and plain weights large
+ * layers in two streams, each a half of a thread's share (four gain more on some processors, but
+ * take twice as long to compile). */
 static void set_reading(const tw_target *target, const tw_problem *problem, tw_config *c) {
     if (problem->M > COLD_ROWS) return;
     if (tw_target_is_amd(target) && !tw_scheme_plain(&problem->scheme)) {
-        set_in_order(problem, c);
+        set_reading_amd(problem, c);
         return;
     }
     c->prefetch = reading_ahead(target, problem);
@@ -203,6 +218,17 @@ static const char *reject_streams(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
+static const char *reject_in_order(const tw_problem *problem, const tw_config *c) {
+    if (!c->prefetch) return "in_order is of weights that are prefetched.";
+    if (c->streams) return "in_order is of one stream.";
+    if (c->micro_n != TW_PANEL_ROWS) return "in_order is of whole panels: micro_n must be 64.";
+    if (tw_scheme_plain(&problem->scheme))
+        return "in_order is of codes and scales: plain weights are in order.";
+    if (problem->M > COLD_ROWS)
+        return "in_order is for at most 8 rows, whose time is the memory's.";
+    return NULL;
+}
+
 const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
     int lanes = tw_target_lanes(target);
     if (c->micro_m < 1) return "micro_m must be at least 1.";
@@ -222,10 +248,8 @@ const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, c
     if (why) return why;
     if (c->prefetch < 0) return "prefetch must not be negative.";
     if (c->in_order < 0 || c->in_order > 1) return "in_order must be 0 or 1.";
-    if (c->in_order && !c->prefetch) return "in_order is of weights that are prefetched.";
-    if (c->in_order && c->streams) return "in_order is of one stream.";
-    if (c->in_order && problem->M > COLD_ROWS)
-        return "in_order is for at most 8 rows, whose time is the memory's.";
+    why = c->in_order ? reject_in_order(problem, c) : NULL;
+    if (why) return why;
     if (c->bit_matrix) return "bit_matrix unpacks codes for integer products only.";
     if (c->ahead) return "ahead unpacks codes for integer products only.";
     return NULL;

@@ -207,8 +207,8 @@ void tw_gemm_unpack_bodies(tw_gemm *t, tw_val codes, tw_val strip, tw_val first,
 /* A tile's worth of vectors in memory, [rows][nv]. */
 void tw_gemm_load_slots(tw_gemm *t, tw_val slots, tw_val *out);
 void tw_gemm_store_slots(tw_gemm *t, tw_val slots, const tw_val *values);
-/* Before a unit's scales and zeros are read, the factors of a run with its first unit, the codes of
- * the body at hand; nothing where codes come from the strip.
+/* Called before a unit's scales and zeros are read, the factors of a run with its first unit, and
+ * the codes of the body at hand; they do nothing where codes come from the strip.
  *
  * With `prefetch`, what lies its distance behind is prefetched, of a body one line for each that is
  * loaded.  All in the order of addresses: a processor reads ahead by itself what it sees in order,

@@ -36,7 +36,7 @@ static void inner_loop(const tw_target *target, const tw_problem *problem, tw_in
         loop->temporaries = 3;
     }
     if (tw_int_shifts(target, problem)) loop->unpack += 1.5, loop->fold += 2;
-    /* AMD's cores have two more units for what is no product. */
+    /* AMD's cores have two more units for what is no product; small groups need them for folds. */
     if (single && loop->fold_k >= 32 && dot == TW_DOT_DPBUSD && tw_target_is_amd(target))
         loop->unpack /= 3, loop->fold_load = 2;
     if (tw_int_word_limit(target, problem) || tw_int_scales_words(target, problem))
@@ -75,6 +75,7 @@ static const char *reject_ahead(const tw_target *target, const tw_problem *probl
         return "ahead must be a multiple of the 256 columns of K that share factors.";
     if (c->ahead >= problem->K + panel.unit_k) return "ahead exceeds the columns of K there are.";
     if (c->streams) return "ahead unpacks one stream.";
+    if (c->in_order) return "ahead reads codes before they are used: in_order is of those at hand.";
     if (c->block_m <= c->micro_m) return "ahead needs several tiles in block_m, which share it.";
     if ((int64_t)c->ahead * c->micro_n > TW_AHEAD_BYTES)
         return "ahead times micro_n must be at most 32768 codes.";
@@ -123,9 +124,9 @@ static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_c
      * two (Zen 3), though both are as many loads; on AMD's cores so are three wide rows by four
      * over six by two (Zen 4: 1 to 7 %, of 16 rows a quarter). */
     bool narrow = tw_target_isa(target)->vector_bytes < 64;
-    bool few_columns_cost = narrow || tw_target_is_amd(target);
-    loop.unpack = few_columns_cost ? 0.5 : 1.5;
-    if (few_columns_cost) loop.fold_load = 1;
+    bool columns_are_dear = narrow || tw_target_is_amd(target);
+    loop.unpack = columns_are_dear ? 0.5 : 1.5;
+    if (columns_are_dear) loop.fold_load = 1;
     tw_gemm_guess(target, problem, &loop, config);
     /* Few rows of wide tiles are done sooner where codes come in order (i6 on Zen 4: a seventh). */
     if (config->in_order && !narrow) return false;

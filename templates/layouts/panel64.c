@@ -129,7 +129,7 @@ typedef struct run {
 
 /* single: the plane is the only one, a chunk one dword of it, and chunks are adjacent. */
 static inline void move_run(int bits, bool single, const run *r, bool to_packed) {
-    const ptrdiff_t next = (ptrdiff_t)TW_PANEL_ROWS * 4; /* from one dword of a row to its next */
+    const ptrdiff_t next = TW_PANEL_ROW_BYTES; /* from one dword of a row to its next */
     const int64_t chunk_k = single ? 32 / bits : r->panel->chunk_k;
     const ptrdiff_t stride = single ? next : r->stride;
     uint8_t *codes = r->codes, *chunk = r->dword;

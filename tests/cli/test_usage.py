@@ -173,6 +173,17 @@ class Usage(cli.Cli):
             self.fails(1, why, 'dump', f'cpu:{device}', f'M=8,N=64,K=64,w=u4,g=32,s=f16,a={a}',
                        '--kernel', f'cpu.{kernel}_gemm', '--config', f'mm4 mn16 bn64 {config}',
                        '--asm')
+        for m, scheme, config, why in (
+                (1, 'w=u4,g=32,s=f16', 'mm1 mn64 bm1 pf8 io2', 'in_order must be 0 or 1'),
+                (1, 'w=u4,g=32,s=f16', 'mm1 mn64 bm1 io1', 'in_order is of weights that are prefe'),
+                (1, 'w=u4,g=32,s=f16', 'mm1 mn64 bm1 st2 pf8 io1', 'in_order is of one stream'),
+                (1, 'w=u4,g=32,s=f16', 'mm1 mn32 bm1 pf8 io1', 'in_order is of whole panels'),
+                (1, 'w=bf16', 'mm1 mn64 bm1 pf8 io1', 'in_order is of codes and scales'),
+                (9, 'w=u4,g=32,s=f16', 'mm1 mn64 bm1 pf8 io1', 'in_order is for at most 8 rows'),
+                (8, 'w=u4,g=32,s=f16,a=i8', 'mm1 mn64 bm8 ua32 pf8 io1', 'ahead reads codes bef')):
+            kernel = 'cpu.int_gemm' if 'a=i8' in scheme else 'cpu.dq_gemm'
+            self.fails(1, why, 'dump', 'cpu:avx512', f'M={m},N=1024,K=64,{scheme}', '--kernel',
+                       kernel, '--config', f'bn512 {config}', '--asm')
         for scheme, config, why in (
                 ('w=i4,g=32,s=f16,a=i8', 'mm8 mn16 bm8 ua64', 'micro_m must be 16 or 32'),
                 ('w=i4,g=32,s=f16,a=i8', 'mm16 mn64 bm16 ua64', 'micro_n must be 16 or 32'),

@@ -436,7 +436,7 @@ static void execute(machine *m, const machine_op *op) {
     case OP_LOCAL: d[0] = (uint64_t)(uintptr_t)(m->frame + op->number); break;
     case OP_PREFETCH: tell(m, true, (uintptr_t)a[0]); break;
     case OP_TOUCH:
-        if (machine_may_access(m, (uintptr_t)a[0], 1, 1, false)) tell(m, false, (uintptr_t)a[0]);
+        if (machine_may_access(m, (uintptr_t)a[0], 4, 4, false)) tell(m, false, (uintptr_t)a[0]);
         break;
     case OP_CAST:
         if (op->sub == TW_IR_BITCAST) {

@@ -130,7 +130,9 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
     int64_t most = seed % 8 && least <= 12L * tw_target_lanes(target) ? 12 : 64;
     streams = streams && has_axis(tmpl, TW_TUNABLE_streams) &&
               tw_target_isa(target)->vector_registers == 32;
-    in_order = in_order && has_axis(tmpl, TW_TUNABLE_in_order);
+    in_order =
+        in_order && has_axis(tmpl, TW_TUNABLE_in_order) && !tw_scheme_plain(&problem->scheme);
+    if (in_order) most = 64; /* whole panels */
     for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
         out->in_order = in_order;

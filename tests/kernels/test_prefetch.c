@@ -164,6 +164,8 @@ static void test_lines_are_read_in_order(void **state) {
          TW_ISA_avx512vnni},
         {"M=1,N=128,K=256,w=i8,g=32,s=f16,a=i8g32", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
          TW_ISA_avx2},
+        {"M=2,N=130,K=64,w=i1,g=128,s=f16i8,a=i8z", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
+         TW_ISA_avx2},
         {"M=1,N=128,K=512,w=i6,g=16,s=f16i8", "cpu.dq_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
          TW_ISA_avx512},
         {"M=1,N=128,K=96,x=bf16,w=u5,g=32,s=f16", "cpu.bf16_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
