@@ -218,6 +218,8 @@ static const char *reject_streams(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
+_Static_assert(COLD_ROWS == 8, "as the last sentence below says");
+
 static const char *reject_in_order(const tw_problem *problem, const tw_config *c) {
     if (!c->prefetch) return "in_order is of weights that are prefetched.";
     if (c->streams) return "in_order is of one stream.";

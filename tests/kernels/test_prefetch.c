@@ -140,49 +140,40 @@ static void test_none(void **state) {
 /* Codes of planes in registers, or touched; groups of a chunk; factors, zeros; two rows a tile. */
 static void test_lines_are_read_in_order(void **state) {
     (void)state;
+    static const char *const configs[] = {"mm1 mn64 bm1 bn64 pf8 io1", "mm2 mn64 bm2 bn64 pf8 io1"};
     static const struct {
-        const char *problem, *kernel, *config;
+        const char *problem, *kernel;
         tw_isa isa;
     } rows[] = {
-        {"M=1,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx512vnni},
-        {"M=1,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx2},
-        {"M=2,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", "mm2 mn64 bm2 bn64 pf8 io1",
-         TW_ISA_avx512vnni},
-        {"M=1,N=128,K=512,w=u5,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm",
-         "mm1 mn64 bm1 bn64 pf8 io1", TW_ISA_avx512vnni},
-        {"M=1,N=128,K=512,w=u7,g=32,s=f16i8,a=i8g256", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx512vnni},
-        {"M=1,N=128,K=496,w=i5,g=32,s=f16,a=i8g32", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx512},
-        {"M=1,N=128,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm",
-         "mm1 mn64 bm1 bn64 pf8 io1", TW_ISA_avx512vnni},
-        {"M=1,N=128,K=256,w=u4,g=128,s=f16,z=code,a=i8", "cpu.int_gemm",
-         "mm1 mn64 bm1 bn64 pf8 io1", TW_ISA_avx512},
-        {"M=1,N=128,K=96,w=i3,g=16,s=f16,a=i8", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx512vnni},
-        {"M=1,N=128,K=256,w=i8,g=32,s=f16,a=i8g32", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx2},
-        {"M=2,N=130,K=64,w=i1,g=128,s=f16i8,a=i8z", "cpu.int_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx2},
-        {"M=1,N=128,K=512,w=i6,g=16,s=f16i8", "cpu.dq_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx512},
-        {"M=1,N=128,K=96,x=bf16,w=u5,g=32,s=f16", "cpu.bf16_gemm", "mm1 mn64 bm1 bn64 pf8 io1",
-         TW_ISA_avx512bf16},
+        {"N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", TW_ISA_avx512vnni},
+        {"N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", "cpu.int_gemm", TW_ISA_avx2},
+        {"N=128,K=512,w=u5,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm", TW_ISA_avx512vnni},
+        {"N=128,K=512,w=u7,g=32,s=f16i8,a=i8g256", "cpu.int_gemm", TW_ISA_avx512vnni},
+        {"N=128,K=496,w=i5,g=32,s=f16,a=i8g32", "cpu.int_gemm", TW_ISA_avx512},
+        {"N=128,K=512,w=u4,g=32,s=f16i8,z=value,a=i8g256", "cpu.int_gemm", TW_ISA_avx512vnni},
+        {"N=128,K=256,w=u4,g=128,s=f16,z=code,a=i8", "cpu.int_gemm", TW_ISA_avx512},
+        {"N=128,K=96,w=i3,g=16,s=f16,a=i8", "cpu.int_gemm", TW_ISA_avx512vnni},
+        {"N=128,K=256,w=i8,g=32,s=f16,a=i8g32", "cpu.int_gemm", TW_ISA_avx2},
+        {"N=130,K=64,w=i1,g=128,s=f16i8,a=i8z", "cpu.int_gemm", TW_ISA_avx2},
+        {"N=128,K=512,w=i6,g=16,s=f16i8", "cpu.dq_gemm", TW_ISA_avx512},
+        {"N=128,K=96,x=bf16,w=u5,g=32,s=f16", "cpu.bf16_gemm", TW_ISA_avx512bf16},
     };
-    for (size_t i = 0; i < TW_COUNT(rows); i++) {
-        seen s = watch(rows[i].problem, rows[i].kernel, rows[i].isa, rows[i].config);
+    for (size_t i = 0; i < TW_COUNT(configs) * TW_COUNT(rows); i++) {
+        size_t row = i / TW_COUNT(configs), M = i % TW_COUNT(configs) + 1;
+        char problem[128];
+        snprintf(problem, sizeof problem, "M=%zu,%s", M, rows[row].problem);
+        seen s = watch(problem, rows[row].kernel, rows[row].isa, configs[M - 1]);
         int64_t unread = 0;
         for (int64_t line = 0; line < s.lines; line++) unread += !s.read[line];
         if (s.read_backwards || unread)
-            fail_msg("%s, %s: %lld times backwards, %lld of %lld lines unread", rows[i].problem,
-                     rows[i].config, (long long)s.read_backwards, (long long)unread,
+            fail_msg("%s, %s: %lld times backwards, %lld of %lld lines unread", problem,
+                     configs[M - 1], (long long)s.read_backwards, (long long)unread,
                      (long long)s.lines);
         seen_free(&s);
     }
     /* Without it they are not. */
-    seen s = watch(rows[0].problem, rows[0].kernel, rows[0].isa, "mm1 mn64 bm1 bn64 pf8");
+    seen s = watch("M=1,N=128,K=512,w=i6,g=16,s=f16i8,a=i8g256", rows[0].kernel, rows[0].isa,
+                   "mm1 mn64 bm1 bn64 pf8");
     assert_true(s.read_backwards > 0);
     seen_free(&s);
 }
