@@ -309,7 +309,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
         self.planes = 2;
         t->strip_bytes = 2 * tw_gemm_strip_at(t, 0, TW_FACTOR_K);
     }
-    tw_int_emit_pack(g, problem, TW_INT_VALUES);
+    tw_int_emit_pack(g, problem, TW_INT_VALUES, 0);
     tw_gemm_emit(t);
     return TW_OK;
 }

@@ -24,6 +24,7 @@ const tw_axis tw_gemm_space[TW_INT_AXES] = {
     {TW_TUNABLE_in_order, {0, 1}, 2},
     {TW_TUNABLE_bit_matrix, {0, 1}, 2},
     {TW_TUNABLE_ahead, {0, 256, 512, 1024}, 4},
+    {TW_TUNABLE_group_pairs, {0, 1}, 2},
 };
 
 static double larger(double a, double b) { return a > b ? a : b; }
@@ -254,5 +255,6 @@ const char *tw_gemm_reject(const tw_target *target, const tw_problem *problem, c
     if (why) return why;
     if (c->bit_matrix) return "bit_matrix unpacks codes for integer products only.";
     if (c->ahead) return "ahead unpacks codes for integer products only.";
+    if (c->group_pairs) return "group_pairs scales sums of integer products only.";
     return NULL;
 }

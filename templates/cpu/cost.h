@@ -21,8 +21,8 @@ typedef struct tw_inner_loop {
     int64_t fold_k;
 } tw_inner_loop;
 
-/* Of integer products two axes more: how codes are unpacked, and when. */
-enum { TW_GEMM_AXES = 7, TW_INT_AXES = TW_GEMM_AXES + 2 };
+/* Of integer products three axes more: how codes are unpacked, when, and how sums are scaled. */
+enum { TW_GEMM_AXES = 7, TW_INT_AXES = TW_GEMM_AXES + 3 };
 extern const tw_axis tw_gemm_space[TW_INT_AXES];
 
 /* Estimated nanoseconds on one thread. */

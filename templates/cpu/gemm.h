@@ -19,11 +19,10 @@
 enum { TW_TILE = 64, TW_STREAMS = 4 }; /* vectors of totals, and streams, at most */
 enum { TW_ACCUMULATORS = 2 * TW_TILE };
 enum { TW_HELD = 24 }; /* vectors of codes, at most */
-/* Of the stack, for a stretch of unpacked codes, and as much for the totals of a task's column of
- * tiles. */
-enum { TW_AHEAD_BYTES = 32 << 10 };
-/* Of those codes and of what stands beside them: of the stack that tw_linear_forward promises. */
-enum { TW_STRIP_BYTES = 40 << 10 };
+enum { TW_WORD_BIAS = 0x8000 };
+/* Of the stack that tw_linear_forward promises, for a stretch of unpacked codes; for those and what
+ * stands beside them; and for all that with the totals of a task's column of tiles. */
+enum { TW_AHEAD_BYTES = 32 << 10, TW_STRIP_BYTES = 40 << 10, TW_FRAME_BYTES = 72 << 10 };
 
 typedef struct tw_gemm tw_gemm;
 
@@ -61,6 +60,9 @@ typedef struct tw_gemm_ops {
     tw_val (*add_codes)(tw_gemm *t, tw_val sum, tw_val codes);
     /* Scales the accumulators into the totals. */
     void (*fold)(tw_gemm *t, const tw_val *acc, tw_val *total);
+    /* With group pairs, between their units: the first's accumulators become what the second's
+     * begin at; of totals, too, where the first is scaled by itself. */
+    void (*turn)(tw_gemm *t, tw_val *acc, tw_val *total);
     /* Where several units have one scale of x: before them; may be NULL. */
     void (*begin_run)(tw_gemm *t);
     /* There: scales what they sum up to, and adds it to the totals.  NULL: never. */
@@ -103,6 +105,9 @@ struct tw_gemm {
      * Or, word pairs, sums of pairs of products always are, which `steps` multiplies: `fold` adds.
      */
     bool word_sums, word_pairs;
+    /* Of two units word sums become the words of a dword, the first's the high one, and are scaled
+     * at once: sums begin TW_WORD_BIAS higher, so that no low one borrows from the other. */
+    bool group_pairs;
     /* Unpacking ahead: units of a stretch, 0 without; stack slots of their codes, [k / strip_k][nv]
      * vectors a unit, and behind them its scales, zeros and sums of codes; those of the unit at
      * hand. */
@@ -123,6 +128,7 @@ struct tw_gemm {
     tw_val panel_w, tile_x, tile_meta; /* pointers: panel, first row of packed x, its meta row */
     tw_val header[TW_STREAMS];         /* scales of the group at hand, of each stream */
     tw_val factors[TW_STREAMS];        /* of the run at hand, where the panel has them */
+    tw_val pair;                       /* with group pairs: the first unit of that at hand */
     int sub_group;                     /* which group of its unit that is */
     tw_val meta;                 /* byte offset of the fold's entry in the arrays of a meta row */
     tw_val codes[TW_STREAMS], x; /* pointers of the body at hand */
@@ -157,7 +163,8 @@ tw_val tw_gemm_scale(tw_gemm *t, int v);
 /* With strip sums, of its codes. */
 tw_val tw_gemm_code_sum(tw_gemm *t, int v);
 /* With word sums, codes of the scales: in the low half of each lane, 0 in the high one; with word
- * pairs in both. */
+ * pairs in both; with group pairs that of the first unit in the high one, of the second in the low
+ * one. */
 tw_val tw_gemm_scale_words(tw_gemm *t, int v);
 /* Where there is one group along K: its scales, anywhere in the tile. */
 tw_val tw_gemm_only_scale(tw_gemm *t, int v);

@@ -51,7 +51,8 @@ double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_
     return tw_gemm_cost(target, problem, config, &loop);
 }
 
-_Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960, "as the sentences below say");
+_Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960 && TW_FRAME_BYTES == 73728,
+               "as the sentences below say");
 
 /* As loads.c lays the strip out, or a little more. */
 static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
@@ -60,6 +61,12 @@ static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
     bool zeros = panel->zero == TW_U8 || (panel->zero != TW_NONE && !late);
     int values = (panel->scale != TW_NONE) + zeros + tw_int_shifts(target, problem);
     return c->ahead / panel->unit_k * (panel->unit_k + 4L * values) * c->micro_n;
+}
+
+/* Whose totals have a place beside it. */
+static int64_t most_rows(const tw_target *target, const tw_problem *problem, const tw_panel *panel,
+                         const tw_config *c) {
+    return (TW_FRAME_BYTES - strip_bytes(target, problem, panel, c)) / (4L * c->micro_n);
 }
 
 static const char *reject_ahead(const tw_target *target, const tw_problem *problem,
@@ -81,15 +88,27 @@ static const char *reject_ahead(const tw_target *target, const tw_problem *probl
         return "ahead times micro_n must be at most 32768 codes.";
     if (strip_bytes(target, problem, &panel, c) > TW_STRIP_BYTES)
         return "ahead's codes, scales and zeros must take at most 40960 bytes.";
-    if ((int64_t)c->block_m * c->micro_n * 4 > TW_AHEAD_BYTES)
-        return "with ahead, block_m times micro_n must be at most 8192 totals.";
+    if (c->block_m > most_rows(target, problem, &panel, c))
+        return "with ahead, its codes, scales and zeros and block_m times micro_n totals must take "
+               "at "
+               "most 73728 bytes.";
+    return NULL;
+}
+
+static const char *reject_group_pairs(const tw_target *target, const tw_problem *problem,
+                                      const tw_config *c) {
+    if (c->group_pairs != 1) return "group_pairs must be 0 or 1.";
+    if (!c->ahead) return "group_pairs is of codes that are unpacked ahead.";
+    if (!tw_int_word_limit(target, problem))
+        return "group_pairs is of sums of vpdpbusd that are words, scaled by codes (s=f16i8).";
     return NULL;
 }
 
 const char *tw_int_reject(const tw_target *target, const tw_problem *problem, const tw_config *c) {
     tw_config rest = *c;
-    rest.bit_matrix = rest.ahead = 0;
+    rest.bit_matrix = rest.ahead = rest.group_pairs = 0;
     const char *why = c->ahead ? reject_ahead(target, problem, c) : NULL;
+    if (!why && c->group_pairs) why = reject_group_pairs(target, problem, c);
     if (why) return why;
     if (c->bit_matrix < 0 || c->bit_matrix > 1) return "bit_matrix must be 0 or 1.";
     if (c->bit_matrix && !tw_target_has(target, TW_EXTRA_GFNI))
@@ -109,6 +128,15 @@ static int least_tiles(const tw_target *target, const tw_problem *problem) {
     bool planes = bits & (bits - 1);
     bool shares = tw_target_is_intel(target) || tw_int_scales_words(target, problem);
     return planes ? 1 : bits < 8 && shares ? 4 : 0;
+}
+
+/* Blocks of rows as large as there is place for their totals, and alike: each unpacks again. */
+static void set_ahead_blocks(const tw_target *target, const tw_problem *problem,
+                             const tw_panel *panel, tw_config *config) {
+    int64_t rows = tw_max(1, problem->M), most = most_rows(target, problem, panel, config);
+    most = most / config->micro_m * config->micro_m;
+    if (most > 0)
+        tw_gemm_set_blocks(target, problem, tw_ceil_div(rows, tw_ceil_div(rows, most)), config);
 }
 
 static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_config *config) {
@@ -133,6 +161,9 @@ static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_c
     config->ahead = (int32_t)(COLUMNS / panel.unit_k * panel.unit_k);
     config->prefetch = 64;
     config->in_order = 0;
+    set_ahead_blocks(target, problem, &panel, config);
+    config->group_pairs =
+        !narrow && tw_target_is_amd(target) && tw_int_word_limit(target, problem) > 0;
     return config->ahead && config->block_m >= tiles * config->micro_m &&
            !tw_int_reject(target, problem, config);
 }

@@ -67,7 +67,8 @@ void tw_int_init(tw_gemm *t, tw_val *acc) {
         for (int v = 0; v < t->nv; v++) zeros[v] = zeros_of(t, v);
     for (int row = 0; row < t->rows; row++) {
         int64_t array = tw_int_starts(&self->meta);
-        tw_val start = array >= 0 ? meta_broadcast(t, ty, row, array) : tw_const_int(t->g, ty, 0);
+        tw_val start = array >= 0 ? meta_broadcast(t, ty, row, array)
+                                  : tw_const_int(t->g, ty, t->group_pairs ? TW_WORD_BIAS : 0);
         for (int v = 0; v < t->nv; v++) {
             tw_val *a = &acc[row * t->nv + v];
             if (scheme(t)->zero_mode != TW_ZERO_CODE)
@@ -153,14 +154,14 @@ void tw_int_begin_run(tw_gemm *t) {
     }
 }
 
-/* Whether the group at hand may have a sum that is no word. */
+/* Whether the group at hand, or one of the two, may have a sum that is no word. */
 static tw_val is_wide(tw_gemm *t) {
     tw_ir *g = t->g;
     const tw_int_gemm *self = (const tw_int_gemm *)t;
     tw_val unit = tw_and(g, t->unit, tw_k64(g, t->panel.run_units - 1));
     tw_val low = tw_binary(g, TW_IR_LSHR, self->wide, tw_cast(g, TW_IR_TRUNC, unit, tw_i32(0)));
-    tw_val one = tw_const_int(g, low.ty, 1);
-    return tw_compare(g, TW_IR_EQ, tw_and(g, low, one), one);
+    tw_val mask = tw_const_int(g, low.ty, t->group_pairs ? 3 : 1);
+    return tw_compare(g, TW_IR_SGT, tw_and(g, low, mask), tw_const_int(g, low.ty, 0));
 }
 
 /* Products that are scaled already. */
@@ -171,28 +172,76 @@ static void fold_pairs(tw_gemm *t, const tw_val *acc, tw_val *total) {
     }
 }
 
+/* totals, and sums that are no words times codes of scales: those in the high words, or in the low
+ * ones. */
+static void add_wide(tw_gemm *t, const tw_val *acc, bool high, const tw_val *total, tw_val *out) {
+    tw_ir *g = t->g;
+    tw_val scale[TW_TILE] = {{0}};
+    for (int v = 0; v < t->nv; v++) {
+        tw_val words = tw_gemm_scale_words(t, v);
+        scale[v] = tw_ashr(g, high ? words : tw_shl(g, words, 16), 16);
+    }
+    for (int i = 0; i < t->rows * t->nv; i++) {
+        tw_val sum = acc[i];
+        if (t->group_pairs) sum = tw_sub(g, sum, tw_const_int(g, sum.ty, TW_WORD_BIAS));
+        out[i] = tw_add(g, total[i], tw_mul(g, sum, scale[i % t->nv]));
+    }
+}
+
+static void cast_all(tw_gemm *t, tw_val *values, tw_ty ty) {
+    for (int i = 0; i < t->rows * t->nv; i++) values[i] = tw_bitcast(t->g, values[i], ty);
+}
+
+/* Of a pair: the first unit's sums go up, and the second's begin below them.  Where one may be no
+ * word, those are scaled by themselves. */
+void tw_int_turn(tw_gemm *t, tw_val *acc, tw_val *total) {
+    const tw_int_gemm *self = (const tw_int_gemm *)t;
+    tw_ir *g = t->g;
+    int count = t->rows * t->nv;
+    tw_val start[TW_ACCUMULATORS] = {{0}}, both[TW_ACCUMULATORS], wide_both[TW_ACCUMULATORS];
+    tw_int_init(t, start);
+    cast_all(t, total, tw_i32(t->lanes));
+    tw_if wide;
+    if (self->wide.p) {
+        tw_if_begin(g, &wide, is_wide(t));
+        for (int i = 0; i < count; i++) wide_both[i] = start[i];
+        add_wide(t, acc, true, total, wide_both + count);
+        tw_if_else(g, &wide);
+    }
+    for (int i = 0; i < count; i++) {
+        both[i] = tw_add(g, tw_shl(g, acc[i], 16), start[i]);
+        both[count + i] = total[i];
+    }
+    if (self->wide.p) tw_if_merge(g, &wide, wide_both, both, 2 * count);
+    for (int i = 0; i < count; i++) acc[i] = both[i], total[i] = both[count + i];
+    cast_all(t, total, tw_f32(t->lanes));
+}
+
 /* Products times codes of scales, in i32.  Both ways are exact: a row's y does not depend on its
  * neighbours. */
 static void fold_words(tw_gemm *t, const tw_val *acc, tw_val *total) {
     const tw_int_gemm *self = (const tw_int_gemm *)t;
     tw_ir *g = t->g;
-    tw_ty i32 = tw_i32(t->lanes);
     int count = t->rows * t->nv;
-    tw_val scale[TW_TILE] = {{0}}, sums[TW_TILE] = {{0}}, wide_sums[TW_TILE] = {{0}};
-    for (int v = 0; v < t->nv; v++) scale[v] = tw_gemm_scale_words(t, v);
-    for (int i = 0; i < count; i++) total[i] = tw_bitcast(g, total[i], i32);
+    tw_val scale[TW_TILE] = {{0}}, wide_sums[TW_TILE] = {{0}};
+    cast_all(t, total, tw_i32(t->lanes));
     tw_if wide;
     if (self->wide.p) {
         tw_if_begin(g, &wide, is_wide(t));
-        for (int i = 0; i < count; i++) {
-            tw_val s = tw_ashr(g, tw_shl(g, scale[i % t->nv], 16), 16);
-            wide_sums[i] = tw_add(g, total[i], tw_mul(g, acc[i], s));
-        }
+        add_wide(t, acc, false, total, wide_sums);
         tw_if_else(g, &wide);
     }
-    for (int i = 0; i < count; i++) sums[i] = tw_int_dpwssd(t, total[i], acc[i], scale[i % t->nv]);
-    if (self->wide.p) tw_if_merge(g, &wide, wide_sums, sums, count);
-    for (int i = 0; i < count; i++) total[i] = tw_bitcast(g, sums[i], tw_f32(t->lanes));
+    for (int v = 0; v < t->nv; v++) scale[v] = tw_gemm_scale_words(t, v);
+    for (int i = 0; i < count; i++) {
+        tw_val words = acc[i];
+        if (t->group_pairs) {
+            tw_val bias = tw_const_int(g, words.ty, TW_WORD_BIAS * 0x10001L);
+            words = tw_binary(g, TW_IR_XOR, words, bias);
+        }
+        total[i] = tw_int_dpwssd(t, total[i], words, scale[i % t->nv]);
+    }
+    if (self->wide.p) tw_if_merge(g, &wide, wide_sums, total, count);
+    cast_all(t, total, tw_f32(t->lanes));
 }
 
 /* Of the group at hand.  As one of two words it is multiplied by both of another's: the high one

@@ -222,6 +222,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
                                     .unpack = tw_int_unpack,
                                     .add_codes = sum_codes,
                                     .fold = tw_int_fold,
+                                    .turn = tw_int_turn,
                                     .begin_run = tw_int_begin_run,
                                     .scale_sums = tw_int_scale_sums,
                                     .finish = tw_int_finish};
@@ -230,7 +231,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     if (maddubs && tw_int_form_of(g->target, problem) == TW_INT_BYTES)
         self.flush = tw_int_flush(g->target, problem, config->micro_m);
     tw_int_gemm_init(&self, g, problem, config, &ops, maddubs ? 4 * self.flush : 8, TW_INT_CODES);
-    tw_int_emit_pack(g, problem, TW_INT_CODES);
+    tw_int_emit_pack(g, problem, TW_INT_CODES, config->group_pairs ? TW_WORD_BIAS : 0);
     tw_gemm_emit(&self.t);
     return TW_OK;
 }
@@ -250,7 +251,7 @@ const char *tw_int_reject_problem(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
-const tw_template tw_template_int_gemm = {"cpu.int_gemm",  15,           &tw_layout_panel64,
+const tw_template tw_template_int_gemm = {"cpu.int_gemm",  16,           &tw_layout_panel64,
                                           tw_gemm_space,   TW_INT_AXES,  tw_int_reject_problem,
                                           tw_int_reject,   tw_int_guess, tw_int_cost,
                                           geometry,        tw_int_chain, emit,

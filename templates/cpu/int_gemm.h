@@ -27,7 +27,7 @@ typedef enum tw_int_weights { TW_INT_CODES, TW_INT_VALUES } tw_int_weights;
  *              are none
  *   i32 fixed  likewise for the constant zero, where zeros are values and the weights signed
  *              (either as two i16 where tw_int_scales_words: of columns 0 and 1 of each four, and
- *              of 2 and 3)
+ *              of 2 and 3; with group pairs TW_WORD_BIAS higher)
  *   f32 scale  with an activation group: that of x
  *   f32 total  with value zeros: the codes' sum
  *   i16 half   with value zeros whose factors come late: the same */
@@ -92,8 +92,8 @@ bool tw_int_scales_words(const tw_target *target, const tw_problem *problem);
 int tw_int_flush(const tw_target *target, const tw_problem *problem, int micro_m);
 /* Where the target has it: sum of i32 lanes plus a * b of four bytes each, unsigned by signed. */
 tw_val tw_int_dpbusd(tw_ir *g, tw_val sum, tw_val a, tw_val b);
-/* Emits tw_pack_x. */
-void tw_int_emit_pack(tw_ir *g, const tw_problem *problem, tw_int_weights weights);
+/* Emits tw_pack_x.  bias: added to what groups' sums begin at, where that is in the meta row. */
+void tw_int_emit_pack(tw_ir *g, const tw_problem *problem, tw_int_weights weights, int32_t bias);
 int64_t tw_int_xq_stride(const tw_problem *problem);
 
 /* Fills everything that does not depend on emitted values but `flush`. */
@@ -111,6 +111,7 @@ void tw_int_init(tw_gemm *t, tw_val *acc);
 tw_val tw_int_word_start(tw_gemm *t, int row); /* with word pairs; none: zero */
 tw_val tw_int_unpack(tw_gemm *t, int v, int64_t k);
 void tw_int_fold(tw_gemm *t, const tw_val *acc, tw_val *total);
+void tw_int_turn(tw_gemm *t, tw_val *acc, tw_val *total);
 void tw_int_begin_run(tw_gemm *t);
 void tw_int_scale_sums(tw_gemm *t, const tw_val *sum, tw_val *total);
 void tw_int_finish(tw_gemm *t, tw_val row, tw_val *total);

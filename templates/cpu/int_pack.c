@@ -14,6 +14,7 @@ typedef struct pack {
     bool asymmetric, full; /* a=i8z, a=i8full */
     bool shifts;           /* asymmetric, and codes lie there less TW_INT_SHIFT */
     bool word_pairs;       /* int_gemm.h's tw_int_scales_words */
+    int32_t bias;          /* of what sums begin at */
     bool sums_last;        /* of groups: when the row's codes are stored, by dot products */
     tw_panel panel;
     tw_int_form form;
@@ -247,8 +248,11 @@ static void store_sums(pack *s, tw_val sums, int count, tw_val entry) {
     int64_t start = tw_int_starts(&s->meta);
     bool code = s->problem->scheme.zero_mode == TW_ZERO_CODE;
     int32_t factor = code ? -1 : -tw_int_constant_zero(s->problem);
-    if (start >= 0 && !s->word_pairs)
-        tw_store(g, tw_mul(g, sums, tw_const_int(g, sums.ty, factor)), tw_at(g, at, start), 4);
+    if (start >= 0 && !s->word_pairs) {
+        tw_val starts = tw_mul(g, sums, tw_const_int(g, sums.ty, factor));
+        if (s->bias) starts = tw_add(g, starts, tw_const_int(g, sums.ty, s->bias));
+        tw_store(g, starts, tw_at(g, at, start), 4);
+    }
     if (s->meta.half >= 0) {
         tw_val half =
             tw_offset(g, tw_at(g, s->xmeta, s->meta.half), tw_mul(g, entry, tw_k64(g, 2)));
@@ -412,8 +416,8 @@ static bool sums_last(const pack *s) {
            vector % group == 0 && !(group & (group - 1));
 }
 
-void tw_int_emit_pack(tw_ir *g, const tw_problem *problem, tw_int_weights weights) {
-    pack s = {.g = g, .problem = problem, .form = tw_int_form_of(g->target, problem)};
+void tw_int_emit_pack(tw_ir *g, const tw_problem *problem, tw_int_weights weights, int32_t bias) {
+    pack s = {.g = g, .problem = problem, .bias = bias, .form = tw_int_form_of(g->target, problem)};
     tw_panel_init(problem, &s.panel);
     tw_int_meta_init(problem, weights, &s.meta);
     s.asymmetric = problem->scheme.act_quant == TW_ACTQ_I8Z;

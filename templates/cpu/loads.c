@@ -1,4 +1,6 @@
 /* Loads of scales, zeros and codes: of the group, run and body at hand, and of the strip. */
+#include <string.h>
+
 #include "src/core/dtype.h"
 #include "templates/cpu/convert.h"
 #include "templates/cpu/gemm.h"
@@ -182,8 +184,24 @@ tw_val tw_gemm_scale(tw_gemm *t, int v) {
     return in_strip(t) ? load_strip(t, STRIP_SCALE, v, tw_f32(t->lanes)) : header_scale(t, v);
 }
 
+/* Of two units from `first` on, codes at `base` of their headers, as words: those of unit `low` of
+ * the two in the low half of each lane, of the other in the high one. */
+static tw_val two_codes(tw_gemm *t, tw_val first, int64_t base, int v, int low) {
+    tw_ir *g = t->g;
+    tw_val codes[2], header[TW_STREAMS];
+    memcpy(header, t->header, sizeof header);
+    for (int i = 0; i < 2; i++) {
+        tw_gemm_in_streams(t, tw_at(g, first, i * t->panel.unit_stride), t->header);
+        codes[i] = header_codes(t, base, v);
+    }
+    memcpy(t->header, header, sizeof header);
+    return tw_or(g, tw_and(g, codes[low], tw_const_int(g, codes[low].ty, 0xffff)),
+                 tw_shl(g, codes[!low], 16));
+}
+
 tw_val tw_gemm_scale_words(tw_gemm *t, int v) {
     if (in_strip(t)) return load_strip(t, STRIP_SCALE, v, tw_i32(t->lanes));
+    if (t->group_pairs) return two_codes(t, t->pair, 0, v, 1);
     tw_val codes = header_codes(t, 0, v);
     if (!t->word_pairs) return tw_and(t->g, codes, tw_const_int(t->g, codes.ty, 0xffff));
     int low[2 * TW_TILE];
@@ -220,17 +238,11 @@ int64_t tw_gemm_pair_at(const tw_gemm *t, int v, int64_t u) {
 tw_val tw_gemm_zero_pairs(tw_gemm *t, int v, int64_t u) {
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
-    tw_val codes[2];
     if (t->pairs.p)
         return tw_load(g, tw_i32(t->lanes), tw_at(g, t->pairs, tw_gemm_pair_at(t, v, u)),
                        t->lanes * 4);
-    for (int i = 0; i < 2; i++) {
-        tw_gemm_in_streams(t, tw_at(g, t->run, p->factor_bytes + (u + i) * p->unit_stride),
-                           t->header);
-        codes[i] = header_codes(t, zeros_base(t, 0), v);
-    }
-    return tw_or(g, tw_and(g, codes[0], tw_const_int(g, codes[0].ty, 0xffff)),
-                 tw_shl(g, codes[1], 16));
+    tw_val first = tw_at(g, t->run, p->factor_bytes + u * p->unit_stride);
+    return two_codes(t, first, zeros_base(t, 0), v, 0);
 }
 
 tw_val tw_gemm_code_zero(tw_gemm *t, int v) {

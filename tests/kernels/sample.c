@@ -132,12 +132,15 @@ bool sample_config(const sample *s, const tw_template *tmpl, const tw_target *ta
               tw_target_isa(target)->vector_registers == 32;
     in_order =
         in_order && has_axis(tmpl, TW_TUNABLE_in_order) && !tw_scheme_plain(&problem->scheme);
-    if (in_order) most = 64; /* whole panels */
+    if (in_order) most = 64;
     for (int tries = 0; tries < 20000; tries++) {
         draw_config(tmpl, &seed, out);
         out->in_order = in_order;
+        if (in_order) out->streams = out->ahead = 0, out->micro_n = TW_PANEL_ROWS;
+        if (!ahead || !tw_int_word_limit(target, problem)) out->group_pairs = 0;
         /* The axis has none for small K. */
-        if (ahead ? tries < 2000 : tries >= 10000 && !streams) set_ahead(tmpl, &p, &seed, out);
+        if (ahead ? tries < 2000 : tries >= 10000 && !streams && !in_order)
+            set_ahead(tmpl, &p, &seed, out);
         if (streams && !out->streams) continue;
         if ((int64_t)out->micro_m * out->micro_n > most * tw_target_lanes(target)) continue;
         if (!tmpl->reject(target, &p, out)) return true;

@@ -41,6 +41,8 @@ static const struct {
      "mm1 mn64 bm8 bn512 st2"},
     {"int_i6_in_order", TW_ISA_avx512vnni, "N=64,K=32,w=i6,g=16,s=f16,a=i8", "cpu.int_gemm",
      "mm1 mn64 bm1 bn64 pf8 io1"},
+    {"int_i6_group_pairs", TW_ISA_avx512vnni, "N=64,K=256,w=i6,g=16,s=f16i8,a=i8g256",
+     "cpu.int_gemm", "mm2 mn16 bm8 bn64 ua256 gp1"},
     {"int_unpacked_ahead", TW_ISA_avx512vnni, "N=64,K=96,w=u4,g=32,s=f16,a=i8", "cpu.int_gemm",
      "mm2 mn16 bm8 bn64 ua64"},
     {"amx_i8_channel", TW_ISA_avx512amx, "N=64,K=128,w=i8,a=i8,s=f32", "cpu.amx_gemm",

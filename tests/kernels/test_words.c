@@ -19,7 +19,11 @@ static const char *const schemes[] = {
     "w=i6,g=16,z=code", "w=u5,g=32,z=value", "w=i4,g=16,z=value",
 };
 /* Guesses, and what unpacks ahead with tiles that are not guessed. */
-static const char *const configs[] = {NULL, "mm4 mn16 bm8 bn64 ua256", "mm4 mn32 bm4 bn32",
+static const char *const configs[] = {NULL,
+                                      "mm4 mn16 bm8 bn64 ua256",
+                                      "mm4 mn32 bm4 bn32",
+                                      "mm2 mn16 bm8 bn64 ua256 gp1",
+                                      "mm3 mn64 bm9 bn64 ua512 gp1",
                                       "mm16 mn32 bm16 bn32 ua256"};
 
 static tw_problem problem_of_k(const char *scheme, int k) {
