@@ -54,13 +54,19 @@ double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_
 _Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960 && TW_FRAME_BYTES == 73728,
                "as the sentences below say");
 
+/* Of a code in the strip. */
+static int code_bytes(const tw_target *target, const tw_problem *problem) {
+    return tw_int_form_of(target, problem) == TW_INT_WORDS ? 2 : 1;
+}
+
 /* As loads.c lays the strip out, or a little more. */
 static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
                            const tw_panel *panel, const tw_config *c) {
     bool late = tw_int_late_factors(problem);
     bool zeros = panel->zero == TW_U8 || (panel->zero != TW_NONE && !late);
     int values = (panel->scale != TW_NONE) + zeros + tw_int_shifts(target, problem);
-    return c->ahead / panel->unit_k * (panel->unit_k + 4L * values) * c->micro_n;
+    int64_t codes = panel->unit_k * code_bytes(target, problem);
+    return c->ahead / panel->unit_k * (codes + 4L * values) * c->micro_n;
 }
 
 /* Whose totals have a place beside it. */
@@ -73,7 +79,7 @@ static const char *reject_ahead(const tw_target *target, const tw_problem *probl
                                 const tw_config *c) {
     tw_panel panel;
     tw_panel_init(problem, &panel);
-    if (tw_dtype_bits(problem->scheme.weight) == 8)
+    if (tw_dtype_bits(problem->scheme.weight) == 8 && code_bytes(target, problem) == 1)
         return "ahead unpacks codes, and those of 8 bits are not packed.";
     if (panel.unit_groups > 1) return "ahead needs groups along K that fill a chunk of panel64.";
     if (c->ahead < 0 || c->ahead % panel.unit_k)
@@ -84,8 +90,8 @@ static const char *reject_ahead(const tw_target *target, const tw_problem *probl
     if (c->streams) return "ahead unpacks one stream.";
     if (c->in_order) return "ahead reads codes before they are used: in_order is of those at hand.";
     if (c->block_m <= c->micro_m) return "ahead needs several tiles in block_m, which share it.";
-    if ((int64_t)c->ahead * c->micro_n > TW_AHEAD_BYTES)
-        return "ahead times micro_n must be at most 32768 codes.";
+    if ((int64_t)c->ahead * c->micro_n * code_bytes(target, problem) > TW_AHEAD_BYTES)
+        return "ahead times micro_n codes must take at most 32768 bytes.";
     if (strip_bytes(target, problem, &panel, c) > TW_STRIP_BYTES)
         return "ahead's codes, scales and zeros must take at most 40960 bytes.";
     if (c->block_m > most_rows(target, problem, &panel, c))
@@ -122,20 +128,25 @@ const char *tw_int_reject(const tw_target *target, const tw_problem *problem, co
  * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2).  So do all codes where unpacking has
  * the products' ports, on Intel's cores, from four tiles on (u4: 5 to 20 %, with AVX2 10 to 18 %);
  * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower), but for word pairs, whose scales take
- * as much again (u4 on Zen 3: 10 %).  0: never. */
+ * as much again (u4 on Zen 3: 10 %).  Words of 8-bit codes take two on any core, from 16 rows on
+ * (an eighth).  0: never. */
 static int least_tiles(const tw_target *target, const tw_problem *problem) {
     int bits = tw_dtype_bits(problem->scheme.weight);
     bool planes = bits & (bits - 1);
     bool shares = tw_target_is_intel(target) || tw_int_scales_words(target, problem);
+    bool words = tw_int_form_of(target, problem) == TW_INT_WORDS;
+    if (words) return 8;
     return planes ? 1 : bits < 8 && shares ? 4 : 0;
 }
 
-/* Blocks of rows as large as there is place for their totals, and alike: each unpacks again. */
+/* Blocks of rows as large as there is place for their totals, and alike: each unpacks again.  On
+ * AMD's cores, that is (i6: 2 % on Zen 4, with AVX2 a sixth); a Xeon would have columns instead, a
+ * twentieth by eight threads. */
 static void set_ahead_blocks(const tw_target *target, const tw_problem *problem,
                              const tw_panel *panel, tw_config *config) {
     int64_t rows = tw_max(1, problem->M), most = most_rows(target, problem, panel, config);
     most = most / config->micro_m * config->micro_m;
-    if (most > 0)
+    if (most > 0 && tw_target_is_amd(target))
         tw_gemm_set_blocks(target, problem, tw_ceil_div(rows, tw_ceil_div(rows, most)), config);
 }
 
@@ -153,7 +164,9 @@ static bool guess_ahead(const tw_target *target, const tw_problem *problem, tw_c
      * over six by two (Zen 4: 1 to 7 %, of 16 rows a quarter). */
     bool narrow = tw_target_isa(target)->vector_bytes < 64;
     bool columns_are_dear = narrow || tw_target_is_amd(target);
-    loop.unpack = columns_are_dear ? 0.5 : 1.5;
+    bool words = tw_int_form_of(target, problem) == TW_INT_WORDS;
+    loop.unpack = words ? 1 : columns_are_dear ? 0.5 : 1.5;
+    if (words) loop.temporaries = 3; /* loaded one by one */
     if (columns_are_dear) loop.fold_load = 1;
     tw_gemm_guess(target, problem, &loop, config);
     /* Few rows of wide tiles are done sooner where codes come in order (i6 on Zen 4: a seventh). */

@@ -185,6 +185,7 @@ void tw_int_gemm_init(tw_int_gemm *self, tw_ir *g, const tw_problem *problem,
     t->word_sums = t->word_pairs || tw_int_word_limit(g->target, problem) > 0;
     t->group_pairs = config->group_pairs;
     t->x_bytes = self->form == TW_INT_WORDS ? 2 : 1;
+    t->strip_k = self->form == TW_INT_WORDS ? 2 : 4;
     self->scales_last = self->meta.entries == 1 && !s->act_group && s->zero_mode != TW_ZERO_VALUE;
     int64_t run = tw_min(t->panel.group_k, t->fold_k);
     int64_t largest_code = (1 << tw_dtype_bits(s->weight)) - 1;

@@ -103,24 +103,38 @@ static tw_val x_dword(tw_gemm *t, int row, int64_t k, int64_t dword) {
     return tw_broadcast(t->g, tw_i32(t->lanes), tw_at(t->g, t->x, at));
 }
 
-static void steps_words(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
+/* Of four codes a lane the even ones, or the odd ones, as words. */
+static tw_val words_of(tw_gemm *t, tw_val codes, bool odd) {
     tw_ir *g = t->g;
+    if (!odd) return tw_and(g, codes, tw_const_int(g, codes.ty, 0x00ff00ff));
+    tw_val words = tw_bitcast(g, codes, tw_i16(2 * t->lanes));
+    return tw_bitcast(g, tw_lshr(g, words, 8), codes.ty);
+}
+
+/* The strip has words: even ones, then odd ones. */
+static void stash_words(tw_gemm *t, int v, tw_val four, tw_val at) {
+    (void)v;
+    int64_t odd = tw_gemm_strip_at(t, 0, 2);
+    for (int i = 0; i < 2; i++)
+        tw_store(t->g, words_of(t, four, i), tw_at(t->g, at, i * odd), t->lanes * 4);
+}
+
+static void steps_words(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     for (int64_t k = k0; k < k1; k += 4) {
-        tw_val even[TW_TILE], odd[TW_TILE];
-        for (int v = 0; v < t->nv; v++) {
-            tw_val codes = step_codes(t, v, k), mask = tw_const_int(g, codes.ty, 0x00ff00ff);
-            even[v] = tw_and(g, codes, mask);
-            tw_val words = tw_bitcast(g, codes, tw_i16(2 * t->lanes));
-            odd[v] = tw_bitcast(g, tw_lshr(g, words, 8), codes.ty);
+        tw_val words[2][TW_TILE];
+        for (int v = 0; v < t->nv && !t->ahead_units; v++) {
+            tw_val codes = tw_int_unpack(t, v, k);
+            for (int odd = 0; odd < 2; odd++) words[odd][v] = words_of(t, codes, odd);
         }
-        for (int row = 0; row < t->rows; row++) {
-            tw_val x02 = x_dword(t, row, k, 0), x13 = x_dword(t, row, k, 1);
-            for (int v = 0; v < t->nv; v++) {
-                tw_val *a = &acc[row * t->nv + v];
-                *a = tw_add(g, *a, tw_int_madd_words(t, even[v], x02));
-                *a = tw_add(g, *a, tw_int_madd_words(t, odd[v], x13));
+        for (int odd = 0; odd < 2; odd++)
+            for (int row = 0; row < t->rows; row++) {
+                tw_val x = x_dword(t, row, k, odd);
+                for (int v = 0; v < t->nv; v++) {
+                    tw_val *w = &words[odd][v], *a = &acc[row * t->nv + v];
+                    if (!row && t->ahead_units) *w = tw_gemm_unpacked(t, v, k + 2L * odd);
+                    *a = tw_add(t->g, *a, tw_int_madd_words(t, *w, x));
+                }
             }
-        }
     }
 }
 
@@ -167,10 +181,6 @@ static void flush_codes(tw_gemm *t, tw_val *acc, tw_val *bytes) {
 
 static void steps(tw_gemm *t, tw_val *acc, int64_t k0, int64_t k1) {
     tw_int_gemm *self = (tw_int_gemm *)t;
-    if (self->form == TW_INT_WORDS) {
-        steps_words(t, acc, k0, k1);
-        return;
-    }
     tw_val partial[TW_TILE] = {0}, bytes[TW_TILE] = {0};
     int pending = 0, summed = 0;
     for (int i = 0; i < t->rows * t->nv && t->word_pairs; i++)
@@ -226,11 +236,21 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
                                     .begin_run = tw_int_begin_run,
                                     .scale_sums = tw_int_scale_sums,
                                     .finish = tw_int_finish};
+    static const tw_gemm_ops words = {.begin = tw_int_begin,
+                                      .init = tw_int_init,
+                                      .steps = steps_words,
+                                      .unpack = tw_int_unpack,
+                                      .stash = stash_words,
+                                      .fold = tw_int_fold,
+                                      .begin_run = tw_int_begin_run,
+                                      .scale_sums = tw_int_scale_sums,
+                                      .finish = tw_int_finish};
     tw_int_gemm self = {.flush = 1};
     bool maddubs = tw_target_isa(g->target)->dot == TW_DOT_MADDUBS;
-    if (maddubs && tw_int_form_of(g->target, problem) == TW_INT_BYTES)
-        self.flush = tw_int_flush(g->target, problem, config->micro_m);
-    tw_int_gemm_init(&self, g, problem, config, &ops, maddubs ? 4 * self.flush : 8, TW_INT_CODES);
+    bool bytes = tw_int_form_of(g->target, problem) == TW_INT_BYTES;
+    if (maddubs && bytes) self.flush = tw_int_flush(g->target, problem, config->micro_m);
+    int64_t body = !maddubs ? 8 : bytes ? 4 * self.flush : config->ahead ? 32 : 4;
+    tw_int_gemm_init(&self, g, problem, config, bytes ? &ops : &words, body, TW_INT_CODES);
     tw_int_emit_pack(g, problem, TW_INT_CODES, config->group_pairs ? TW_WORD_BIAS : 0);
     tw_gemm_emit(&self.t);
     return TW_OK;

@@ -237,25 +237,68 @@ static void test_guess_unpacks_once_where_that_takes_the_products_ports(void **s
     (void)state;
     static const struct {
         const char *model, *problem;
+        tw_isa isa;
         int32_t ahead;
+        bool pairs; /* and whether sums of two groups are scaled at once */
     } cases[] = {
-        {"Intel Xeon", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 256},
-        {"Intel Xeon", "M=512,N=512,K=768,w=u4,g=96,s=f16,a=i8", 192},
-        {"Intel Xeon", "M=16,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 0},
-        {"Intel Xeon", "M=512,N=512,K=512,w=i8,g=32,s=f16,a=i8g32", 0},
-        {"AMD EPYC", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 0},
-        {"AMD EPYC", "M=512,N=512,K=512,w=u5,g=32,s=f16,a=i8g32", 256},
-        {"", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", 0},
+        {"Intel Xeon", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 256, false},
+        {"Intel Xeon", "M=512,N=512,K=768,w=u4,g=96,s=f16,a=i8", TW_ISA_avx512vnni, 192, false},
+        {"Intel Xeon", "M=16,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 0, false},
+        {"Intel Xeon", "M=512,N=512,K=512,w=i8,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 0, false},
+        {"AMD EPYC", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 0, false},
+        {"AMD EPYC", "M=512,N=512,K=512,w=u5,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 256, false},
+        {"", "M=512,N=512,K=512,w=u4,g=32,s=f16,a=i8g32", TW_ISA_avx512vnni, 0, false},
+        {"AMD EPYC", "M=512,N=512,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx512vnni, 256, true},
+        {"Intel Xeon", "M=512,N=512,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx512vnni, 256,
+         false},
+        {"AMD EPYC", "M=512,N=512,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx2, 256, false},
+        {"AMD EPYC", "M=512,N=512,K=512,w=i8,g=32,s=f16,a=i8g32", TW_ISA_avx2, 256, false},
+        {"Intel Xeon", "M=512,N=512,K=512,w=i8,g=32,s=f16,a=i8g32", TW_ISA_avx2, 256, false},
     };
     const tw_template *int_gemm = tw_template_find("cpu.int_gemm");
     for (size_t i = 0; i < TW_COUNT(cases); i++) {
-        tw_target machine = {.isa = TW_ISA_avx512vnni, .l2_bytes = 1 << 20, .threads = 1};
+        tw_target machine = {.isa = cases[i].isa, .l2_bytes = 1 << 20, .threads = 1};
         tw_problem p = fake_problem(cases[i].problem);
         tw_config config;
         snprintf(machine.model, sizeof machine.model, "%s", cases[i].model);
         int_gemm->guess(&machine, &p, &config);
         assert_int_equal(config.ahead, cases[i].ahead);
         assert_int_equal(config.prefetch > 0, cases[i].ahead > 0);
+        assert_int_equal(config.group_pairs, cases[i].pairs);
+    }
+}
+
+/* Few rows of bytes are multiplied as they lie. */
+static void test_guess_unpacks_words_of_16_rows(void **state) {
+    (void)state;
+    tw_target machine = {.isa = TW_ISA_avx2, .l2_bytes = 1 << 20, .threads = 1};
+    for (int64_t rows = 1; rows <= 64; rows *= 2) {
+        tw_problem p = fake_problem("M=1,N=512,K=512,w=i8,g=32,s=f16,a=i8g32");
+        tw_config config;
+        p.M = rows;
+        tw_template_find("cpu.int_gemm")->guess(&machine, &p, &config);
+        assert_int_equal(config.ahead, rows < 16 ? 0 : 256);
+    }
+}
+
+/* As few blocks of rows as their totals have place, and alike. */
+static void test_blocks_that_unpack_once(void **state) {
+    (void)state;
+    static const struct {
+        const char *model;
+        int32_t rows, block;
+    } cases[] = {
+        {"AMD EPYC", 512, 171}, {"AMD EPYC", 200, 201},   {"AMD EPYC", 1024, 207},
+        {"AMD EPYC", 100, 102}, {"Intel Xeon", 512, 120},
+    };
+    for (size_t i = 0; i < TW_COUNT(cases); i++) {
+        tw_target machine = {.isa = TW_ISA_avx512vnni, .l2_bytes = 1 << 20, .threads = 1};
+        tw_problem p = fake_problem("M=1,N=2048,K=2048,w=i6,g=16,s=f16i8,a=i8g256");
+        tw_config config;
+        p.M = cases[i].rows;
+        snprintf(machine.model, sizeof machine.model, "%s", cases[i].model);
+        tw_template_find("cpu.int_gemm")->guess(&machine, &p, &config);
+        assert_int_equal(config.block_m, cases[i].block);
     }
 }
 
@@ -377,6 +420,8 @@ int main(void) {
         cmocka_unit_test_setup(test_no_guess_names_every_reason, set_up),
         cmocka_unit_test_setup(test_guess_among_the_real_templates_is_legal, set_up),
         cmocka_unit_test(test_guess_unpacks_once_where_that_takes_the_products_ports),
+        cmocka_unit_test(test_guess_unpacks_words_of_16_rows),
+        cmocka_unit_test(test_blocks_that_unpack_once),
         cmocka_unit_test(test_what_is_unpacked_fits_its_place),
         cmocka_unit_test(test_few_rows_prefetch_as_far_as_the_cores_like),
         cmocka_unit_test(test_one_row_reads_whole_panels),

@@ -176,6 +176,8 @@ static void test_unpacked_ahead(void **state) {
     assert_int_equal(check_kernel(&p, TW_ISA_avx2, "mm4 mn16 bm120 bn256 ua512"), 0);
     assert_int_equal(check_kernel(&p, TW_ISA_avxvnni, "mm6 mn16 bm120 bn256 ua512"), 0);
     assert_int_equal(check_kernel(&p, TW_ISA_avx512vnni, "mm12 mn32 bm120 bn256 ua512"), 0);
+    p = problem_of("M=512,N=4096,K=4096,w=i8,g=128,s=f16,a=i8");
+    assert_int_equal(check_kernel(&p, TW_ISA_avx2, "mm2 mn32 bm120 bn256 ua256"), 0);
 }
 
 /* The largest frames that configs may ask for are within what tw_linear_forward promises. */

@@ -493,6 +493,7 @@ static void test_operations(void **state) {
         {"M=8,N=87,K=94,w=u4,g=32,s=f16,z=value,a=i8g32", TW_ISA_avx2, "mm3 mn16 bm6 bn64 ua64"},
         {"M=8,N=87,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx512vnni,
          "mm3 mn32 bm6 bn64 ua256 gp1"},
+        {"M=8,N=87,K=94,w=i8,g=32,s=f16,a=i8g32", TW_ISA_avx2, "mm3 mn16 bm6 bn64 ua64"},
         {"M=8,N=87,K=192,w=i8,s=f32,a=i8,bias=f32", TW_ISA_avx512amx, "mm16 mn32 bm16 bn64 ua128"},
         {"M=8,N=87,K=96,w=i4,g=32,s=f16,a=i8z", TW_ISA_avx512amx, "mm16 mn16 bm16 bn64 ua64"},
         {"M=8,N=87,K=512,w=i6,g=16,s=f16i8,a=i8g256", TW_ISA_avx512amx,

@@ -45,6 +45,8 @@ static const struct {
      "cpu.int_gemm", "mm2 mn16 bm8 bn64 ua256 gp1"},
     {"int_unpacked_ahead", TW_ISA_avx512vnni, "N=64,K=96,w=u4,g=32,s=f16,a=i8", "cpu.int_gemm",
      "mm2 mn16 bm8 bn64 ua64"},
+    {"int_i8_words_ahead", TW_ISA_avx2, "N=64,K=64,w=i8,g=32,s=f16,a=i8g32", "cpu.int_gemm",
+     "mm2 mn8 bm8 bn64 ua32"},
     {"amx_i8_channel", TW_ISA_avx512amx, "N=64,K=128,w=i8,a=i8,s=f32", "cpu.amx_gemm",
      "mm16 mn16 bm16 bn64 ua64"},
     {"amx_i4_groups", TW_ISA_avx512amx, "N=64,K=64,w=i4,g=32,s=f16,a=i8g32", "cpu.amx_gemm",
