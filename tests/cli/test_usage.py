@@ -168,7 +168,7 @@ class Usage(cli.Cli):
                 ('avx2', 'i8', 'int', 'ua48', 'ahead must be a multiple of the group'),
                 ('avx2', 'i8', 'int', 'ua96', 'ahead exceeds the columns of K'),
                 ('avx2', 'i8', 'int', 'bm4 ua32', 'ahead needs several tiles in block_m'),
-                ('avx2', 'i8', 'int', 'bm1140 ua32', 'block_m times micro_n totals must take at'),
+                ('avx2', 'i8', 'int', 'bm1152 ua32', 'block_m times micro_n totals must take at'),
                 ('avx2', 'i8', 'int', 'gp2 ua32', 'group_pairs must be 0 or 1'),
                 ('avx2', 'i8', 'int', 'gp1', 'group_pairs is of codes that are unpacked ahead'),
                 ('avx2', 'i8', 'int', 'gp1 ua32', 'group_pairs is of sums of vpdpbusd'),
