@@ -40,26 +40,24 @@ static tw_val load_x(pack *s, tw_val k, int count) {
     return tw_load(g, tw_f32(s->lanes), s->scratch, s->lanes * 4);
 }
 
-/* Runs body over the vectors of [from, from + length): a loop over whole ones, the rest by itself.
- * carried values go through body. */
+/* Runs body over the vectors of [from, from + length): a loop over whole ones, where more than two
+ * are, the rest by themselves.  carried values go through body. */
 typedef void vector_body(pack *s, void *arg, tw_val k, int count, tw_val *carried);
 static void for_vectors(pack *s, tw_val from, int64_t length, tw_val *carried, int count,
                         vector_body *body, void *arg) {
     tw_ir *g = s->g;
-    int64_t whole = length / s->lanes * s->lanes;
-    if (whole == s->lanes) {
-        body(s, arg, from, s->lanes, carried);
-    } else if (whole) {
+    int64_t looped = length >= 3L * s->lanes ? length / s->lanes * s->lanes : 0;
+    if (looped) {
         tw_loop loop;
-        tw_loop_begin_nonempty(g, &loop, from, tw_add(g, from, tw_k64(g, whole)), s->lanes, carried,
-                               count);
+        tw_loop_begin_nonempty(g, &loop, from, tw_add(g, from, tw_k64(g, looped)), s->lanes,
+                               carried, count);
         for (int i = 0; i < count; i++) carried[i] = loop.carried[i];
         body(s, arg, loop.i, s->lanes, carried);
         tw_loop_end(g, &loop, carried);
         for (int i = 0; i < count; i++) carried[i] = loop.carried[i];
     }
-    if (length % s->lanes)
-        body(s, arg, tw_add(g, from, tw_k64(g, whole)), (int)(length % s->lanes), carried);
+    for (int64_t k = looped; k < length; k += s->lanes)
+        body(s, arg, tw_add(g, from, tw_k64(g, k)), (int)tw_min(length - k, s->lanes), carried);
 }
 
 /* ---- scale of one activation group ---- */
@@ -331,7 +329,8 @@ static void emit_sums(pack *s) {
 
 /* Of one activation group, whose codes are stored: a bit for each weight group in which magnitudes
  * sum up to more than the products' words allow. */
-static void emit_wide(pack *s, tw_val from, int64_t length, tw_val entry) {
+static void emit_wide(pack *s, const void *arg, tw_val from, int64_t length, tw_val entry) {
+    (void)arg;
     tw_ir *g = s->g;
     int lanes = tw_target_lanes(g->target);
     tw_ty bytes = tw_i8(4 * lanes), dwords = tw_i32(lanes);
@@ -373,13 +372,13 @@ static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length
     }
     if (s->sums_last) {
         for_vectors(s, from, length, NULL, 0, codes_body, &a);
-        if (s->meta.scale >= 0)
+        if (s->meta.scale >= 0 && tw_int_late_factors(s->problem))
+            store_meta(s, a.scale, s->meta.scale, entry); /* the first of its run */
+        else if (s->meta.scale >= 0)
             for_parts(s, from, length, s->panel.group_k, 1, entry, emit_scale_entry, &a);
     } else {
         for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
     }
-    bool words = s->meta.weights == TW_INT_CODES; /* in which sums of products are kept */
-    if (words && tw_int_may_be_wide(s->g->target, s->problem)) emit_wide(s, from, length, entry);
 }
 
 /* Zeros after the last vector, as far as the matmul's bodies read. */
@@ -403,7 +402,11 @@ static void emit_row(pack *s) {
     int64_t entries = act_group / s->panel.group_k * group_entries(s);
     tw_val zero = tw_k64(s->g, 0);
     for_parts(s, zero, p->K, act_group, entries, zero, emit_act_group, NULL);
+    /* Codes are read again when they have left the store buffer. */
     if (s->sums_last) emit_sums(s);
+    bool words = s->meta.weights == TW_INT_CODES; /* in which sums of products are kept */
+    if (words && tw_int_may_be_wide(s->g->target, p))
+        for_parts(s, zero, p->K, act_group, entries, zero, emit_wide, NULL);
     emit_padding(s);
 }
 
