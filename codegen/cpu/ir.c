@@ -97,7 +97,8 @@ tw_val tw_intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *args
     return value(g->ops->intrinsic(g, name, result, args, count), result);
 }
 
-void tw_prefetch(tw_ir *g, tw_val pointer) { g->ops->prefetch(g, pointer); }
+void tw_prefetch(tw_ir *g, tw_val pointer) { g->ops->prefetch(g, pointer, false); }
+void tw_prefetch_to_write(tw_ir *g, tw_val pointer) { g->ops->prefetch(g, pointer, true); }
 void tw_touch(tw_ir *g, tw_val pointer) { g->ops->touch(g, pointer); }
 tw_val tw_local(tw_ir *g, tw_ty ty) { return value(g->ops->local(g, ty), tw_ptr()); }
 

@@ -105,7 +105,7 @@ typedef struct tw_ir_ops {
     void *(*extract)(tw_ir *, tw_val vector, int lane);
     void *(*shuffle)(tw_ir *, tw_val a, tw_val b, const int *mask, int lanes);
     void *(*intrinsic)(tw_ir *, const char *name, tw_ty result, const tw_val *args, int count);
-    void (*prefetch)(tw_ir *, tw_val pointer);
+    void (*prefetch)(tw_ir *, tw_val pointer, bool write);
     void (*touch)(tw_ir *, tw_val pointer);
     void *(*local)(tw_ir *, tw_ty); /* a stack slot */
     void (*function_begin)(tw_ir *, const char *name, const tw_ty *params, tw_val *values,
@@ -164,6 +164,8 @@ tw_val tw_extract(tw_ir *g, tw_val vector, int lane);
 tw_val tw_shuffle(tw_ir *g, tw_val a, tw_val b, const int *mask, int lanes);
 tw_val tw_intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *args, int count);
 void tw_prefetch(tw_ir *g, tw_val pointer);
+/* Of a line that is going to be stored to. */
+void tw_prefetch_to_write(tw_ir *g, tw_val pointer);
 /* Reads the four bytes there, for what the processor learns from that. */
 void tw_touch(tw_ir *g, tw_val pointer);
 tw_val tw_local(tw_ir *g, tw_ty ty);

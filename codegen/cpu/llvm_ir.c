@@ -168,11 +168,12 @@ static void *intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *a
     return call(of(g), name, type(of(g), result), values, count);
 }
 
-static void prefetch(tw_ir *g, tw_val pointer) {
+static void prefetch(tw_ir *g, tw_val pointer, bool write) {
     tw_llvm *l = of(g);
-    /* read, into the second level, data: the first has too few lines on their way to it for a
-     * memory's latency (of K-quants 1.5 times as much a second on Zen 4) */
-    LLVMValueRef args[] = {pointer.p, lane_index(l, 0), lane_index(l, 2), lane_index(l, 1)};
+    /* whether to write; what is read into the second level: the first has too few lines on their
+     * way to it for a memory's latency (of K-quants 1.5 times as much a second on Zen 4); data */
+    LLVMValueRef args[] = {pointer.p, lane_index(l, write), lane_index(l, write ? 3 : 2),
+                           lane_index(l, 1)};
     call(l, "llvm.prefetch", scalar_type(l, TW_TY_PTR), args, 4);
 }
 

@@ -125,8 +125,8 @@ static void *intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *a
     return v;
 }
 
-static void prefetch(tw_ir *g, tw_val pointer) {
-    tw_str_add(of(g)->out, "  prefetch %%%ld\n", id(pointer));
+static void prefetch(tw_ir *g, tw_val pointer, bool write) {
+    tw_str_add(of(g)->out, "  prefetch%s %%%ld\n", write ? " to write" : "", id(pointer));
 }
 
 static void touch(tw_ir *g, tw_val pointer) {

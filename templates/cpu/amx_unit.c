@@ -1,6 +1,8 @@
 /* The matrix unit: see amx_unit.h. */
 #include "templates/cpu/amx_unit.h"
 
+#include "src/core/dtype.h"
+
 /* Registers: of products, [rows / 16][vector]; of x; of weights. */
 enum { TILE_C = 0, TILE_X = 4, TILE_W = 6 };
 
@@ -75,11 +77,14 @@ static void multiply_step(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val 
         }
 }
 
+/* Bytes of the strip for a byte of x. */
+static int64_t strip_line(const tw_gemm *t) { return row_bytes(t) / 4; }
+
 void tw_amx_multiply(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w, tw_val bytes,
                      int64_t known) {
     enum { UNROLLED = 4 };
     tw_ir *g = t->g;
-    int64_t step = unit->bytes, line = row_bytes(t) / 4; /* of the strip, a byte of x */
+    int64_t step = unit->bytes, line = strip_line(t);
     if (known && known <= UNROLLED * step) {
         for (int64_t k = 0; k < known; k += step)
             multiply_step(t, unit, tw_at(g, x, k), tw_at(g, w, k * line));
@@ -92,6 +97,32 @@ void tw_amx_multiply(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w, tw
     tw_loop_end(g, &loop, NULL);
 }
 
+/* Prefetches the tile's columns of `rows` rows of y from `at` on; the row behind them. */
+static tw_val prefetch_rows(tw_gemm *t, tw_val at, int rows) {
+    int64_t bytes = (int64_t)t->nv * t->lanes * tw_dtype_bits(t->problem->y) / 8;
+    for (int row = 0; row < rows; row++) {
+        for (int64_t b = 0; b < bytes; b += 64) tw_prefetch_to_write(t->g, tw_at(t->g, at, b));
+        at = tw_offset(t->g, at, t->y_stride);
+    }
+    return at;
+}
+
+/* The products of all of K.  Meanwhile y's lines come, a few rows a step: they are in no cache near,
+ * and storing a tile would wait for all of them (8 % of SmolLM2's layers). */
+static void multiply_whole(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val bytes) {
+    tw_ir *g = t->g;
+    int64_t steps = t->panel.padded_k * t->x_bytes / unit->bytes;
+    int rows = (int)tw_ceil_div(unit->rows, tw_max(steps, 1));
+    tw_val column = tw_mul(g, t->n, tw_k64(g, tw_dtype_bits(t->problem->y) / 8));
+    tw_val y = tw_offset(g, t->y, tw_add(g, tw_mul(g, t->m, t->y_stride), column));
+    tw_loop loop;
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), bytes, unit->bytes, &y, 1);
+    multiply_step(t, unit, tw_offset(g, x, loop.i),
+                  tw_offset(g, t->strip, tw_mul(g, loop.i, tw_k64(g, strip_line(t)))));
+    y = prefetch_rows(t, loop.carried[0], rows);
+    tw_loop_end(g, &loop, &y);
+}
+
 void tw_amx_add_stretch(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val bytes) {
     tw_if first;
     tw_if_begin(t->g, &first, unit->stretch.is_first);
@@ -99,7 +130,10 @@ void tw_amx_add_stretch(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val by
     tw_if_else(t->g, &first);
     tw_amx_load_products(t, unit, t->tile);
     tw_if_end(t->g, &first);
-    tw_amx_multiply(t, unit, x, t->strip, bytes, 0);
+    if (unit->whole)
+        multiply_whole(t, unit, x, bytes);
+    else
+        tw_amx_multiply(t, unit, x, t->strip, bytes, 0);
     tw_amx_store_products(t, unit, t->tile);
 }
 

@@ -107,14 +107,23 @@ static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
     }
 }
 
+/* Whether scales times codes need no rounding: then a fused multiply-add is as good. */
+static bool products_are_exact(const tw_scheme *s) {
+    enum { F32_BITS = 24, F16I8_BITS = 11 + 8 };
+    int bits = s->scale == TW_F16I8 ? F16I8_BITS : tw_dtype_get(s->scale)->mantissa_bits + 1;
+    return tw_dtype_is_int(s->weight) && bits + tw_dtype_bits(s->weight) <= F32_BITS;
+}
+
 tw_val tw_dequant_column(tw_dequant *self, tw_gemm *t, int v, int64_t k) {
     tw_ir *g = t->g;
     if (plain(t->problem)) return column_of_floats(t, v, k);
     tw_val q =
         t->panel.planes == 1 ? column_of_plane(self, t, v, k) : column_of_planes(self, t, v, k);
     if (!has_values(t->problem)) return q;
-    tw_val w = tw_fmul(g, q, tw_load(g, q.ty, self->scale[v], t->lanes * 4));
-    return tw_fadd(g, w, tw_load(g, q.ty, self->zero[v], t->lanes * 4));
+    tw_val scale = tw_load(g, q.ty, self->scale[v], t->lanes * 4);
+    tw_val zero = tw_load(g, q.ty, self->zero[v], t->lanes * 4);
+    if (products_are_exact(&t->problem->scheme)) return tw_fma(g, q, scale, zero);
+    return tw_fadd(g, tw_fmul(g, q, scale), zero);
 }
 
 void tw_dequant_fold(tw_gemm *t, const tw_val *acc, tw_val *total) {

@@ -131,8 +131,8 @@ static void *intrinsic(tw_ir *g, const char *name, tw_ty result, const tw_val *a
     return v;
 }
 
-static void prefetch(tw_ir *g, tw_val pointer) {
-    append(g, OP_PREFETCH, tw_ptr())->arg[0] = id(pointer);
+static void prefetch(tw_ir *g, tw_val pointer, bool write) {
+    append(g, write ? OP_PREFETCH_TO_WRITE : OP_PREFETCH, tw_ptr())->arg[0] = id(pointer);
 }
 
 static void touch(tw_ir *g, tw_val pointer) { append(g, OP_TOUCH, tw_ptr())->arg[0] = id(pointer); }

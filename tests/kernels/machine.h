@@ -23,6 +23,7 @@ typedef enum machine_kind {
     OP_SHUFFLE,
     OP_INTRINSIC,
     OP_PREFETCH,
+    OP_PREFETCH_TO_WRITE,
     OP_TOUCH,
     OP_LOCAL,
     OP_PHI,
@@ -31,6 +32,13 @@ typedef enum machine_kind {
     OP_RETURN,
     MACHINE_KINDS
 } machine_kind;
+
+typedef enum machine_access {
+    MACHINE_READS,
+    MACHINE_WRITES,
+    MACHINE_PREFETCHES,
+    MACHINE_PREFETCHES_TO_WRITE
+} machine_access;
 
 enum { MACHINE_LANES = 64, MACHINE_ARGS = 4, MACHINE_NAME = 48 };
 
@@ -87,9 +95,8 @@ typedef struct machine {
     int region_count;
     machine_tile tiles[8];
     uint8_t tile_table[64]; /* the table that they were configured by */
-    /* Of tw_matmul: gets the offset from the weights of all that it reads there, or prefetches;
-     * NULL: nobody. */
-    void (*watch)(void *arg, bool prefetched, int64_t offset);
+    /* Of tw_matmul: gets all that it reads, writes or prefetches; NULL: nobody. */
+    void (*watch)(void *arg, machine_access access, uintptr_t address);
     void *watch_arg;
     const void *weights;       /* of the call at hand; NULL in tw_pack_x */
     int64_t steps, most_steps; /* of the last call; what loops for ever is stopped */

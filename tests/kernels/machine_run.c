@@ -87,9 +87,8 @@ bool machine_may_access(machine *m, uintptr_t address, size_t size, int64_t alig
     return !m->error[0];
 }
 
-static void tell(const machine *m, bool prefetched, uintptr_t address) {
-    if (m->watch && m->weights)
-        m->watch(m->watch_arg, prefetched, (int64_t)(address - (uintptr_t)m->weights));
+static void tell(const machine *m, machine_access access, uintptr_t address) {
+    if (m->watch && m->weights) m->watch(m->watch_arg, access, address);
 }
 
 static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint64_t *d) {
@@ -97,7 +96,7 @@ static void load(machine *m, const machine_op *op, const uint64_t *pointer, uint
     const char *at = (const char *)address;
     size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
     if (!machine_may_access(m, address, size, op->number, false)) return;
-    tell(m, false, address);
+    tell(m, MACHINE_READS, address);
     for (int i = 0; i < lanes_of(op->ty); i++) {
         d[i] = 0;
         memcpy(&d[i], at + (size_t)i * each, each);
@@ -108,6 +107,7 @@ static void store(machine *m, const machine_op *op, const uint64_t *v, const uin
     char *at = (char *)(uintptr_t)pointer[0];
     size_t each = (size_t)bits_of(op->ty) / 8, size = each * (size_t)lanes_of(op->ty);
     if (!machine_may_access(m, (uintptr_t)at, size, op->number, true)) return;
+    tell(m, MACHINE_WRITES, (uintptr_t)at);
     for (int i = 0; i < lanes_of(op->ty); i++) memcpy(at + (size_t)i * each, &v[i], each);
 }
 
@@ -434,9 +434,11 @@ static void execute(machine *m, const machine_op *op) {
             machine_wrong(m, "intrinsic %s is not known here", op->name);
         break;
     case OP_LOCAL: d[0] = (uint64_t)(uintptr_t)(m->frame + op->number); break;
-    case OP_PREFETCH: tell(m, true, (uintptr_t)a[0]); break;
+    case OP_PREFETCH: tell(m, MACHINE_PREFETCHES, (uintptr_t)a[0]); break;
+    case OP_PREFETCH_TO_WRITE: tell(m, MACHINE_PREFETCHES_TO_WRITE, (uintptr_t)a[0]); break;
     case OP_TOUCH:
-        if (machine_may_access(m, (uintptr_t)a[0], 4, 4, false)) tell(m, false, (uintptr_t)a[0]);
+        if (machine_may_access(m, (uintptr_t)a[0], 4, 4, false))
+            tell(m, MACHINE_READS, (uintptr_t)a[0]);
         break;
     case OP_CAST:
         if (op->sub == TW_IR_BITCAST) {

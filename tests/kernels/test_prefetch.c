@@ -1,6 +1,6 @@
 /* What is prefetched: each line of the weights as far ahead as the config says, in the order of
- * their addresses, once where a tile has whole panels.  And with in_order, that lines are first
- * read in that order. */
+ * their addresses, once where a tile has whole panels; and, by kernels of the matrix unit, lines of
+ * y.  And with in_order, that lines are first read in that order. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,6 +11,7 @@
 enum { LINE = 64 };
 
 typedef struct seen {
+    const machine *m;
     int *times;    /* of each line of the weights */
     int64_t lines; /* of the weights */
     int64_t ahead; /* bytes */
@@ -28,13 +29,15 @@ static void note_read(seen *s, int64_t offset) {
     s->last_read = line;
 }
 
-static void note(void *arg, bool prefetched, int64_t offset) {
+static int64_t from_weights(const machine *m, uintptr_t address) {
+    return (int64_t)(address - (uintptr_t)m->weights);
+}
+
+static void note(void *arg, machine_access access, uintptr_t address) {
     seen *s = arg;
-    int64_t line = (offset - s->ahead) / LINE;
-    if (!prefetched) {
-        note_read(s, offset);
-        return;
-    }
+    int64_t offset = from_weights(s->m, address), line = (offset - s->ahead) / LINE;
+    if (access == MACHINE_READS) note_read(s, offset);
+    if (access != MACHINE_PREFETCHES) return;
     s->backwards += offset <= s->last;
     s->last = offset;
     if (offset < s->ahead || line >= s->lines)
@@ -56,7 +59,8 @@ static seen watch(const char *problem, const char *kernel, tw_isa isa, const cha
                      TW_OK);
     layer_init(&l, &p, LAYER_RANDOM, 7);
     tw_panel_init(&p, &panel);
-    seen s = {.lines = panel.panels * panel.panel_stride / LINE,
+    seen s = {.m = c.machine,
+              .lines = panel.panels * panel.panel_stride / LINE,
               .ahead = (int64_t)parsed.prefetch * LINE,
               .last = -1};
     s.times = calloc((size_t)s.lines, sizeof *s.times);
@@ -181,15 +185,18 @@ static void test_lines_are_read_in_order(void **state) {
 enum { STRETCHES = 3, STRETCH_ROWS = 128 };
 
 typedef struct stretches {
+    const machine *m;
     int64_t lines; /* of one; the panel has all of them */
     char prefetched[1024];
     int64_t missing; /* in stretches after the first, when their first line was read */
     int read;        /* of those */
 } stretches;
 
-static void note_stretch(void *arg, bool prefetched, int64_t offset) {
+static void note_stretch(void *arg, machine_access access, uintptr_t address) {
     stretches *s = arg;
-    int64_t line = offset / LINE;
+    int64_t offset = from_weights(s->m, address), line = offset / LINE;
+    bool prefetched = access == MACHINE_PREFETCHES;
+    if (!prefetched && access != MACHINE_READS) return;
     if (offset < 0 || line >= STRETCHES * s->lines) return;
     if (prefetched) s->prefetched[line] = 1;
     if (prefetched || offset != (s->read + 1) * s->lines * LINE) return;
@@ -213,7 +220,7 @@ static int64_t missing_lines(const char *problem, const char *text) {
         TW_OK);
     layer_init(&l, &p, LAYER_RANDOM, 7);
     tw_panel_init(&p, &panel);
-    stretches s = {.lines = panel.panel_stride / LINE / STRETCHES};
+    stretches s = {.m = c.machine, .lines = panel.panel_stride / LINE / STRETCHES};
     assert_in_range(STRETCHES * s.lines, 1, sizeof s.prefetched);
     c.machine->watch = note_stretch;
     c.machine->watch_arg = &s;
@@ -235,6 +242,70 @@ static void test_the_next_stretch(void **state) {
     assert_true(missing_lines(none, "mm4 mn64 bm128 bn64 ua256") > 0);
 }
 
+/* ---- y, of the matrix unit ---- */
+
+enum { UNIT_ROWS = 40, UNIT_COLUMNS = 64 };
+
+typedef struct y_lines {
+    const machine *m;
+    uintptr_t prefetched[4096]; /* addresses over LINE */
+    int64_t count, missing, written;
+} y_lines;
+
+/* What is written beside the stack is y: by the lines of what is stored first in them. */
+static void note_y(void *arg, machine_access access, uintptr_t address) {
+    y_lines *s = arg;
+    uintptr_t line = address / LINE, frame = (uintptr_t)s->m->frame;
+    if (access == MACHINE_PREFETCHES_TO_WRITE) {
+        assert_in_range(s->count, 0, TW_COUNT(s->prefetched) - 1);
+        s->prefetched[s->count++] = line;
+    }
+    if (access != MACHINE_WRITES || (address >= frame && address < frame + s->m->frame_size))
+        return;
+    bool found = false;
+    for (int64_t i = 0; i < s->count; i++) found |= s->prefetched[i] == line;
+    s->written++;
+    s->missing += !found;
+}
+
+/* Lines of y are prefetched while the tile that they are of is multiplied. */
+static void test_lines_of_y(void **state) {
+    (void)state;
+    static const struct {
+        const char *problem, *kernel, *config;
+    } rows[] = {
+        {"K=96,w=u4,g=32,s=f16,fpmath=bf16", "cpu.amx_bf16", "mm32 mn32 bm64 bn64 ua96"},
+        {"K=96,w=u4,g=32,s=f16,fpmath=bf16", "cpu.amx_bf16", "mm16 mn16 bm64 bn64 ua96"},
+        {"K=512,w=i8,s=f32,a=i8", "cpu.amx_gemm", "mm32 mn32 bm64 bn64 ua512"},
+        {"K=512,w=i8,s=f32,a=i8,bias=f32", "cpu.amx_gemm", "mm16 mn32 bm64 bn64 ua512"},
+    };
+    for (size_t i = 0; i < TW_COUNT(rows); i++) {
+        char problem[128];
+        snprintf(problem, sizeof problem, "M=%d,N=%d,%s", UNIT_ROWS, UNIT_COLUMNS, rows[i].problem);
+        tw_problem p = problem_of(problem);
+        tw_target target = target_of(TW_ISA_avx512amx);
+        tw_config config;
+        compiled c;
+        layer l;
+        run_options options = {.M = p.M};
+        assert_int_equal(tw_config_parse(rows[i].config, &config), TW_OK);
+        assert_int_equal(
+            compiled_init(&c, tw_template_find(rows[i].kernel), &p, &config, &target, RUN_MACHINE),
+            TW_OK);
+        layer_init(&l, &p, LAYER_RANDOM, 7);
+        y_lines s = {.m = c.machine};
+        c.machine->watch = note_y;
+        c.machine->watch_arg = &s;
+        assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
+        assert_true(s.written > 0);
+        if (s.missing)
+            fail_msg("%s: %lld of %lld stores wait for a line", problem, (long long)s.missing,
+                     (long long)s.written);
+        layer_free(&l);
+        compiled_free(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_panels),
@@ -242,6 +313,7 @@ int main(void) {
         cmocka_unit_test(test_none),
         cmocka_unit_test(test_lines_are_read_in_order),
         cmocka_unit_test(test_the_next_stretch),
+        cmocka_unit_test(test_lines_of_y),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
