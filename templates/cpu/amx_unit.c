@@ -107,8 +107,8 @@ static tw_val prefetch_rows(tw_gemm *t, tw_val at, int rows) {
     return at;
 }
 
-/* The products of all of K.  Meanwhile y's lines come, a few rows a step: they are in no cache near,
- * and storing a tile would wait for all of them (8 % of SmolLM2's layers). */
+/* The products of all of K.  Meanwhile y's lines come, a few rows a step: they are in no cache
+ * nearby, and storing a tile would wait for all of them (8 % of SmolLM2's layers). */
 static void multiply_whole(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val bytes) {
     tw_ir *g = t->g;
     int64_t steps = t->panel.padded_k * t->x_bytes / unit->bytes;
