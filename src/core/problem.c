@@ -411,6 +411,13 @@ tw_status tw_order_check(const int32_t *order, int64_t K, uint8_t *seen) {
     return TW_OK;
 }
 
+bool tw_scheme_products_round(const tw_scheme *s) {
+    enum { F32_BITS = 24 };
+    bool is_signed = tw_dtype_min(s->weight) < 0; /* -2^n has one bit, like 2^n */
+    int code = tw_dtype_bits(s->weight) - is_signed;
+    return tw_dtype_get(s->scale)->mantissa_bits + 1 + code > F32_BITS;
+}
+
 int tw_bucket_index(int64_t M) {
     int index = 0;
     while (index < TW_BUCKETS - 1 && tw_bucket_rows(index) < M) index++;

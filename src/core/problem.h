@@ -37,6 +37,8 @@ enum { TW_FPMATHS = TW_FPMATH_BF16 + 1 }; /* values of tw_fpmath */
 /* ---- granularity arithmetic: here and nowhere else ---- */
 
 static inline bool tw_scheme_plain(const tw_scheme *s) { return s->scale == TW_NONE; }
+/* Of integer codes: whether one times its scale may have to be rounded to f32. */
+bool tw_scheme_products_round(const tw_scheme *s);
 /* Weights of K (of N) under one scale; K (N) when it covers the whole dimension. */
 static inline int64_t tw_group_k(const tw_scheme *s, int64_t K) {
     return s->group_k ? tw_min(s->group_k, K) : K;

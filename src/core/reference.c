@@ -149,8 +149,8 @@ typedef struct columns {
 
 /* Whether a magnitude counts products beside weights: see reference.h. */
 static bool counts_products(const tw_scheme *s) {
-    return s->fpmath == TW_FPMATH_STRICT && s->zero_mode == TW_ZERO_VALUE && s->scale == TW_F32 &&
-           s->act_quant && !tw_act_rounds(s);
+    return s->fpmath == TW_FPMATH_STRICT && s->zero_mode == TW_ZERO_VALUE &&
+           tw_scheme_products_round(s) && s->act_quant && !tw_act_rounds(s);
 }
 
 /* Columns n0..n1, k0..k1; what was in the others stays. */

@@ -40,8 +40,9 @@ float tw_factor(tw_fpmath fpmath, float v);
  * out[n] for n in [n0, n1), and, where magnitude is not NULL, sum over k of |x| * |w| beside it.
  * With fpmath=bf16 the factors are x and w of that kind, and what act_quant says is left undone.
  *
- * Value zeros with f32 scales are the exception: w = q * s + z rounds q * s, by up to 2^-24 of it,
- * so that w can be 0 where the products of a sum of codes, s * sum(x q) + z * sum(x), are not.
+ * Value zeros with scales of many bits are the exception (f32; f16i8 of codes of 7 or 8 bits): w =
+ * q * s + z rounds q * s, by up to 2^-24 of it, so that w can be 0 where the products of a sum of
+ * codes, s * sum(x q) + z * sum(x), are not.
  * Where x is quantized, and kernels sum codes, |w| + |q * s| / 2 is counted there. */
 void tw_reference_row(const tw_problem *p, const tw_canonical *w, const float *x, int64_t n0,
                       int64_t n1, double *out, double *magnitude);

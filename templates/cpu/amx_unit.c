@@ -97,7 +97,8 @@ void tw_amx_multiply(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w, tw
     tw_loop_end(g, &loop, NULL);
 }
 
-/* Prefetches the tile's columns of `rows` rows of y from `at` on; the row behind them. */
+/* Prefetches the tile's columns of `rows` rows of y from `at` on, but for the end of one that does
+ * not begin with a line; the row behind them. */
 static tw_val prefetch_rows(tw_gemm *t, tw_val at, int rows) {
     int64_t bytes = (int64_t)t->nv * t->lanes * tw_dtype_bits(t->problem->y) / 8;
     for (int row = 0; row < rows; row++) {

@@ -107,11 +107,11 @@ static tw_val column_of_floats(tw_gemm *t, int v, int64_t k) {
     }
 }
 
-/* Whether scales times codes need no rounding: then a fused multiply-add is as good. */
+/* Whether scales times codes need no rounding and are in f32's range: then a fused multiply-add is
+ * as good. */
 static bool products_are_exact(const tw_scheme *s) {
-    enum { F32_BITS = 24, F16I8_BITS = 11 + 8 };
-    int bits = s->scale == TW_F16I8 ? F16I8_BITS : tw_dtype_get(s->scale)->mantissa_bits + 1;
-    return tw_dtype_is_int(s->weight) && bits + tw_dtype_bits(s->weight) <= F32_BITS;
+    const tw_dtype_info *scale = tw_dtype_get(s->scale);
+    return tw_dtype_is_int(s->weight) && !tw_scheme_products_round(s) && scale->exponent_bits < 8;
 }
 
 tw_val tw_dequant_column(tw_dequant *self, tw_gemm *t, int v, int64_t k) {

@@ -226,7 +226,6 @@ static void emit_unit_pair(tw_gemm *t, tw_val x, tw_val *total) {
     enter_fold(t, x, tw_k64(g, bodies), acc);
     emit_bodies(t, acc, t->unit_strip, x, t->bodies, bodies);
     t->meta = tw_add(g, t->meta, tw_k64(g, 4));
-    t->x = second_x;
     turn_totals(t, acc, total);
     emit_bodies(t, acc, second, second_x, t->bodies, bodies);
     fold_totals(t, acc, total);
@@ -255,7 +254,7 @@ static tw_val enter_unit(tw_gemm *t, tw_val i) {
         inside = tw_and(g, i, tw_k64(g, p->run_units - 1));
         tw_gemm_begin_factors(t, inside);
     }
-    if (t->group_pairs) {
+    if (t->group_pairs && t->unpacking) {
         tw_val first = tw_and(g, inside, tw_k64(g, p->run_units - 2));
         t->pair = tw_offset(g, from, tw_mul(g, first, tw_k64(g, p->unit_stride)));
     }
@@ -466,16 +465,18 @@ static void begin_tile(tw_gemm *t, tw_loop *over_m, tw_val m0, tw_val slots) {
     t->tile = tw_offset(g, slots, tw_mul(g, tw_sub(g, t->m, m0), tw_k64(g, row_bytes)));
 }
 
-/* The tile at `row` of its task prefetches a part of the stretch that begins with unit i, as many
- * lines for each row as a task of most rows needs.  (Those that are left, of fewer rows, are
- * prefetched as they are unpacked, which waits for memory: together 8 %, i6 on Zen 4.) */
+/* The tile at `row` of its task prefetches a part of the stretch that begins with unit i, whole
+ * rows of the panel, as many lines for each row of the tile as a task of 128 needs.  (What is left,
+ * of fewer rows, is prefetched as it is unpacked, which waits for memory: together 8 %, i6 on Zen
+ * 4.)  Behind the panel's last stretch comes the next panel's first: of narrower tiles too early.
+ */
 static void prefetch_stretch(tw_gemm *t, tw_val i, tw_val row) {
+    enum { TASK_ROWS = 128 };
     tw_ir *g = t->g;
     const tw_panel *p = &t->panel;
     if (!t->config->prefetch) return;
-    int64_t unit_bytes = p->run_stride / p->run_units,
-            rows = TW_AHEAD_BYTES / 4 / t->config->micro_n;
-    int64_t row_bytes = tw_ceil_div(t->ahead_units * unit_bytes, 64 * rows) * 64;
+    int64_t unit_bytes = p->run_stride / p->run_units;
+    int64_t row_bytes = tw_ceil_div(t->ahead_units * unit_bytes, 64L * TASK_ROWS) * 64;
     tw_val at = tw_offset(g, t->panel_w, tw_mul(g, i, tw_k64(g, unit_bytes)));
     at = tw_offset(g, at, tw_mul(g, row, tw_k64(g, row_bytes)));
     for (int64_t b = 0; b < t->rows * row_bytes; b += 64) tw_prefetch(g, tw_at(g, at, b));
@@ -542,7 +543,8 @@ void tw_gemm_emit(tw_gemm *t) {
     if (t->config->ahead) {
         int64_t bytes = t->strip_bytes ? t->strip_bytes : t->ahead_units * tw_gemm_strip_stride(t);
         assert(bytes <= TW_STRIP_BYTES);
-        int64_t totals = t->ops->column ? TW_AHEAD_BYTES : TW_FRAME_BYTES - bytes;
+        int64_t spills = (int64_t)TW_TILE_SPILLS * t->rows * t->nv * t->lanes * 4;
+        int64_t totals = t->ops->column ? TW_AHEAD_BYTES : TW_FRAME_BYTES - bytes - spills;
         t->tile = tw_local(g, tw_f32((int)(totals / 4)));
         t->strip = tw_local(g, tw_i8((int)bytes));
     } else if (t->rows > 1 || !t->carried || t->scaled_units) {

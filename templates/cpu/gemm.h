@@ -21,8 +21,10 @@ enum { TW_ACCUMULATORS = 2 * TW_TILE };
 enum { TW_HELD = 24 }; /* vectors of codes, at most */
 enum { TW_WORD_BIAS = 0x8000 };
 /* Of the stack that tw_linear_forward promises, for a stretch of unpacked codes; for those and what
- * stands beside them; and for all that with the totals of a task's column of tiles. */
-enum { TW_AHEAD_BYTES = 32 << 10, TW_STRIP_BYTES = 40 << 10, TW_FRAME_BYTES = 72 << 10 };
+ * stands beside them; and for all that with the totals of a task's column of tiles and, so many
+ * times a tile, sums and what does not fit the registers. */
+enum { TW_AHEAD_BYTES = 32 << 10, TW_STRIP_BYTES = 40 << 10, TW_FRAME_BYTES = 74 << 10 };
+enum { TW_TILE_SPILLS = 4 };
 
 typedef struct tw_gemm tw_gemm;
 

@@ -51,7 +51,7 @@ double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_
     return tw_gemm_cost(target, problem, config, &loop);
 }
 
-_Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960 && TW_FRAME_BYTES == 73728,
+_Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960 && TW_FRAME_BYTES == 75776,
                "as the sentences below say");
 
 /* Of a code in the strip. */
@@ -69,10 +69,11 @@ static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
     return c->ahead / panel->unit_k * (codes + 4L * values) * c->micro_n;
 }
 
-/* Whose totals have a place beside it. */
-static int64_t most_rows(const tw_target *target, const tw_problem *problem, const tw_panel *panel,
-                         const tw_config *c) {
-    return (TW_FRAME_BYTES - strip_bytes(target, problem, panel, c)) / (4L * c->micro_n);
+/* That a task's totals have. */
+static int64_t totals_bytes(const tw_target *target, const tw_problem *problem,
+                            const tw_panel *panel, const tw_config *c) {
+    int64_t spills = (int64_t)TW_TILE_SPILLS * c->micro_m * c->micro_n * 4;
+    return TW_FRAME_BYTES - strip_bytes(target, problem, panel, c) - spills;
 }
 
 static const char *reject_ahead(const tw_target *target, const tw_problem *problem,
@@ -94,10 +95,12 @@ static const char *reject_ahead(const tw_target *target, const tw_problem *probl
         return "ahead times micro_n codes must take at most 32768 bytes.";
     if (strip_bytes(target, problem, &panel, c) > TW_STRIP_BYTES)
         return "ahead's codes, scales and zeros must take at most 40960 bytes.";
-    if (c->block_m > most_rows(target, problem, &panel, c))
-        return "with ahead, its codes, scales and zeros and block_m times micro_n totals must take "
-               "at "
-               "most 73728 bytes.";
+    if (c->micro_m * c->micro_n > tw_target_isa(target)->vector_registers * tw_target_lanes(target))
+        return "with ahead, the tile's accumulators must fit the registers.";
+    if ((int64_t)c->block_m * c->micro_n * 4 > totals_bytes(target, problem, &panel, c))
+        return "with ahead, block_m times micro_n totals, its codes, scales and zeros, and four "
+               "tiles "
+               "must take at most 75776 bytes.";
     return NULL;
 }
 
@@ -128,8 +131,8 @@ const char *tw_int_reject(const tw_target *target, const tw_problem *problem, co
  * a task (a quarter more on a Xeon with VNNI, 1.4x with AVX2).  So do all codes where unpacking has
  * the products' ports, on Intel's cores, from four tiles on (u4: 5 to 20 %, with AVX2 10 to 18 %);
  * AMD's have others for it (i4 on Zen 5: 5 to 12 % slower), but for word pairs, whose scales take
- * as much again (u4 on Zen 3: 10 %).  Words of 8-bit codes take two on any core, from 16 rows on
- * (an eighth).  0: never. */
+ * as much again (u4 on Zen 3: 10 %).  Words of 8-bit codes take two on any core, which eight tiles
+ * are worth (an eighth).  0: never. */
 static int least_tiles(const tw_target *target, const tw_problem *problem) {
     int bits = tw_dtype_bits(problem->scheme.weight);
     bool planes = bits & (bits - 1);
@@ -141,14 +144,17 @@ static int least_tiles(const tw_target *target, const tw_problem *problem) {
 
 /* Blocks of rows as large as there is place for their totals, and alike: each unpacks again.  Of
  * columns a panel, which shares nothing with the next, so that threads end together.  On AMD's
- * cores, that is (i6: 2 % and 1 % on Zen 4, with AVX2 a sixth); a Xeon by eight threads loses a
- * twentieth. */
+ * cores, that is, and where threads have several tasks each (i6: 2 % and 1 % on Zen 4, with AVX2 a
+ * sixth); a Xeon by eight threads loses a twentieth. */
 static void set_ahead_blocks(const tw_target *target, const tw_problem *problem,
                              const tw_panel *panel, tw_config *config) {
-    int64_t rows = tw_max(1, problem->M), most = most_rows(target, problem, panel, config);
+    int64_t most = totals_bytes(target, problem, panel, config) / (4L * config->micro_n);
+    int64_t rows = tw_max(1, problem->M), block;
     most = most / config->micro_m * config->micro_m;
     if (most <= 0 || !tw_target_is_amd(target)) return;
-    int64_t block = tw_ceil_div(rows, tw_ceil_div(rows, most));
+    /* Rows are launched some at a time, which may be one block. */
+    if (problem->N < (int64_t)4 * TW_PANEL_ROWS * target->threads) return;
+    block = tw_ceil_div(rows, tw_ceil_div(rows, most));
     config->block_m = (int32_t)tw_round_up(block, config->micro_m);
     config->block_n = TW_PANEL_ROWS;
 }

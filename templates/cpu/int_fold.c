@@ -99,7 +99,7 @@ static int bits_of(int64_t most) {
 }
 
 /* Whether zero * sum fits the 24 bits of an f32.  Of f32 zeros it may not, but there q * scale as
- * it is defined rounds as much, which the oracle's bound knows; f16i8's products are exact. */
+ * it is defined rounds as much, which the oracle's bound knows. */
 static bool products_fit(const tw_gemm *t) {
     const tw_scheme *s = scheme(t);
     int64_t run = tw_min(t->panel.group_k, t->fold_k);

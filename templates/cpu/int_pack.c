@@ -372,10 +372,9 @@ static void emit_act_group(pack *s, const void *arg, tw_val from, int64_t length
     }
     if (s->sums_last) {
         for_vectors(s, from, length, NULL, 0, codes_body, &a);
-        if (s->meta.scale >= 0 && tw_int_late_factors(s->problem))
-            store_meta(s, a.scale, s->meta.scale, entry); /* the first of its run */
-        else if (s->meta.scale >= 0)
-            for_parts(s, from, length, s->panel.group_k, 1, entry, emit_scale_entry, &a);
+        /* Late factors: of a run the first. */
+        int64_t each = tw_int_late_factors(s->problem) ? length : s->panel.group_k;
+        if (s->meta.scale >= 0) for_parts(s, from, length, each, 1, entry, emit_scale_entry, &a);
     } else {
         for_parts(s, from, length, s->panel.group_k, group_entries(s), entry, emit_group, &a);
     }

@@ -286,13 +286,15 @@ static void test_blocks_that_unpack_once(void **state) {
     (void)state;
     static const struct {
         const char *model;
-        int32_t rows, block;
+        int32_t threads, rows, block;
     } cases[] = {
-        {"AMD EPYC", 512, 171}, {"AMD EPYC", 200, 201},   {"AMD EPYC", 1024, 207},
-        {"AMD EPYC", 100, 102}, {"Intel Xeon", 512, 120},
+        {"AMD EPYC", 1, 512, 171},   {"AMD EPYC", 1, 190, 192}, {"AMD EPYC", 1, 1024, 171},
+        {"AMD EPYC", 1, 100, 102},   {"AMD EPYC", 8, 512, 171}, {"AMD EPYC", 16, 512, 120},
+        {"Intel Xeon", 1, 512, 120},
     };
     for (size_t i = 0; i < TW_COUNT(cases); i++) {
-        tw_target machine = {.isa = TW_ISA_avx512vnni, .l2_bytes = 1 << 20, .threads = 1};
+        tw_target machine = {
+            .isa = TW_ISA_avx512vnni, .l2_bytes = 1 << 20, .threads = cases[i].threads};
         tw_problem p = fake_problem("M=1,N=2048,K=2048,w=i6,g=16,s=f16i8,a=i8g256");
         tw_config config;
         p.M = cases[i].rows;

@@ -168,16 +168,20 @@ class Usage(cli.Cli):
                 ('avx2', 'i8', 'int', 'ua48', 'ahead must be a multiple of the group'),
                 ('avx2', 'i8', 'int', 'ua96', 'ahead exceeds the columns of K'),
                 ('avx2', 'i8', 'int', 'bm4 ua32', 'ahead needs several tiles in block_m'),
-                ('avx2', 'i8', 'int', 'bm1152 ua32', 'block_m times micro_n totals must take at'),
+                ('avx2', 'i8', 'int', 'bm1184 ua32', 'block_m times micro_n totals, its codes, s'),
+                ('avx2', 'i8', 'int', 'mn64 ua32', "the tile's accumulators must fit"),
                 ('avx2', 'i8', 'int', 'gp2 ua32', 'group_pairs must be 0 or 1'),
                 ('avx2', 'i8', 'int', 'gp1', 'group_pairs is of codes that are unpacked ahead'),
                 ('avx2', 'i8', 'int', 'gp1 ua32', 'group_pairs is of sums of vpdpbusd'),
                 ('avx512vnni', 'i8', 'int', 'gp1 ua32', 'group_pairs is of sums of vpdpbusd'),
                 ('avx2', 'none', 'dq', 'gp1', 'group_pairs scales sums of integer')):
             config = config if 'bm' in config else 'bm8 ' + config
+            config = config if 'mn' in config else 'mn16 ' + config
             self.fails(1, why, 'dump', f'cpu:{device}', f'M=8,N=64,K=64,w=u4,g=32,s=f16,a={a}',
-                       '--kernel', f'cpu.{kernel}_gemm', '--config', f'mm4 mn16 bn64 {config}',
+                       '--kernel', f'cpu.{kernel}_gemm', '--config', f'mm4 bn64 {config}',
                        '--asm')
+        self.fails(1, 'micro_n must be a multiple', 'dump', 'cpu:avx2', 'M=8,' + cli.SMALL,
+                   '--kernel', 'cpu.int_gemm', '--config', 'mm4 bm8 bn64 ua32', '--asm')
         for m, scheme, config, why in (
                 (1, 'w=u4,g=32,s=f16', 'mm1 mn64 bm1 pf8 io2', 'in_order must be 0 or 1'),
                 (1, 'w=u4,g=32,s=f16', 'mm1 mn64 bm1 io1', 'in_order is of weights that are prefe'),
