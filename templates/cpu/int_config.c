@@ -99,8 +99,7 @@ static const char *reject_ahead(const tw_target *target, const tw_problem *probl
         return "with ahead, the tile's accumulators must fit the registers.";
     if ((int64_t)c->block_m * c->micro_n * 4 > totals_bytes(target, problem, &panel, c))
         return "with ahead, block_m times micro_n totals, its codes, scales and zeros, and four "
-               "tiles "
-               "must take at most 75776 bytes.";
+               "tiles must take at most 75776 bytes.";
     return NULL;
 }
 

@@ -226,31 +226,23 @@ static void geometry(const tw_problem *problem, tw_geometry *out) {
 }
 
 static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *config) {
-    static const tw_gemm_ops ops = {.begin = tw_int_begin,
-                                    .init = tw_int_init,
-                                    .steps = steps,
-                                    .unpack = tw_int_unpack,
-                                    .add_codes = sum_codes,
-                                    .fold = tw_int_fold,
-                                    .turn = tw_int_turn,
-                                    .begin_run = tw_int_begin_run,
-                                    .scale_sums = tw_int_scale_sums,
-                                    .finish = tw_int_finish};
-    static const tw_gemm_ops words = {.begin = tw_int_begin,
-                                      .init = tw_int_init,
-                                      .steps = steps_words,
-                                      .unpack = tw_int_unpack,
-                                      .stash = stash_words,
-                                      .fold = tw_int_fold,
-                                      .begin_run = tw_int_begin_run,
-                                      .scale_sums = tw_int_scale_sums,
-                                      .finish = tw_int_finish};
+    tw_gemm_ops ops = {.begin = tw_int_begin,
+                       .init = tw_int_init,
+                       .steps = steps,
+                       .unpack = tw_int_unpack,
+                       .add_codes = sum_codes,
+                       .fold = tw_int_fold,
+                       .turn = tw_int_turn,
+                       .begin_run = tw_int_begin_run,
+                       .scale_sums = tw_int_scale_sums,
+                       .finish = tw_int_finish};
     tw_int_gemm self = {.flush = 1};
     bool maddubs = tw_target_isa(g->target)->dot == TW_DOT_MADDUBS;
     bool bytes = tw_int_form_of(g->target, problem) == TW_INT_BYTES;
+    if (!bytes) ops.steps = steps_words, ops.stash = stash_words;
     if (maddubs && bytes) self.flush = tw_int_flush(g->target, problem, config->micro_m);
     int64_t body = !maddubs ? 8 : bytes ? 4 * self.flush : config->ahead ? 32 : 4;
-    tw_int_gemm_init(&self, g, problem, config, bytes ? &ops : &words, body, TW_INT_CODES);
+    tw_int_gemm_init(&self, g, problem, config, &ops, body, TW_INT_CODES);
     tw_int_emit_pack(g, problem, TW_INT_CODES, config->group_pairs ? TW_WORD_BIAS : 0);
     tw_gemm_emit(&self.t);
     return TW_OK;
