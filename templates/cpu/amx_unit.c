@@ -80,23 +80,6 @@ static void multiply_step(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val 
 /* Bytes of the strip for a byte of x. */
 static int64_t strip_line(const tw_gemm *t) { return row_bytes(t) / 4; }
 
-void tw_amx_multiply(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w, tw_val bytes,
-                     int64_t known) {
-    enum { UNROLLED = 4 };
-    tw_ir *g = t->g;
-    int64_t step = unit->bytes, line = strip_line(t);
-    if (known && known <= UNROLLED * step) {
-        for (int64_t k = 0; k < known; k += step)
-            multiply_step(t, unit, tw_at(g, x, k), tw_at(g, w, k * line));
-        return;
-    }
-    tw_loop loop;
-    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), bytes, step, NULL, 0);
-    multiply_step(t, unit, tw_offset(g, x, loop.i),
-                  tw_offset(g, w, tw_mul(g, loop.i, tw_k64(g, line))));
-    tw_loop_end(g, &loop, NULL);
-}
-
 /* Prefetches the tile's columns of `rows` rows of y from `at` on, but for the end of one that does
  * not begin with a line; the row behind them. */
 static tw_val prefetch_rows(tw_gemm *t, tw_val at, int rows) {
@@ -108,20 +91,43 @@ static tw_val prefetch_rows(tw_gemm *t, tw_val at, int rows) {
     return at;
 }
 
-/* The products of all of K.  Meanwhile y's lines come, a few rows a step: they are in no cache
- * nearby, and storing a tile would wait for all of them (8 % of SmolLM2's layers). */
-static void multiply_whole(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val bytes) {
+/* The tile's first in y. */
+static tw_val y_of_tile(tw_gemm *t) {
     tw_ir *g = t->g;
-    int64_t steps = t->panel.padded_k * t->x_bytes / unit->bytes;
-    int rows = (int)tw_ceil_div(unit->rows, tw_max(steps, 1));
     tw_val column = tw_mul(g, t->n, tw_k64(g, tw_dtype_bits(t->problem->y) / 8));
-    tw_val y = tw_offset(g, t->y, tw_add(g, tw_mul(g, t->m, t->y_stride), column));
+    return tw_offset(g, t->y, tw_add(g, tw_mul(g, t->m, t->y_stride), column));
+}
+
+/* y_rows: of y, whose lines are prefetched in each step. */
+static void multiply_loop(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w, tw_val bytes,
+                          int y_rows) {
+    tw_ir *g = t->g;
+    tw_val y = {0};
     tw_loop loop;
-    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), bytes, unit->bytes, &y, 1);
+    if (y_rows) y = y_of_tile(t);
+    tw_loop_begin_nonempty(g, &loop, tw_k64(g, 0), bytes, unit->bytes, &y, y_rows ? 1 : 0);
     multiply_step(t, unit, tw_offset(g, x, loop.i),
-                  tw_offset(g, t->strip, tw_mul(g, loop.i, tw_k64(g, strip_line(t)))));
-    y = prefetch_rows(t, loop.carried[0], rows);
+                  tw_offset(g, w, tw_mul(g, loop.i, tw_k64(g, strip_line(t)))));
+    if (y_rows) y = prefetch_rows(t, loop.carried[0], y_rows);
     tw_loop_end(g, &loop, &y);
+}
+
+void tw_amx_multiply(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val w, tw_val bytes,
+                     int64_t known) {
+    enum { UNROLLED = 4 };
+    if (!known || known > UNROLLED * unit->bytes) {
+        multiply_loop(t, unit, x, w, bytes, 0);
+        return;
+    }
+    for (int64_t k = 0; k < known; k += unit->bytes)
+        multiply_step(t, unit, tw_at(t->g, x, k), tw_at(t->g, w, k * strip_line(t)));
+}
+
+/* Rows of y that come in a step where all of K is one stretch: their lines are in no cache nearby,
+ * and storing a tile would wait for all of them (8 % of SmolLM2's layers). */
+static int rows_a_step(const tw_gemm *t, const tw_amx_unit *unit) {
+    int64_t steps = t->panel.padded_k * t->x_bytes / unit->bytes;
+    return unit->whole ? (int)tw_ceil_div(unit->rows, tw_max(steps, 1)) : 0;
 }
 
 void tw_amx_add_stretch(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val bytes) {
@@ -131,10 +137,7 @@ void tw_amx_add_stretch(tw_gemm *t, const tw_amx_unit *unit, tw_val x, tw_val by
     tw_if_else(t->g, &first);
     tw_amx_load_products(t, unit, t->tile);
     tw_if_end(t->g, &first);
-    if (unit->whole)
-        multiply_whole(t, unit, x, bytes);
-    else
-        tw_amx_multiply(t, unit, x, t->strip, bytes, 0);
+    multiply_loop(t, unit, x, t->strip, bytes, rows_a_step(t, unit));
     tw_amx_store_products(t, unit, t->tile);
 }
 

@@ -543,8 +543,7 @@ void tw_gemm_emit(tw_gemm *t) {
     if (t->config->ahead) {
         int64_t bytes = t->strip_bytes ? t->strip_bytes : t->ahead_units * tw_gemm_strip_stride(t);
         assert(bytes <= TW_STRIP_BYTES);
-        int64_t spills = (int64_t)TW_TILE_SPILLS * t->rows * t->nv * t->lanes * 4;
-        int64_t totals = t->ops->column ? TW_AHEAD_BYTES : TW_FRAME_BYTES - bytes - spills;
+        int64_t totals = t->ops->column ? TW_AHEAD_BYTES : tw_gemm_totals_bytes(t->config, bytes);
         t->tile = tw_local(g, tw_f32((int)(totals / 4)));
         t->strip = tw_local(g, tw_i8((int)bytes));
     } else if (t->rows > 1 || !t->carried || t->scaled_units) {

@@ -25,6 +25,10 @@ enum { TW_WORD_BIAS = 0x8000 };
  * times a tile, sums and what does not fit the registers. */
 enum { TW_AHEAD_BYTES = 32 << 10, TW_STRIP_BYTES = 40 << 10, TW_FRAME_BYTES = 74 << 10 };
 enum { TW_TILE_SPILLS = 4 };
+/* What that leaves for the totals. */
+static inline int64_t tw_gemm_totals_bytes(const tw_config *c, int64_t strip_bytes) {
+    return TW_FRAME_BYTES - strip_bytes - (int64_t)TW_TILE_SPILLS * c->micro_m * c->micro_n * 4;
+}
 
 typedef struct tw_gemm tw_gemm;
 

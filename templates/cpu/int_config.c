@@ -51,7 +51,8 @@ double tw_int_cost(const tw_target *target, const tw_problem *problem, const tw_
     return tw_gemm_cost(target, problem, config, &loop);
 }
 
-_Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960 && TW_FRAME_BYTES == 75776,
+_Static_assert(TW_AHEAD_BYTES == 32768 && TW_STRIP_BYTES == 40960 && TW_FRAME_BYTES == 75776 &&
+                   TW_TILE_SPILLS == 4,
                "as the sentences below say");
 
 /* Of a code in the strip. */
@@ -72,8 +73,7 @@ static int64_t strip_bytes(const tw_target *target, const tw_problem *problem,
 /* That a task's totals have. */
 static int64_t totals_bytes(const tw_target *target, const tw_problem *problem,
                             const tw_panel *panel, const tw_config *c) {
-    int64_t spills = (int64_t)TW_TILE_SPILLS * c->micro_m * c->micro_n * 4;
-    return TW_FRAME_BYTES - strip_bytes(target, problem, panel, c) - spills;
+    return tw_gemm_totals_bytes(c, strip_bytes(target, problem, panel, c));
 }
 
 static const char *reject_ahead(const tw_target *target, const tw_problem *problem,

@@ -46,32 +46,46 @@ static void note(void *arg, machine_access access, uintptr_t address) {
         s->times[line]++;
 }
 
-static seen watch(const char *problem, const char *kernel, tw_isa isa, const char *config) {
+/* What one call of the kernel reads, writes and prefetches goes to `body`; *m: the machine. */
+typedef void watch_body(void *arg, machine_access access, uintptr_t address);
+static void run_watched(const char *problem, const char *kernel, tw_isa isa, const char *text,
+                        watch_body *body, void *arg, const machine **m) {
     tw_problem p = problem_of(problem);
     tw_target target = target_of(isa);
-    tw_config parsed;
-    tw_panel panel;
+    tw_config config;
     compiled c;
     layer l;
     run_options options = {.M = p.M};
-    assert_int_equal(tw_config_parse(config, &parsed), TW_OK);
-    assert_int_equal(compiled_init(&c, tw_template_find(kernel), &p, &parsed, &target, RUN_MACHINE),
+    assert_int_equal(tw_config_parse(text, &config), TW_OK);
+    assert_int_equal(compiled_init(&c, tw_template_find(kernel), &p, &config, &target, RUN_MACHINE),
                      TW_OK);
     layer_init(&l, &p, LAYER_RANDOM, 7);
+    *m = c.machine;
+    c.machine->watch = body;
+    c.machine->watch_arg = arg;
+    assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
+    layer_free(&l);
+    compiled_free(&c);
+}
+
+static int64_t panel_lines(const char *problem, int64_t *panels) {
+    tw_problem p = problem_of(problem);
+    tw_panel panel;
     tw_panel_init(&p, &panel);
-    seen s = {.m = c.machine,
-              .lines = panel.panels * panel.panel_stride / LINE,
-              .ahead = (int64_t)parsed.prefetch * LINE,
-              .last = -1};
+    *panels = panel.panels;
+    return panel.panel_stride / LINE;
+}
+
+static seen watch(const char *problem, const char *kernel, tw_isa isa, const char *config) {
+    tw_config parsed;
+    int64_t panels, lines = panel_lines(problem, &panels);
+    assert_int_equal(tw_config_parse(config, &parsed), TW_OK);
+    seen s = {.lines = panels * lines, .ahead = (int64_t)parsed.prefetch * LINE, .last = -1};
     s.times = calloc((size_t)s.lines, sizeof *s.times);
     s.read = calloc((size_t)s.lines, 1);
     assert_non_null(s.times);
     assert_non_null(s.read);
-    c.machine->watch = note;
-    c.machine->watch_arg = &s;
-    assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
-    layer_free(&l);
-    compiled_free(&c);
+    run_watched(problem, kernel, isa, config, note, &s, &s.m);
     return s;
 }
 
@@ -204,30 +218,14 @@ static void note_stretch(void *arg, machine_access access, uintptr_t address) {
     for (int64_t i = line; i < line + s->lines; i++) s->missing += !s->prefetched[i];
 }
 
-static int64_t missing_lines(const char *problem, const char *text) {
+static int64_t missing_lines(const char *problem, const char *config) {
     char full[128];
+    int64_t panels;
     snprintf(full, sizeof full, "M=%d,N=64,%s", STRETCH_ROWS, problem);
-    tw_problem p = problem_of(full);
-    tw_target target = target_of(TW_ISA_avx512vnni);
-    tw_config config;
-    tw_panel panel;
-    compiled c;
-    layer l;
-    run_options options = {.M = p.M};
-    assert_int_equal(tw_config_parse(text, &config), TW_OK);
-    assert_int_equal(
-        compiled_init(&c, tw_template_find("cpu.int_gemm"), &p, &config, &target, RUN_MACHINE),
-        TW_OK);
-    layer_init(&l, &p, LAYER_RANDOM, 7);
-    tw_panel_init(&p, &panel);
-    stretches s = {.m = c.machine, .lines = panel.panel_stride / LINE / STRETCHES};
+    stretches s = {.lines = panel_lines(full, &panels) / STRETCHES};
     assert_in_range(STRETCHES * s.lines, 1, sizeof s.prefetched);
-    c.machine->watch = note_stretch;
-    c.machine->watch_arg = &s;
-    assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
+    run_watched(full, "cpu.int_gemm", TW_ISA_avx512vnni, config, note_stretch, &s, &s.m);
     assert_int_equal(s.read, STRETCHES - 1);
-    layer_free(&l);
-    compiled_free(&c);
     return s.missing;
 }
 
@@ -282,27 +280,12 @@ static void test_lines_of_y(void **state) {
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
         char problem[128];
         snprintf(problem, sizeof problem, "M=%d,N=%d,%s", UNIT_ROWS, UNIT_COLUMNS, rows[i].problem);
-        tw_problem p = problem_of(problem);
-        tw_target target = target_of(TW_ISA_avx512amx);
-        tw_config config;
-        compiled c;
-        layer l;
-        run_options options = {.M = p.M};
-        assert_int_equal(tw_config_parse(rows[i].config, &config), TW_OK);
-        assert_int_equal(
-            compiled_init(&c, tw_template_find(rows[i].kernel), &p, &config, &target, RUN_MACHINE),
-            TW_OK);
-        layer_init(&l, &p, LAYER_RANDOM, 7);
-        y_lines s = {.m = c.machine};
-        c.machine->watch = note_y;
-        c.machine->watch_arg = &s;
-        assert_int_equal(run_layer(&c, &l, &l, &options), TW_OK);
+        y_lines s = {0};
+        run_watched(problem, rows[i].kernel, TW_ISA_avx512amx, rows[i].config, note_y, &s, &s.m);
         assert_true(s.written > 0);
         if (s.missing)
             fail_msg("%s: %lld of %lld stores wait for a line", problem, (long long)s.missing,
                      (long long)s.written);
-        layer_free(&l);
-        compiled_free(&c);
     }
 }
 
