@@ -83,12 +83,71 @@ bool twg_attention_takes(const struct ggml_tensor *node) {
                       mask->ne[2] == 1));
 }
 
+void twg_attention_part_of(const struct ggml_tensor *node, twg_rows read,
+                           twg_attention_part *part) {
+    struct ggml_tensor *y = &part->y, *q = &part->q, *mask = &part->mask;
+    *y = *node;
+    *q = *node->src[0];
+    y->src[0] = q;
+    if (node->src[3]) {
+        *mask = *node->src[3];
+        y->src[3] = mask;
+    }
+    if (!read.dimension) return;
+    y->ne[2] = q->ne[1] = read.count;
+    y->data = (char *)y->data + (size_t)read.first * y->nb[2];
+    q->data = (char *)q->data + (size_t)read.first * q->nb[1];
+    if (node->src[3]) {
+        mask->ne[1] = read.count;
+        mask->data = (char *)mask->data + (size_t)read.first * mask->nb[1];
+    }
+    if (read.count && !twg_attention_takes(y)) twg_attention_part_of(node, (twg_rows){0}, part);
+}
+
 size_t twg_attention_scratch(const struct ggml_tensor *node) {
     if (is_few(node)) return twg_few_scratch(node);
     plan p = plan_of(node, 1);
     int64_t keys = (p.dk + 2 * p.dv + 2 * (int64_t)TWG_QUERIES) * TWG_KEYS;
     size_t bytes = (size_t)(keys + p.task_tiles * tile_floats(&p)) * sizeof(float);
     return (bytes + 63) / 64 * 64;
+}
+
+/* ---- the mask ---- */
+
+/* Of four keys; f16 bits: minus infinity's; all but the signs. */
+static const uint64_t closed = 0xfc00fc00fc00fc00, magnitude = 0x7fff7fff7fff7fff;
+static uint64_t four_of(const uint16_t *mask) {
+    uint64_t four;
+    memcpy(&four, mask, sizeof four);
+    return four;
+}
+
+/* Keys up to the last that a token's mask lets be seen, if more than `seen`. */
+static int64_t last_open(const uint16_t *mask, int64_t keys, int64_t seen) {
+    while (keys >= seen + 4 && four_of(mask + keys - 4) == closed) keys -= 4;
+    while (keys > seen && mask[keys - 1] == (closed & 0xffff)) keys--;
+    return keys;
+}
+
+/* Whether a token's mask adds nothing. */
+static bool adds_nothing(const uint16_t *mask, int64_t keys) {
+    uint64_t added = 0;
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4) added |= four_of(mask + j) & magnitude;
+    for (; j < keys; j++) added |= mask[j] & (magnitude & 0xffff);
+    return !added;
+}
+
+int64_t twg_visible(const struct ggml_tensor *mask, int64_t first_token, int64_t last_token,
+                    int64_t i3, int64_t key, int64_t keys, bool *open) {
+    int64_t seen = 0;
+    *open = true;
+    if (!mask) return keys;
+    for (int64_t token = last_token; token >= first_token && seen < keys; token--)
+        seen = last_open(twg_mask(mask, token, key, i3), keys, seen);
+    for (int64_t token = first_token; token <= last_token && *open; token++)
+        *open = adds_nothing(twg_mask(mask, token, key, i3), seen);
+    return seen;
 }
 
 /* ---- one task ---- */
@@ -169,43 +228,6 @@ static void load_rows(const task *t, const struct ggml_tensor *of, int64_t first
             ggml_get_type_traits(of->type)->to_float(from, to, of->ne[0]);
 }
 
-typedef enum seen { NONE, SOME, ALL } seen;
-
-/* Whether one of 16 bytes is not 0. */
-static bool any(const void *bytes) {
-    uint64_t two[2];
-    memcpy(two, bytes, sizeof two);
-    return two[0] | two[1];
-}
-
-/* What the mask lets tile i see of some keys; SOME: in part, or with something added. */
-static seen look(const task *t, int64_t i, int64_t key, int64_t keys) {
-    /* f16 bits: all but the sign; minus infinity's.  Eight at a time. */
-    typedef uint16_t eight __attribute__((vector_size(16), aligned(2), may_alias));
-    const uint16_t magnitude = 0x7fff, closed = 0xfc00;
-    bool added = false, open = false;
-    if (!t->p->mask) return ALL;
-    int64_t last = token_of(t, first_query(t, i) + queries_of(t, i) - 1);
-    for (int64_t token = token_of(t, first_query(t, i)); token <= last; token++) {
-        const uint16_t *mask = twg_mask(t->p->mask, token, key, t->i3);
-        eight some_added = {0}, some_open = {0};
-        int64_t j = 0;
-        for (; j + 8 <= keys; j += 8) {
-            eight here = *(const eight *)(mask + j);
-            some_added |= here & magnitude;
-            some_open |= here ^ closed;
-        }
-        for (; j < keys; j++) {
-            some_added[0] |= mask[j] & magnitude;
-            some_open[0] |= mask[j] ^ closed;
-        }
-        added |= any(&some_added);
-        open |= any(&some_open);
-        if (added && open) return SOME;
-    }
-    return !open ? NONE : added ? SOME : ALL;
-}
-
 /* The mask of tile i with queries side by side, in units of log2. */
 static void load_mask(const task *t, int64_t i, int64_t key, int64_t keys) {
     float f32[TWG_QUERIES][TWG_KEYS]; /* of each token */
@@ -229,8 +251,11 @@ static void run_task(const task *t) {
         int64_t keys = twg_min(p->keys - key, TWG_KEYS);
         bool loaded = false;
         for (int64_t i = 0; i < t->tiles; i++) {
-            seen what = look(t, i, key, keys);
-            if (what == NONE) continue;
+            bool open;
+            int64_t last = first_query(t, i) + queries_of(t, i) - 1;
+            int64_t visible = twg_visible(p->mask, token_of(t, first_query(t, i)),
+                                          token_of(t, last), t->i3, key, keys, &open);
+            if (!visible) continue;
             twg_attention_tile tile = tile_at(t, i);
             tile.keys = keys;
             if (!loaded) {
@@ -239,17 +264,20 @@ static void run_task(const task *t) {
                 if (p->kernel->keys) p->kernel->keys(&tile);
                 loaded = true;
             }
-            if (what == SOME) load_mask(t, i, key, keys);
-            tile.mask = what == SOME ? t->mask : NULL;
+            tile.keys = visible;
+            if (!open) load_mask(t, i, key, visible);
+            tile.mask = open ? NULL : t->mask;
             p->kernel->step(&tile);
         }
     }
     for (int64_t i = 0; i < t->tiles; i++) end_tile(t, i);
 }
 
-void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user) {
+void twg_attention_run(struct ggml_tensor *stand_in, int ith, int nth, void *user) {
     twg_attention *operation = user;
-    if (ith >= operation->threads) return;
+    const struct ggml_tensor *node = &operation->part.y;
+    (void)stand_in;
+    if (ith >= operation->threads || ggml_is_empty(node)) return;
     if (is_few(node)) {
         twg_few_run(node, ith, nth, operation);
         return;

@@ -65,43 +65,6 @@ size_t twg_few_scratch(const struct ggml_tensor *node) {
     return ((size_t)scratch_floats(node) * sizeof(float) + 63) / 64 * 64;
 }
 
-/* Of four keys' masks; f16 bits: minus infinity's; all but the signs. */
-static const uint64_t closed = 0xfc00fc00fc00fc00, magnitude = 0x7fff7fff7fff7fff;
-static uint64_t four_of(const uint16_t *mask) {
-    uint64_t four;
-    memcpy(&four, mask, sizeof four);
-    return four;
-}
-
-/* Keys up to the last that the mask lets be seen, if more than `seen`. */
-static int64_t last_open(const uint16_t *mask, int64_t keys, int64_t seen) {
-    while (keys >= seen + 4 && four_of(mask + keys - 4) == closed) keys -= 4;
-    while (keys > seen && mask[keys - 1] == (closed & 0xffff)) keys--;
-    return keys > seen ? keys : seen;
-}
-
-/* Whether the mask adds nothing. */
-static bool adds_nothing(const uint16_t *mask, int64_t keys) {
-    uint64_t added = 0;
-    int64_t j = 0;
-    for (; j + 4 <= keys; j += 4) added |= four_of(mask + j) & magnitude;
-    for (; j < keys; j++) added |= mask[j] & (magnitude & 0xffff);
-    return !added;
-}
-
-/* Keys up to the last that some query may see; *open: whether all see all of them as they are. */
-static int64_t visible(const plan *p, int64_t i3, int64_t first, int64_t count, int64_t key,
-                       int64_t keys, bool *open) {
-    int64_t seen = 0, last = (first + count - 1) / p->together;
-    *open = true;
-    if (!p->mask) return keys;
-    for (int64_t token = first / p->together; token <= last; token++)
-        seen = last_open(twg_mask(p->mask, token, key, i3), keys, seen);
-    for (int64_t token = first / p->together; token <= last; token++)
-        *open = *open && adds_nothing(twg_mask(p->mask, token, key, i3), seen);
-    return seen;
-}
-
 /* Queries [first, first + count) of a key head. */
 static void run_task(const plan *p, int64_t i3, int64_t key_head, int64_t first, int64_t count,
                      float *scratch) {
@@ -126,8 +89,8 @@ static void run_task(const plan *p, int64_t i3, int64_t key_head, int64_t first,
     }
     for (int64_t key = 0; key < p->k->ne[1]; key += TWG_FEW_KEYS) {
         bool open;
-        few.keys =
-            visible(p, i3, first, count, key, twg_min(p->k->ne[1] - key, TWG_FEW_KEYS), &open);
+        few.keys = twg_visible(p->mask, first / p->together, (first + count - 1) / p->together, i3,
+                               key, twg_min(p->k->ne[1] - key, TWG_FEW_KEYS), &open);
         if (!few.keys) continue;
         few.k = (const uint16_t *)twg_keys(p->k, key, key_head, i3, p->q->ne[3]);
         few.v = (const uint16_t *)twg_keys(p->v, key, key_head, i3, p->q->ne[3]);

@@ -9,6 +9,7 @@
  *   attention.c, attention_few.c: attention of many tokens and of few, with attention_kernel.c's
  *               arithmetic
  *   norm.c      RMS norm with the product behind it
+ *   rows.c      which rows of products and attentions anybody reads
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
  * A device accepts whole graphs.  In computing one, each product by a weight of ours, and each
@@ -127,12 +128,33 @@ bool twg_packer_run(void (*task)(void *arg, size_t i), void *arg, size_t count);
 void *twg_memory_alloc(void *user, size_t size, size_t align);
 void twg_memory_free(void *user, void *p, size_t size);
 
+/* ---- rows.c ---- */
+
+/* Of a node what has indices [first, first + count) in a dimension, as y [n][m]'s m in the first;
+ * dimension 0: all of it. */
+typedef struct twg_rows {
+    int dimension;
+    int64_t first, count; /* count may be 0 */
+} twg_rows;
+
+/* What somebody reads of each of the graph's nodes; memory and the leaves' values are there. */
+void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows);
+
 /* ---- attention.c ---- */
+
+/* Some tokens of a node that is attention, as a node of its own, y.  It points into itself. */
+typedef struct twg_attention_part {
+    struct ggml_tensor y, q, mask;
+} twg_attention_part;
+
+/* Those that are read; or all, where this can do those and not the fewer.  read: of the node. */
+void twg_attention_part_of(const struct ggml_tensor *node, twg_rows read, twg_attention_part *part);
 
 /* A node that all threads run together: what a custom operation has no room for, and what is to be
  * taken next.  Zero `next` before each run. */
 typedef struct twg_attention {
     _Alignas(64) atomic_size_t next;
+    twg_attention_part part;
     float scale;         /* of scores: the node's first parameter */
     int threads;         /* that scratch is for; others do nothing */
     char *scratch;       /* aligned to 64 bytes */
@@ -143,7 +165,7 @@ typedef struct twg_attention {
 bool twg_attention_takes(const struct ggml_tensor *node);
 /* Bytes for each thread; a multiple of 64. */
 size_t twg_attention_scratch(const struct ggml_tensor *node);
-/* A custom operation of ggml's in the node's place; user: its twg_attention. */
+/* A custom operation of ggml's in the node's place; user: its twg_attention, whose part is run. */
 void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user);
 
 /* ---- norm.c ---- */

@@ -4,7 +4,7 @@
  * operation, which ggml calls from all its threads.  Its sources, shape and place stay as they are.
  * Products of few rows of one x (q, k and v; gate and up) are one operation, in the first one's
  * place, if nothing in between minds.  Attention is replaced likewise, and so is an RMS norm with
- * the product by its weights.
+ * the product by its weights.  Of products and attention, rows that nobody reads are left out.
  *
  *   MUL_MAT     y[i3][i2][m][n] = sum over k of w[i3/r3][i2/r2][n][k] * x[i3][i2][m][k]
  *   MUL_MAT_ID  y[t][u][n] = sum over k of w[ids[t][u]][n][k] * x[t][u % ne11][k] */
@@ -24,7 +24,8 @@ typedef struct stand_in {
 typedef struct product {
     twg_operation operation;
     stand_in own;
-    int index; /* of the node in its graph */
+    int index;           /* of the node in its graph */
+    int64_t first, rows; /* of x and y: those that are done, if the product is plain */
     twg_weights *weights;
     struct product *with[MOST_TOGETHER - 1]; /* products that are done with this one */
     int with_count;
@@ -55,6 +56,8 @@ typedef struct backend {
     size_t attention_capacity, attention_count;
     norm *norms;
     size_t norm_capacity, norm_count;
+    twg_rows *read; /* of each node */
+    size_t read_capacity;
     char *scratch; /* rows of x as f32, and of y */
     size_t scratch_size;
     char *attention_scratch; /* of all threads; and the size of one's */
@@ -138,17 +141,18 @@ static bool is_plain(const struct ggml_tensor *y) {
     return w->ne[2] * w->ne[3] == 1 && direct(x) && in_a_row(x) && in_a_row(y);
 }
 
+/* The rows of a plain product's x or y that are done. */
+static tw_tensor part_of(const struct ggml_tensor *t, const product *p) {
+    return rows_of((char *)t->data + (size_t)p->first * t->nb[1], p->rows, t->ne[0], t->nb[1]);
+}
+
 /* A plain product and those that are done with it. */
 static void multiply_together(product *p) {
     tw_linear *linears[MOST_TOGETHER] = {p->weights->linears[0]};
-    const struct ggml_tensor *x = p->own.node->src[1];
-    int64_t rows = ggml_nrows(x);
-    tw_tensor in = rows_of(x->data, rows, x->ne[0], x->nb[1]), out[MOST_TOGETHER];
-    out[0] = rows_of(p->own.node->data, rows, p->own.node->ne[0], p->own.node->nb[1]);
+    tw_tensor in = part_of(p->own.node->src[1], p), out[MOST_TOGETHER] = {part_of(p->own.node, p)};
     for (int i = 0; i < p->with_count; i++) {
-        const struct ggml_tensor *y = p->with[i]->own.node;
         linears[i + 1] = p->with[i]->weights->linears[0];
-        out[i + 1] = rows_of(y->data, rows, y->ne[0], y->nb[1]);
+        out[i + 1] = part_of(p->with[i]->own.node, p);
     }
     note(p->backend, tw_linear_forward_group(linears, p->with_count + 1, &in, out));
 }
@@ -302,8 +306,11 @@ static void put_back(const stand_in *own) {
 
 static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weights *weights) {
     product *p = &b->products[b->count++];
+    twg_rows read = b->read[index];
     atomic_init(&p->operation.epoch, 0);
     p->index = index;
+    p->first = read.first;
+    p->rows = read.dimension ? read.count : ggml_nrows(node);
     p->weights = weights;
     p->with_count = 0;
     p->joined = false;
@@ -317,7 +324,9 @@ static bool room_for_attention(backend *b, const struct ggml_cgraph *graph) {
     if (b->n_threads < 1) return false; /* as many as the pool has */
     for (int i = 0; i < graph->n_nodes; i++) {
         if (!twg_attention_takes(graph->nodes[i])) continue;
-        size_t needed = twg_attention_scratch(graph->nodes[i]);
+        twg_attention_part part;
+        twg_attention_part_of(graph->nodes[i], b->read[i], &part);
+        size_t needed = twg_attention_scratch(&part.y);
         if (needed > size) size = needed;
         count++;
     }
@@ -328,9 +337,10 @@ static bool room_for_attention(backend *b, const struct ggml_cgraph *graph) {
     return b->attention_scratch && b->attentions;
 }
 
-static void take_attention(backend *b, struct ggml_tensor *node) {
+static void take_attention(backend *b, struct ggml_tensor *node, twg_rows read) {
     attention *a = &b->attentions[b->attention_count++];
     atomic_init(&a->operation.next, 0);
+    twg_attention_part_of(node, read, &a->operation.part);
     memcpy(&a->operation.scale, node->op_params, sizeof a->operation.scale);
     a->operation.threads = b->n_threads;
     a->operation.scratch = b->attention_scratch;
@@ -374,7 +384,7 @@ static void join(backend *b, const struct ggml_cgraph *graph) {
         product *first = &b->products[at];
         bool free = !first->joined && first->own.op == GGML_OP_MUL_MAT &&
                     first->own.node->src[1] == x && first->with_count < MOST_TOGETHER - 1 &&
-                    is_plain(first->own.node);
+                    first->first == p->first && first->rows == p->rows && is_plain(first->own.node);
         for (int i = first->index; free && i < p->index; i++)
             free = !minds(graph->nodes[i], p->own.node);
         if (!free) continue;
@@ -426,13 +436,16 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
     backend *b = backend_->context;
     b->count = b->attention_count = b->norm_count = 0;
     b->status = TW_OK;
-    b->products = room_for(b->products, &b->capacity, (size_t)graph->n_nodes, sizeof *b->products);
-    if (!b->products && graph->n_nodes) return GGML_STATUS_ALLOC_FAILED;
+    size_t nodes = (size_t)graph->n_nodes;
+    b->products = room_for(b->products, &b->capacity, nodes, sizeof *b->products);
+    b->read = room_for(b->read, &b->read_capacity, nodes, sizeof *b->read);
+    if (nodes && (!b->products || !b->read)) return GGML_STATUS_ALLOC_FAILED;
     forget_written(graph);
+    twg_rows_read(graph, b->read);
     bool brief = is_brief(graph), left = false, attends = room_for_attention(b, graph);
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
-        if (attends && twg_attention_takes(node)) take_attention(b, node);
+        if (attends && twg_attention_takes(node)) take_attention(b, node, b->read[i]);
         if (!is_product(node) ||
             (twg_buffer_unsaid(node->src[0]) && written_by(graph, node->src[0])))
             continue;
@@ -476,6 +489,7 @@ static void free_backend(ggml_backend_t backend_) {
     free(b->attentions);
     free(b->attention_scratch);
     free(b->norms);
+    free(b->read);
     free(b->scratch);
     free(b);
     free(backend_);

@@ -1,6 +1,6 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
- * or lying in a host's memory; experts; from several backends at once; attention; and norms.
- * GGML_BACKEND_PATH names the backend.
+ * or lying in a host's memory; experts; from several backends at once; attention; norms; and rows
+ * that nobody reads.  GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
@@ -348,6 +348,7 @@ int main(int argc, char **argv) {
     at_once();
     attentions();
     norms();
+    rows_read();
     ggml_backend_free(backend);
     return wrong;
 }

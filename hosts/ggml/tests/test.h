@@ -22,4 +22,7 @@ void attentions(void);
 /* norm.c */
 void norms(void);
 
+/* rows.c */
+void rows_read(void);
+
 #endif

@@ -1,0 +1,101 @@
+/* Which rows of a graph's nodes anybody reads.
+ *
+ * A language model's last layer ends with GET_ROWS, which takes the tokens whose logits are wanted:
+ * of a prompt's 512 the last one.  What comes before it as a row for each token, back to the
+ * product that gives queries, is worth computing for those only; keys and values are not, since all
+ * queries read them.  So rows are followed from GET_ROWS backwards through nodes that have no other
+ * reader and give each row from the same row of their source.
+ *
+ * It is what may be left out, not what must be: in rows that nobody reads any number may stand. */
+#include "hosts/ggml/backend.h"
+
+/* The dimension of a tensor along which it consists of `count` slices in consecutive pieces of
+ * `stride` bytes; 0: none. */
+static int dimension_of(const struct ggml_tensor *t, size_t stride, int64_t count) {
+    for (int d = 1; d < GGML_MAX_DIMS; d++) {
+        if (t->nb[d] != stride || t->ne[d] != count) continue;
+        size_t slice = ggml_type_size(t->type) * (size_t)(t->ne[0] / ggml_blck_size(t->type));
+        for (int other = 1; other < GGML_MAX_DIMS; other++)
+            if (other != d) slice += (size_t)(t->ne[other] - 1) * t->nb[other];
+        if (slice <= stride) return d;
+    }
+    return 0;
+}
+
+/* What of a node's source number *source such rows of the node are made of. */
+static twg_rows of_source(const struct ggml_tensor *node, twg_rows rows, int *source) {
+    const struct ggml_tensor *from = node->src[0];
+    *source = 0;
+    switch (node->op) {
+    case GGML_OP_RESHAPE:
+    case GGML_OP_VIEW:
+    case GGML_OP_PERMUTE: {
+        int64_t count = node->ne[rows.dimension];
+        size_t stride = node->nb[rows.dimension];
+        rows.dimension = node->data == from->data && dimension_of(node, stride, count)
+                             ? dimension_of(from, stride, count)
+                             : 0;
+        break;
+    }
+    case GGML_OP_ROPE:
+    case GGML_OP_RMS_NORM:
+    case GGML_OP_ADD:
+    case GGML_OP_MUL:
+        if (!ggml_are_same_shape(node, from)) rows.dimension = 0;
+        break;
+    case GGML_OP_MUL_MAT: /* its rows are tokens, and so are x's */
+        *source = 1;
+        if (rows.dimension != 1 || node->ne[2] * node->ne[3] != 1) rows.dimension = 0;
+        break;
+    case GGML_OP_FLASH_ATTN_EXT: /* [numbers, heads, tokens]; of queries [numbers, tokens, heads] */
+        rows.dimension = rows.dimension == 2 && node->ne[3] == 1 ? 1 : 0;
+        break;
+    default: rows.dimension = 0;
+    }
+    return rows;
+}
+
+/* The rows that a GET_ROWS takes of a matrix, as long as the graph does not compute which. */
+static twg_rows taken_by(const struct ggml_tensor *node) {
+    const struct ggml_tensor *from = node->src[0], *ids = node->src[1];
+    int64_t first = from->ne[1], end = 0;
+    if (ids->op != GGML_OP_NONE || ids->view_src || ids->type != GGML_TYPE_I32 ||
+        !ggml_is_contiguous(ids) || from->ne[2] * from->ne[3] != 1)
+        return (twg_rows){0};
+    for (int64_t i = 0; i < ggml_nelements(ids); i++) {
+        int32_t id = ((const int32_t *)ids->data)[i];
+        if (id < 0 || id >= from->ne[1]) return (twg_rows){0}; /* ggml's to complain about */
+        if (id < first) first = id;
+        if (id >= end) end = id + 1;
+    }
+    if (end - first == from->ne[1]) return (twg_rows){0};
+    if (end == 0) first = 0;
+    return (twg_rows){.dimension = 1, .first = first, .count = end - first};
+}
+
+/* Where in the graph a tensor is computed that nobody reads but node `reader`; -1: nowhere. */
+static int computed_for(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor,
+                        int reader) {
+    for (int i = reader; i--;)
+        if (graph->nodes[i] == tensor)
+            return ggml_node_get_use_count(graph, i) == 1 &&
+                           !(tensor->flags & GGML_TENSOR_FLAG_OUTPUT)
+                       ? i
+                       : -1;
+    return -1;
+}
+
+void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows) {
+    for (int i = 0; i < graph->n_nodes; i++) rows[i] = (twg_rows){0};
+    for (int i = graph->n_nodes; i--;) {
+        const struct ggml_tensor *node = graph->nodes[i];
+        twg_rows read = rows[i];
+        int source = 0;
+        if (node->op == GGML_OP_GET_ROWS && node->src[0]->ne[1] > 1)
+            read = taken_by(node);
+        else if (read.dimension)
+            read = of_source(node, read, &source);
+        int from = read.dimension ? computed_for(graph, node->src[source], i) : -1;
+        if (from >= 0) rows[from] = read;
+    }
+}
