@@ -1,6 +1,6 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
- * or lying in a host's memory; experts; from several backends at once; attention; norms; and rows
- * that nobody reads.  GGML_BACKEND_PATH names the backend.
+ * or lying in a host's memory; experts; from several backends at once; aborted; attention; norms;
+ * and rows that nobody reads.  GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
@@ -333,6 +333,44 @@ static void at_once(void) {
     free(shared.a), free(shared.x);
 }
 
+/* ---- ggml's abort callback ---- */
+
+static bool stop_after(void *calls) { return --*(int *)calls < 0; }
+
+static void aborting(void) {
+    enum { NODES = 8, CALLS = 3 };
+    ggml_backend_set_abort_callback_t set =
+        (ggml_backend_set_abort_callback_t)ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(device), "ggml_backend_set_abort_callback");
+    float *a = numbers(N * K), *values = numbers(K), out[N], untouched[N] = {0};
+    weights w = weights_of(1, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_tensor_set(w.tensor, a, 0, sizeof(float) * N * K);
+    struct ggml_context *context = tensors();
+    struct ggml_tensor *x = ggml_new_tensor_2d(context, GGML_TYPE_F32, K, 1);
+    struct ggml_tensor *y = ggml_mul_mat(context, w.tensor, x);
+    for (int i = 1; i < NODES; i++) y = ggml_scale(context, y, -1);
+    struct ggml_cgraph *graph = ggml_new_graph(context);
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
+    ggml_backend_tensor_set(x, values, 0, sizeof(float) * K);
+    ggml_backend_tensor_set(y, untouched, 0, sizeof untouched);
+    int calls = CALLS;
+    set(backend, stop_after, &calls);
+    bool aborted = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_ABORTED;
+    ggml_backend_tensor_get(y, out, 0, sizeof out);
+    check("a graph that is aborted",
+          aborted && calls < 0 && !memcmp(out, untouched, sizeof out) ? 0 : INFINITY);
+    set(backend, NULL, NULL);
+    bool ran = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    ggml_backend_tensor_get(y, out, 0, sizeof out);
+    for (int n = 0; n < N; n++) out[n] *= NODES % 2 ? 1 : -1;
+    check("and the same again, to its end", ran ? error_of(a, values, out, 1) : INFINITY);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(context);
+    release(&w);
+    free(a), free(values);
+}
+
 int main(int argc, char **argv) {
     ggml_backend_load_all();
     device = ggml_backend_dev_by_name("Tilewright");
@@ -346,6 +384,7 @@ int main(int argc, char **argv) {
     host_memories();
     experts();
     at_once();
+    aborting();
     attentions();
     norms();
     rows_read();
