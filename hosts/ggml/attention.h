@@ -13,7 +13,7 @@ enum { TWG_QUERIES = 64, TWG_KEYS = 64, TWG_MOST_HEAD = 1024 };
 typedef struct twg_attention_tile {
     int64_t keys, dk, dv; /* dk, dv: multiples of the kernel's */
     float *k;             /* [TWG_KEYS][dk] */
-    float *v;             /* [TWG_KEYS][dv]; what is behind `keys` is not looked at */
+    float *v;             /* [TWG_KEYS][dv]; what is behind `keys` counts nothing, if finite */
     float *turned;        /* [dv][TWG_KEYS], what the kernel makes of v */
     const float *mask;    /* [keys][TWG_QUERIES], is added to scores; NULL: 0 */
     float *q;             /* [dk][TWG_QUERIES], scaled */
@@ -31,11 +31,11 @@ typedef struct twg_attention_few {
     int64_t queries, keys, dk, dv; /* dk, dv: multiples of TWG_FEW_MULTIPLE */
     const uint16_t *k, *v;         /* f16: a key, and a value, in each row */
     size_t k_step, v_step;         /* bytes from one row to the next */
-    const float *mask;             /* [queries][TWG_FEW_KEYS], of scores that are no logarithms to
-                                      base 2 yet; NULL: 0 */
-    const float *q;                /* [queries][dk], scaled */
-    float *most, *sum;             /* [queries], as above */
-    float *out;                    /* [queries][dv] */
+    const float *mask; /* [queries][TWG_FEW_KEYS], of scores that are no logarithms to base 2 yet;
+                        * behind `keys` anything; NULL: 0 */
+    const float *q;    /* [queries][dk], scaled */
+    float *most, *sum; /* [queries], as above */
+    float *out;        /* [queries][dv] */
 } twg_attention_few;
 
 typedef struct twg_attention_kernel {

@@ -131,7 +131,9 @@ SET_TARGET static float SET(weigh_few)(const twg_attention_few *t, int64_t query
         score[v] = SET(get)(scores + v * SET_WIDTH);
         if (t->mask) {
             FLOATS mask = SET(get)(t->mask + query * TWG_FEW_KEYS + v * SET_WIDTH);
-            score[v] = SET(choose)(mask == closed, closed, score[v] + mask * log2_e);
+            /* Behind the last key the mask may be anything. */
+            INTS shut = (mask == closed) | (score[v] == closed);
+            score[v] = SET(choose)(shut, closed, score[v] + mask * log2_e);
         }
         /* 0, or NaN: the maximum and exp2 would lose it. */
         wrong += SET(choose)(score[v] == closed, none, score[v] * 0);

@@ -130,15 +130,19 @@ void twg_memory_free(void *user, void *p, size_t size);
 
 /* ---- rows.c ---- */
 
-/* Of a node what has indices [first, first + count) in a dimension, as y [n][m]'s m in the first;
- * dimension 0: all of it. */
+/* Of a node what has indices [first, first + count) in one of its own dimensions: tokens, which of
+ * a product are in dimension 1, and of attention in 2.  Dimension 0: all of it. */
 typedef struct twg_rows {
     int dimension;
     int64_t first, count; /* count may be 0 */
 } twg_rows;
 
-/* What somebody reads of each of the graph's nodes; memory and the leaves' values are there. */
+/* What somebody reads of each of the graph's nodes.  Memory is there, and so are the values of
+ * leaves that no node writes.  Of products of several matrices, and attention of several sequences:
+ * all. */
 void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows);
+/* Whether a node writes into a tensor that is none of its own. */
+bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor);
 
 /* ---- attention.c ---- */
 

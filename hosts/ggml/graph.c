@@ -260,7 +260,7 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 static void *room_for(void *old, size_t *capacity, size_t count, size_t size) {
     if (*capacity >= count) return old;
     free(old);
-    void *elements = aligned_alloc(64, count * size);
+    void *elements = aligned_alloc(64, (count * size + 63) / 64 * 64);
     *capacity = elements ? count : 0;
     return elements;
 }
@@ -280,13 +280,6 @@ static void forget_written(struct ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; i++)
         if (graph->nodes[i]->view_src && !ggml_op_is_empty(graph->nodes[i]->op))
             twg_buffer_changed(graph->nodes[i]);
-}
-
-static bool written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor) {
-    for (int i = 0; i < graph->n_nodes; i++)
-        if (graph->nodes[i]->view_src == tensor && !ggml_op_is_empty(graph->nodes[i]->op))
-            return true;
-    return false;
 }
 
 static stand_in replace(struct ggml_tensor *node, ggml_custom_op_t run, void *operation) {
@@ -447,7 +440,7 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
         struct ggml_tensor *node = graph->nodes[i];
         if (attends && twg_attention_takes(node)) take_attention(b, node, b->read[i]);
         if (!is_product(node) ||
-            (twg_buffer_unsaid(node->src[0]) && written_by(graph, node->src[0])))
+            (twg_buffer_unsaid(node->src[0]) && twg_written_by(graph, node->src[0])))
             continue;
         if (leaves(node, brief)) {
             left = true;

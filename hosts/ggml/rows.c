@@ -6,7 +6,8 @@
  * queries read them.  So rows are followed from GET_ROWS backwards through nodes that have no other
  * reader and give each row from the same row of their source.
  *
- * It is what may be left out, not what must be: in rows that nobody reads any number may stand. */
+ * What is read is said as a range, from the first row to the last.  It is what may be left out, not
+ * what must be: in rows that nobody reads any number may stand. */
 #include "hosts/ggml/backend.h"
 
 /* The dimension of a tensor along which it consists of `count` slices in consecutive pieces of
@@ -22,7 +23,7 @@ static int dimension_of(const struct ggml_tensor *t, size_t stride, int64_t coun
     return 0;
 }
 
-/* What of a node's source number *source such rows of the node are made of. */
+/* What of a node's source number *source such rows of the node are made of; dimension 0: all. */
 static twg_rows of_source(const struct ggml_tensor *node, twg_rows rows, int *source) {
     const struct ggml_tensor *from = node->src[0];
     *source = 0;
@@ -55,12 +56,19 @@ static twg_rows of_source(const struct ggml_tensor *node, twg_rows rows, int *so
     return rows;
 }
 
+bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor) {
+    for (int i = 0; i < graph->n_nodes; i++)
+        if (graph->nodes[i]->view_src == tensor && !ggml_op_is_empty(graph->nodes[i]->op))
+            return true;
+    return false;
+}
+
 /* The rows that a GET_ROWS takes of a matrix, as long as the graph does not compute which. */
-static twg_rows taken_by(const struct ggml_tensor *node) {
+static twg_rows taken_by(const struct ggml_cgraph *graph, const struct ggml_tensor *node) {
     const struct ggml_tensor *from = node->src[0], *ids = node->src[1];
     int64_t first = from->ne[1], end = 0;
     if (ids->op != GGML_OP_NONE || ids->view_src || ids->type != GGML_TYPE_I32 ||
-        !ggml_is_contiguous(ids) || from->ne[2] * from->ne[3] != 1)
+        !ggml_is_contiguous(ids) || twg_written_by(graph, ids) || from->ne[2] * from->ne[3] != 1)
         return (twg_rows){0};
     for (int64_t i = 0; i < ggml_nelements(ids); i++) {
         int32_t id = ((const int32_t *)ids->data)[i];
@@ -73,28 +81,40 @@ static twg_rows taken_by(const struct ggml_tensor *node) {
     return (twg_rows){.dimension = 1, .first = first, .count = end - first};
 }
 
+/* Whether something reads a tensor's memory by a view that does not have it as its source, as
+ * ggml_view_tensor's, which ggml does not count among its uses. */
+static bool has_other_views(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor) {
+    for (int i = 0; i < graph->n_nodes; i++)
+        for (int s = 0; s < GGML_MAX_SRC; s++) {
+            const struct ggml_tensor *from = graph->nodes[i]->src[s];
+            if (from && from->view_src == tensor && from->op == GGML_OP_NONE) return true;
+        }
+    return false;
+}
+
 /* Where in the graph a tensor is computed that nobody reads but node `reader`; -1: nowhere. */
 static int computed_for(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor,
                         int reader) {
-    for (int i = reader; i--;)
-        if (graph->nodes[i] == tensor)
-            return ggml_node_get_use_count(graph, i) == 1 &&
-                           !(tensor->flags & GGML_TENSOR_FLAG_OUTPUT)
-                       ? i
-                       : -1;
-    return -1;
+    int i = reader - 1;
+    while (i >= 0 && graph->nodes[i] != tensor) i--;
+    bool only = i >= 0 && ggml_node_get_use_count(graph, i) == 1 &&
+                !(tensor->flags & GGML_TENSOR_FLAG_OUTPUT) && !has_other_views(graph, tensor);
+    return only ? i : -1;
 }
 
 void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows) {
     for (int i = 0; i < graph->n_nodes; i++) rows[i] = (twg_rows){0};
     for (int i = graph->n_nodes; i--;) {
         const struct ggml_tensor *node = graph->nodes[i];
-        twg_rows read = rows[i];
+        twg_rows read = {0};
         int source = 0;
-        if (node->op == GGML_OP_GET_ROWS && node->src[0]->ne[1] > 1)
-            read = taken_by(node);
-        else if (read.dimension)
-            read = of_source(node, read, &source);
+        if (rows[i].dimension) {
+            read = of_source(node, rows[i], &source);
+            /* Of a product of several matrices, say, it is no range of tokens. */
+            if (!read.dimension) rows[i] = (twg_rows){0};
+        } else if (node->op == GGML_OP_GET_ROWS && node->src[0]->ne[1] > 1) {
+            read = taken_by(graph, node);
+        }
         int from = read.dimension ? computed_for(graph, node->src[source], i) : -1;
         if (from >= 0) rows[from] = read;
     }

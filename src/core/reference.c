@@ -258,7 +258,8 @@ double tw_act_apply(tw_act act, double v) {
     case TW_ACT_NONE: return v;
     case TW_ACT_RELU: return v < 0 ? 0 : v; /* NaN stays */
     case TW_ACT_GELU: return 0.5 * v * erfc(-v * root_half);
-    case TW_ACT_GELU_TANH: return 0.5 * v * (1 + tanh(root_2_over_pi * (v + 0.044715 * v * v * v)));
+    case TW_ACT_GELU_TANH: /* v * (1 + tanh(u)) / 2, whose lower tail would be lost in the sum */
+        return v / (1 + exp(-2 * root_2_over_pi * (v + 0.044715 * v * v * v)));
     case TW_ACT_SILU: return v / (1 + exp(-v));
     }
     return NAN;

@@ -88,8 +88,9 @@ static void test_roundings(void **state) {
     static const struct {
         const char *text;
         int roundings;
-    } rows[] = {{"w=f32", 1}, {"w=f32,act=relu", 1}, {"w=f32,bias=f32", 2},
-                {"w=i8", 2},  {"w=i8,a=i8", 3},      {"w=i8,a=i8,bias=f16,act=gelu", 20}};
+    } rows[] = {{"w=f32", 1},         {"w=f32,act=relu", 1}, {"w=f32,bias=f32", 2},
+                {"w=i8", 2},          {"w=i8,a=i8", 3},      {"w=i8,a=i8,bias=f16,act=silu", 20},
+                {"w=i8,act=gelu", 66}};
     for (size_t i = 0; i < TW_COUNT(rows); i++) {
         double limit = 0x1p-24 * sqrt(37.0 * rows[i].roundings) * 8;
         row *r = row_of(rows[i].text, COLUMNS, 7.9);

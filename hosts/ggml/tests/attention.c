@@ -224,6 +224,8 @@ static void few(int n, int queries, int64_t keys, bool masked) {
     ggml_fp32_to_fp16_row(v, v16, all * (DV + APART)),
         ggml_fp16_to_fp32_row(v16, v, all * (DV + APART));
     for (int i = 0; i < TWG_FEW; i++) most[i] = -1e30f;
+    for (int64_t i = 0; i < all * TWG_FEW; i++)
+        if (i % TWG_FEW_KEYS >= keys) mask[i] = NAN; /* nobody has written there */
     for (int step = 0; step < STEPS; step++)
         kernel->few(&(twg_attention_few){
             .queries = queries,
