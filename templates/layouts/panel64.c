@@ -264,19 +264,6 @@ static void store_scale(void *scales, tw_dtype d, int64_t i, float value) {
     }
 }
 
-/* f16i8 of one row: factors to where the run has this array's, codes to the units. */
-static void load_pairs(const tw_panel *p, uint8_t *panel, int64_t row, const tw_pair *from,
-                       int64_t factors, int64_t offset) {
-    for (int64_t j = 0, u = 0; j < p->groups; u++) {
-        if (u % p->run_units == 0)
-            memcpy(panel + u / p->run_units * p->run_stride + factors + row * 2, &from[j].factor,
-                   2);
-        uint8_t *codes = panel + tw_panel_unit_at(p, u) + offset + row;
-        for (int64_t i = 0; i < p->unit_groups && j < p->groups; i++, j++)
-            codes[i * TW_PANEL_ROWS] = (uint8_t)from[j].code;
-    }
-}
-
 /* An array of the headers, scales or zeros: of elements `is` in the canonical tensor. */
 typedef struct header {
     tw_dtype is, stored;
@@ -293,18 +280,32 @@ static header zeros_of(const tw_problem *problem, const tw_panel *p) {
     return (header){is, p->zero, p->scale_bytes, TW_PANEL_FACTORS};
 }
 
-/* Rows [n0, n1) into their places. */
-static void load_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
-                        int64_t n1, const void *from, header h) {
-    int64_t group_n = tw_group_n(&problem->scheme, problem->N);
+/* f16i8 of rows [n0, n1) of one panel: factors to where the run has this array's, codes to the
+ * units.  Unit by unit, so that rows fill lines: a row by itself would come back to each of them
+ * (loading a K-quant model takes a third less). */
+static void load_pairs(const tw_panel *p, uint8_t *panel, int64_t n0, int64_t n1, int64_t group_n,
+                       const tw_pair *from, header h) {
+    const tw_pair *rows[TW_PANEL_ROWS] = {NULL};
+    const int64_t first = n0 % TW_PANEL_ROWS, end = first + n1 - n0;
+    for (int64_t row = first; row < end; row++)
+        rows[row] = from + (n0 + row - first) / group_n * p->groups;
+    for (int64_t j = 0, u = 0; j < p->groups; u++) {
+        if (u % p->run_units == 0)
+            for (int64_t row = first; row < end; row++)
+                memcpy(panel + u / p->run_units * p->run_stride + h.factors + row * 2,
+                       &rows[row][j].factor, 2);
+        uint8_t *codes = panel + tw_panel_unit_at(p, u) + h.offset;
+        for (int64_t i = 0; i < p->unit_groups && j < p->groups; i++, j++, codes += TW_PANEL_ROWS)
+            for (int64_t row = first; row < end; row++) codes[row] = (uint8_t)rows[row][j].code;
+    }
+}
+
+/* Those of one value each. */
+static void load_values(const tw_panel *p, uint8_t *packed, int64_t n0, int64_t n1, int64_t group_n,
+                        const void *from, header h) {
     size_t size = (size_t)tw_dtype_bits(h.stored) / 8;
     for (int64_t n = n0; n < n1; n++) {
         int64_t index = n / group_n * p->groups, row = n % TW_PANEL_ROWS, inside = 0;
-        if (h.is == TW_F16I8) {
-            load_pairs(p, packed + n / TW_PANEL_ROWS * p->panel_stride, row,
-                       (const tw_pair *)from + index, h.factors, h.offset);
-            continue;
-        }
         uint8_t *unit = unit_at(p, packed, n, 0) + h.offset;
         for (int64_t j = 0, u = 0; j < p->groups; j++, index++) {
             int64_t slot = inside * TW_PANEL_ROWS + row;
@@ -320,6 +321,21 @@ static void load_header(const tw_problem *problem, const tw_panel *p, uint8_t *p
             inside = 0;
             unit = unit_at(p, packed, n, ++u) + h.offset;
         }
+    }
+}
+
+/* Rows [n0, n1) into their places. */
+static void load_header(const tw_problem *problem, const tw_panel *p, uint8_t *packed, int64_t n0,
+                        int64_t n1, const void *from, header h) {
+    int64_t group_n = tw_group_n(&problem->scheme, problem->N);
+    if (h.is != TW_F16I8) {
+        load_values(p, packed, n0, n1, group_n, from, h);
+        return;
+    }
+    for (int64_t n = n0, end; n < n1; n = end) {
+        int64_t panel = n / TW_PANEL_ROWS;
+        end = tw_min(n1, (panel + 1) * TW_PANEL_ROWS);
+        load_pairs(p, packed + panel * p->panel_stride, n, end, group_n, from, h);
     }
 }
 
