@@ -318,8 +318,12 @@ static bool room_for_attention(backend *b, const struct ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         if (!twg_attention_takes(graph->nodes[i])) continue;
         twg_attention_part part;
-        twg_attention_part_of(graph->nodes[i], b->read[i], &part);
-        size_t needed = twg_attention_scratch(&part.y);
+        const struct ggml_tensor *node = graph->nodes[i];
+        if (b->read[i].dimension) { /* of all of it no copy is needed to ask */
+            twg_attention_part_of(node, b->read[i], &part);
+            node = &part.y;
+        }
+        size_t needed = twg_attention_scratch(node);
         if (needed > size) size = needed;
         count++;
     }
