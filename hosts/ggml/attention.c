@@ -114,40 +114,13 @@ size_t twg_attention_scratch(const struct ggml_tensor *node) {
 
 /* ---- the mask ---- */
 
-/* Of four keys; f16 bits: minus infinity's; all but the signs. */
-static const uint64_t closed = 0xfc00fc00fc00fc00, magnitude = 0x7fff7fff7fff7fff;
-static uint64_t four_of(const uint16_t *mask) {
-    uint64_t four;
-    memcpy(&four, mask, sizeof four);
-    return four;
-}
-
-/* Keys up to the last that a token's mask lets be seen, if more than `seen`. */
-static int64_t last_open(const uint16_t *mask, int64_t keys, int64_t seen) {
-    while (keys >= seen + 4 && four_of(mask + keys - 4) == closed) keys -= 4;
-    while (keys > seen && mask[keys - 1] == (closed & 0xffff)) keys--;
-    return keys;
-}
-
-/* Whether a token's mask adds nothing. */
-static bool adds_nothing(const uint16_t *mask, int64_t keys) {
-    uint64_t added = 0;
-    int64_t j = 0;
-    for (; j + 4 <= keys; j += 4) added |= four_of(mask + j) & magnitude;
-    for (; j < keys; j++) added |= mask[j] & (magnitude & 0xffff);
-    return !added;
-}
-
-int64_t twg_visible(const struct ggml_tensor *mask, int64_t first_token, int64_t last_token,
-                    int64_t i3, int64_t key, int64_t keys, bool *open) {
-    int64_t seen = 0;
+int64_t twg_visible(const twg_attention_kernel *kernel, const struct ggml_tensor *mask,
+                    int64_t first_token, int64_t last_token, int64_t i3, int64_t key, int64_t keys,
+                    bool *open) {
     *open = true;
     if (!mask) return keys;
-    for (int64_t token = last_token; token >= first_token && seen < keys; token--)
-        seen = last_open(twg_mask(mask, token, key, i3), keys, seen);
-    for (int64_t token = first_token; token <= last_token && *open; token++)
-        *open = adds_nothing(twg_mask(mask, token, key, i3), seen);
-    return seen;
+    return kernel->visible(twg_mask(mask, first_token, key, i3), mask->nb[1],
+                           last_token + 1 - first_token, keys, open);
 }
 
 /* ---- one task ---- */
@@ -253,7 +226,7 @@ static void run_task(const task *t) {
         for (int64_t i = 0; i < t->tiles; i++) {
             bool open;
             int64_t last = first_query(t, i) + queries_of(t, i) - 1;
-            int64_t visible = twg_visible(p->mask, token_of(t, first_query(t, i)),
+            int64_t visible = twg_visible(p->kernel, p->mask, token_of(t, first_query(t, i)),
                                           token_of(t, last), t->i3, key, keys, &open);
             if (!visible) continue;
             twg_attention_tile tile = tile_at(t, i);

@@ -2,6 +2,7 @@
 #ifndef TILEWRIGHT_HOSTS_GGML_ATTENTION_H
 #define TILEWRIGHT_HOSTS_GGML_ATTENTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,6 +48,9 @@ typedef struct twg_attention_kernel {
     void (*step)(const twg_attention_tile *tile);
     void (*few)(const twg_attention_few *few);
     void (*halves)(const uint16_t *f16, float *f32, int64_t count);
+    /* Of up to TWG_KEYS keys those up to the last that one of some tokens may see, by their rows of
+     * a mask, `step` bytes apart; *open: whether all of these see all of them as they are. */
+    int64_t (*visible)(const uint16_t *mask, size_t step, int64_t tokens, int64_t keys, bool *open);
     /* to [d][TWG_QUERIES] = rows[query][d] * factor, for d below length, a multiple of 4 */
     void (*turn)(const float *const *rows, int64_t queries, int64_t length, float factor,
                  float *to);

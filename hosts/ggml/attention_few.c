@@ -89,8 +89,9 @@ static void run_task(const plan *p, int64_t i3, int64_t key_head, int64_t first,
     }
     for (int64_t key = 0; key < p->k->ne[1]; key += TWG_FEW_KEYS) {
         bool open;
-        few.keys = twg_visible(p->mask, first / p->together, (first + count - 1) / p->together, i3,
-                               key, twg_min(p->k->ne[1] - key, TWG_FEW_KEYS), &open);
+        few.keys =
+            twg_visible(p->kernel, p->mask, first / p->together, (first + count - 1) / p->together,
+                        i3, key, twg_min(p->k->ne[1] - key, TWG_FEW_KEYS), &open);
         if (!few.keys) continue;
         few.k = (const uint16_t *)twg_keys(p->k, key, key_head, i3, p->q->ne[3]);
         few.v = (const uint16_t *)twg_keys(p->v, key, key_head, i3, p->q->ne[3]);

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -12,44 +11,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Blocks of four by four; the last queries one by one. */
-static void turn(const float *const *rows, int64_t queries, int64_t length, float factor,
-                 float *to) {
-    const __m128 by = _mm_set1_ps(factor);
-    int64_t query = 0;
-    for (; query + 4 <= queries; query += 4)
-        for (int64_t d = 0; d < length; d += 4) {
-            __m128 a = _mm_loadu_ps(rows[query] + d) * by,
-                   b = _mm_loadu_ps(rows[query + 1] + d) * by,
-                   c = _mm_loadu_ps(rows[query + 2] + d) * by,
-                   e = _mm_loadu_ps(rows[query + 3] + d) * by;
-            float *at = to + d * TWG_QUERIES + query;
-            _MM_TRANSPOSE4_PS(a, b, c, e);
-            _mm_storeu_ps(at, a);
-            _mm_storeu_ps(at + TWG_QUERIES, b);
-            _mm_storeu_ps(at + (ptrdiff_t)2 * TWG_QUERIES, c);
-            _mm_storeu_ps(at + (ptrdiff_t)3 * TWG_QUERIES, e);
-        }
+/* What is left of turn and of turn_back from `query` on. */
+static void turn_rest(const float *const *rows, int64_t query, int64_t queries, int64_t length,
+                      float factor, float *to) {
     for (; query < queries; query++)
         for (int64_t d = 0; d < length; d++) to[d * TWG_QUERIES + query] = rows[query][d] * factor;
 }
 
-static void turn_back(const float *from, int64_t queries, int64_t length, const float *factors,
-                      float *const *rows) {
-    int64_t query = 0;
-    for (; query + 4 <= queries; query += 4)
-        for (int64_t d = 0; d < length; d += 4) {
-            const __m128 by = _mm_loadu_ps(factors + query);
-            const float *at = from + d * TWG_QUERIES + query;
-            __m128 a = _mm_loadu_ps(at) * by, b = _mm_loadu_ps(at + TWG_QUERIES) * by,
-                   c = _mm_loadu_ps(at + (ptrdiff_t)2 * TWG_QUERIES) * by,
-                   e = _mm_loadu_ps(at + (ptrdiff_t)3 * TWG_QUERIES) * by;
-            _MM_TRANSPOSE4_PS(a, b, c, e);
-            _mm_storeu_ps(rows[query] + d, a);
-            _mm_storeu_ps(rows[query + 1] + d, b);
-            _mm_storeu_ps(rows[query + 2] + d, c);
-            _mm_storeu_ps(rows[query + 3] + d, e);
-        }
+static void turn_back_rest(const float *from, int64_t query, int64_t queries, int64_t length,
+                           const float *factors, float *const *rows) {
     for (; query < queries; query++)
         for (int64_t d = 0; d < length; d++)
             rows[query][d] = from[d * TWG_QUERIES + query] * factors[query];
@@ -63,6 +33,21 @@ static void turn_back(const float *from, int64_t queries, int64_t length, const 
 #define SET_SUM(v) _mm512_reduce_add_ps((__m512)(v))
 #define SET_MOST(v) _mm512_reduce_max_ps((__m512)(v))
 #define SET_HALVES(at) ((avx512_floats)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at))))
+#define SET_LOW(a, b) ((avx512_floats)_mm512_unpacklo_ps((__m512)(a), (__m512)(b)))
+#define SET_HIGH(a, b) ((avx512_floats)_mm512_unpackhi_ps((__m512)(a), (__m512)(b)))
+#define SET_LOW_PAIRS(a, b) ((avx512_floats)_mm512_unpacklo_pd((__m512d)(a), (__m512d)(b)))
+#define SET_HIGH_PAIRS(a, b) ((avx512_floats)_mm512_unpackhi_pd((__m512d)(a), (__m512d)(b)))
+#define SET_FOURS(at)                                                                              \
+    ((avx512_floats)_mm512_insertf32x4(                                                            \
+        _mm512_insertf32x4(_mm512_insertf32x4(_mm512_castps128_ps512(_mm_loadu_ps(at(0))),         \
+                                              _mm_loadu_ps(at(1)), 1),                             \
+                           _mm_loadu_ps(at(2)), 2),                                                \
+        _mm_loadu_ps(at(3)), 3))
+#define SET_PUT_FOURS(at, v)                                                                       \
+    (_mm_storeu_ps(at(0), _mm512_castps512_ps128((__m512)(v))),                                    \
+     _mm_storeu_ps(at(1), _mm512_extractf32x4_ps((__m512)(v), 1)),                                 \
+     _mm_storeu_ps(at(2), _mm512_extractf32x4_ps((__m512)(v), 2)),                                 \
+     _mm_storeu_ps(at(3), _mm512_extractf32x4_ps((__m512)(v), 3)))
 #include "hosts/ggml/attention_loops.h"
 
 #include "hosts/ggml/attention_amx.h"
@@ -87,6 +72,16 @@ __attribute__((target("avx2"))) static inline float most_of_eight(__m256 v) {
 #define SET_SUM(v) sum_of_eight((__m256)(v))
 #define SET_MOST(v) most_of_eight((__m256)(v))
 #define SET_HALVES(at) ((avx2_floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(at))))
+#define SET_LOW(a, b) ((avx2_floats)_mm256_unpacklo_ps((__m256)(a), (__m256)(b)))
+#define SET_HIGH(a, b) ((avx2_floats)_mm256_unpackhi_ps((__m256)(a), (__m256)(b)))
+#define SET_LOW_PAIRS(a, b) ((avx2_floats)_mm256_unpacklo_pd((__m256d)(a), (__m256d)(b)))
+#define SET_HIGH_PAIRS(a, b) ((avx2_floats)_mm256_unpackhi_pd((__m256d)(a), (__m256d)(b)))
+#define SET_FOURS(at)                                                                              \
+    ((avx2_floats)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at(0))),                \
+                                       _mm_loadu_ps(at(1)), 1))
+#define SET_PUT_FOURS(at, v)                                                                       \
+    (_mm_storeu_ps(at(0), _mm256_castps256_ps128((__m256)(v))),                                    \
+     _mm_storeu_ps(at(1), _mm256_extractf128_ps((__m256)(v), 1)))
 #include "hosts/ggml/attention_loops.h"
 
 static bool has_avx512(void) {
@@ -109,12 +104,20 @@ static bool has_amx(void) {
 }
 
 const twg_attention_kernel *twg_attention_kernel_at(int n) {
-    static const twg_attention_kernel amx = {AMX_K,      amx_queries,    amx_keys, amx_step,
-                                             avx512_few, avx512_convert, turn,     turn_back},
-                                      avx512 = {4,          NULL,           NULL, avx512_step,
-                                                avx512_few, avx512_convert, turn, turn_back},
-                                      avx2 = {4,        NULL,         NULL, avx2_step,
-                                              avx2_few, avx2_convert, turn, turn_back};
+    static const twg_attention_kernel
+        amx = {AMX_K,          amx_queries,    amx_keys,    amx_step,        avx512_few,
+               avx512_convert, avx512_visible, avx512_turn, avx512_turn_back},
+        avx512 = {4,
+                  NULL,
+                  NULL,
+                  avx512_step,
+                  avx512_few,
+                  avx512_convert,
+                  avx512_visible,
+                  avx512_turn,
+                  avx512_turn_back},
+        avx2 = {4,         NULL,          NULL, avx2_step, avx2_few, avx2_convert, avx2_visible,
+                avx2_turn, avx2_turn_back};
     const twg_attention_kernel *all[4];
     int count = 0;
     if (has_amx()) all[count++] = &amx;

@@ -6,7 +6,12 @@
  * SET_VECTORS     vectors side by side that four rows of sums fit registers with
  * SET_MAX         of two vectors
  * SET_SUM, SET_MOST  of a vector's numbers
- * SET_HALVES(at)  a vector of f16 in memory */
+ * SET_HALVES(at)  a vector of f16 in memory
+ *
+ * and of each four floats, in vectors that consist of such:
+ * SET_LOW, SET_HIGH  the first two, or the last two, of a and of b in turns
+ * SET_LOW_PAIRS, SET_HIGH_PAIRS  the first two, or the last two, of a, then of b
+ * SET_FOURS(at), SET_PUT_FOURS(at, v)  in memory, four number i at at(i) */
 
 #define FLOATS SET(floats)
 #define INTS SET(ints)
@@ -197,6 +202,75 @@ SET_TARGET static void SET(convert)(const uint16_t *f16, float *f32, int64_t cou
     for (; i < count; i++) f32[i] = _cvtsh_ss(f16[i]);
 }
 
+SET_TARGET static int64_t SET(visible)(const uint16_t *mask, size_t step, int64_t tokens,
+                                       int64_t keys, bool *open) {
+    enum { MANY = 2 * SET_WIDTH, CLOSED = 0xfc00, MAGNITUDE = 0x7fff }; /* CLOSED: -infinity */
+    uint16_t opened[TWG_KEYS] = {0}, added[TWG_KEYS] = {0}, any = 0;
+    const char *from = (const char *)mask;
+    int64_t key = 0, seen = keys;
+    for (; key + MANY <= keys; key += MANY) {
+        INTS opens = {0}, adds = {0}, closed = opens + (int)0xfc00fc00;
+        for (int64_t i = 0; i < tokens; i++) {
+            INTS both = *(const INTS *)(from + (size_t)i * step + (size_t)key * sizeof *mask);
+            opens |= both ^ closed;
+            adds |= both;
+        }
+        *(INTS *)(opened + key) = opens;
+        *(INTS *)(added + key) = adds;
+    }
+    for (; key < keys; key++)
+        for (int64_t i = 0; i < tokens; i++) {
+            uint16_t one = *(const uint16_t *)(from + (size_t)i * step + (size_t)key * sizeof one);
+            opened[key] |= one ^ CLOSED;
+            added[key] |= one;
+        }
+    while (seen && !opened[seen - 1]) seen--;
+    for (key = 0; key < seen; key++) any |= added[key];
+    *open = !(any & MAGNITUDE);
+    return seen;
+}
+
+/* ---- rows side by side, and back ---- */
+
+/* Four vectors of fours: the first of each four, the second ones, and so on. */
+SET_TARGET static inline void SET(transpose)(FLOATS *v) {
+    FLOATS a = SET_LOW(v[0], v[1]), b = SET_HIGH(v[0], v[1]), c = SET_LOW(v[2], v[3]),
+           d = SET_HIGH(v[2], v[3]);
+    v[0] = SET_LOW_PAIRS(a, c);
+    v[1] = SET_HIGH_PAIRS(a, c);
+    v[2] = SET_LOW_PAIRS(b, d);
+    v[3] = SET_HIGH_PAIRS(b, d);
+}
+
+#define AT(four) (rows[query + i + 4 * (four)] + d)
+SET_TARGET static void SET(turn)(const float *const *rows, int64_t queries, int64_t length,
+                                 float factor, float *to) {
+    int64_t query = 0;
+    for (; query + SET_WIDTH <= queries; query += SET_WIDTH)
+        for (int64_t d = 0; d < length; d += 4) {
+            FLOATS v[4];
+            EACH (i, 4) v[i] = SET_FOURS(AT) * factor;
+            SET(transpose)(v);
+            EACH (i, 4) SET(put)(to + (d + i) * TWG_QUERIES + query, v[i]);
+        }
+    turn_rest(rows, query, queries, length, factor, to);
+}
+
+SET_TARGET static void SET(turn_back)(const float *from, int64_t queries, int64_t length,
+                                      const float *factors, float *const *rows) {
+    int64_t query = 0;
+    for (; query + SET_WIDTH <= queries; query += SET_WIDTH)
+        for (int64_t d = 0; d < length; d += 4) {
+            FLOATS v[4];
+            EACH (i, 4)
+                v[i] = SET(get)(from + (d + i) * TWG_QUERIES + query) * SET(get)(factors + query);
+            SET(transpose)(v);
+            EACH (i, 4) SET_PUT_FOURS(AT, v[i]);
+        }
+    turn_back_rest(from, query, queries, length, factors, rows);
+}
+#undef AT
+
 #undef FLOATS
 #undef INTS
 #undef EACH
@@ -208,3 +282,9 @@ SET_TARGET static void SET(convert)(const uint16_t *f16, float *f32, int64_t cou
 #undef SET_SUM
 #undef SET_MOST
 #undef SET_HALVES
+#undef SET_LOW
+#undef SET_HIGH
+#undef SET_LOW_PAIRS
+#undef SET_HIGH_PAIRS
+#undef SET_FOURS
+#undef SET_PUT_FOURS

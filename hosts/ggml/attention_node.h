@@ -42,8 +42,9 @@ static inline const uint16_t *twg_mask(const struct ggml_tensor *mask, int64_t t
 
 /* Of `keys` keys from `key` on those up to the last that one of some tokens may see, by the mask;
  * *open: whether all of these see all of them as they are. */
-int64_t twg_visible(const struct ggml_tensor *mask, int64_t first_token, int64_t last_token,
-                    int64_t i3, int64_t key, int64_t keys, bool *open);
+int64_t twg_visible(const twg_attention_kernel *kernel, const struct ggml_tensor *mask,
+                    int64_t first_token, int64_t last_token, int64_t i3, int64_t key, int64_t keys,
+                    bool *open);
 
 /* What a query's values are multiplied by in the end.  A head's sink is one more score, of no
  * value. */
