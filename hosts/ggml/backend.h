@@ -144,6 +144,31 @@ void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows);
 /* Whether a node writes into a tensor that is none of its own. */
 bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor);
 
+/* ---- moves.c ---- */
+
+enum { TWG_MOST_MOVES = 1024 };
+
+typedef struct twg_moved {
+    struct ggml_tensor *tensor;
+    void *data; /* its place in the graph's memory */
+} twg_moved;
+
+/* Of one computation of a graph.  All zero at first; twg_moves_free in the end. */
+typedef struct twg_moves {
+    twg_moved list[TWG_MOST_MOVES];
+    size_t count;
+    char *room;
+    size_t used;
+    bool looked, hidden; /* whether it has views that are no nodes, once that is asked */
+} twg_moves;
+
+void twg_moves_begin(twg_moves *moves);
+/* Gives a node's result, and its views, memory that nothing else has until they are put back; false:
+ * it stays where it is, for it is large, or may be read by others than nodes close behind it. */
+bool twg_move(twg_moves *moves, const struct ggml_cgraph *graph, int index);
+void twg_moves_undo(twg_moves *moves);
+void twg_moves_free(twg_moves *moves);
+
 /* ---- attention.c ---- */
 
 /* Some tokens of a node that is attention, as a node of its own, y.  It points into itself. */
@@ -174,15 +199,17 @@ void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user);
 
 /* ---- norm.c ---- */
 
-/* A node RMS_NORM whose result is multiplied by weights, and where both go. */
+/* A node RMS_NORM, the MUL of its result by weights and, if it is there, the ADD that makes its
+ * source. */
 typedef struct twg_norm {
-    const struct ggml_tensor *weights, *y; /* y: the node MUL behind it */
+    const struct ggml_tensor *weights, *x, *y; /* y: the MUL */
+    const struct ggml_tensor *add;             /* x, too; NULL: x is there already */
     float eps;
 } twg_norm;
 
 /* Whether node i of a graph is such a one, with the MUL next to it. */
 bool twg_norm_takes(const struct ggml_cgraph *graph, int i);
-twg_norm twg_norm_of(const struct ggml_tensor *norm, const struct ggml_tensor *mul);
+twg_norm twg_norm_of(const struct ggml_cgraph *graph, int i);
 /* A custom operation of ggml's in the RMS_NORM's place, by all threads; user: its twg_norm. */
 void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user);
 

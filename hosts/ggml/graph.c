@@ -40,7 +40,7 @@ typedef struct attention {
 
 typedef struct norm {
     twg_norm operation;
-    stand_in own, mul;
+    stand_in own, mul, add; /* add: if the operation has one */
 } norm;
 
 typedef struct backend {
@@ -58,6 +58,7 @@ typedef struct backend {
     size_t norm_capacity, norm_count;
     twg_rows *read; /* of each node */
     size_t read_capacity;
+    twg_moves moves;
     char *scratch; /* rows of x as f32, and of y */
     size_t scratch_size;
     char *attention_scratch; /* of all threads; and the size of one's */
@@ -292,6 +293,13 @@ static stand_in replace(struct ggml_tensor *node, ggml_custom_op_t run, void *op
     return own;
 }
 
+/* Another operation does it, too. */
+static stand_in leave_out(struct ggml_tensor *node) {
+    stand_in own = replace(node, NULL, NULL);
+    node->op = GGML_OP_NONE;
+    return own;
+}
+
 static void put_back(const stand_in *own) {
     own->node->op = own->op;
     memcpy(own->node->op_params, own->op_params, sizeof own->op_params);
@@ -354,50 +362,65 @@ static void take_norms(backend *b, const struct ggml_cgraph *graph) {
         if (!twg_norm_takes(graph, i)) continue;
         struct ggml_tensor *node = graph->nodes[i], *mul = graph->nodes[i + 1];
         norm *n = &b->norms[b->norm_count++];
-        n->operation = twg_norm_of(node, mul);
-        n->mul = replace(mul, NULL, NULL);
-        mul->op = GGML_OP_NONE;
+        n->operation = twg_norm_of(graph, i);
+        if (n->operation.add) n->add = leave_out(graph->nodes[i - 1]);
+        n->mul = leave_out(mul);
         n->own = replace(node, twg_norm_run, &n->operation);
     }
 }
 
-/* Whether a product, whose memory and x a graph's allocator keeps for its own place, may not be
- * done ahead of an operation that comes before it. */
-static bool minds(const struct ggml_tensor *operation, const struct ggml_tensor *node) {
-    if (ggml_op_is_empty(operation->op)) return false;
-    if (twg_overlap(operation, node) || twg_overlap(operation, node->src[1])) return true;
-    for (int i = 0; i < GGML_MAX_SRC; i++)
-        if (operation->src[i] && twg_overlap(operation->src[i], node)) return true;
-    return false;
+/* Whether the operations between two nodes leave a product's x as it is. */
+static bool keep_source(const struct ggml_cgraph *graph, int from, int to,
+                        const struct ggml_tensor *x) {
+    for (int i = from; i < to; i++)
+        if (!ggml_op_is_empty(graph->nodes[i]->op) && twg_overlap(graph->nodes[i], x)) return false;
+    return true;
+}
+
+/* Whether they neither read nor write its memory, which a graph's allocator keeps for its own place
+ * only. */
+static bool leave_alone(const struct ggml_cgraph *graph, int from, int to,
+                        const struct ggml_tensor *y) {
+    for (int i = from; i < to; i++) {
+        const struct ggml_tensor *operation = graph->nodes[i];
+        if (ggml_op_is_empty(operation->op)) continue;
+        if (twg_overlap(operation, y)) return false;
+        for (int s = 0; s < GGML_MAX_SRC; s++)
+            if (operation->src[s] && twg_overlap(operation->src[s], y)) return false;
+    }
+    return true;
 }
 
 /* Joins the product that was taken over last to an earlier one of the same x.  What lies between is
  * asked, the earlier one and those that joined it as well; they are CUSTOM, or NONE by now. */
 static void join(backend *b, const struct ggml_cgraph *graph) {
     product *p = &b->products[b->count - 1];
-    const struct ggml_tensor *x = p->own.node->src[1];
-    if (p->own.op != GGML_OP_MUL_MAT || !is_plain(p->own.node)) return;
+    struct ggml_tensor *y = p->own.node, *x = y->src[1];
+    if (p->own.op != GGML_OP_MUL_MAT || !is_plain(y)) return;
     for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= TOGETHER_REACH;) {
         product *first = &b->products[at];
-        bool free = !first->joined && first->own.op == GGML_OP_MUL_MAT &&
-                    first->own.node->src[1] == x && first->with_count < MOST_TOGETHER - 1 &&
-                    first->first == p->first && first->rows == p->rows && is_plain(first->own.node);
-        for (int i = first->index; free && i < p->index; i++)
-            free = !minds(graph->nodes[i], p->own.node);
-        if (!free) continue;
+        bool alike = !first->joined && first->own.op == GGML_OP_MUL_MAT &&
+                     first->own.node->src[1] == x && first->with_count < MOST_TOGETHER - 1 &&
+                     first->first == p->first && first->rows == p->rows &&
+                     is_plain(first->own.node);
+        if (!alike || !keep_source(graph, first->index, p->index, x)) continue;
+        if (!leave_alone(graph, first->index, p->index, y) && !twg_move(&b->moves, graph, p->index))
+            continue;
         first->with[first->with_count++] = p;
         p->joined = true;
-        p->own.node->op = GGML_OP_NONE;
+        y->op = GGML_OP_NONE;
         return;
     }
 }
 
-static void give_back(const backend *b) {
+static void give_back(backend *b) {
+    twg_moves_undo(&b->moves);
     for (size_t i = 0; i < b->count; i++) put_back(&b->products[i].own);
     for (size_t i = 0; i < b->attention_count; i++) put_back(&b->attentions[i].own);
     for (size_t i = 0; i < b->norm_count; i++) {
         put_back(&b->norms[i].own);
         put_back(&b->norms[i].mul);
+        if (b->norms[i].operation.add) put_back(&b->norms[i].add);
     }
 }
 
@@ -432,6 +455,7 @@ static void settle(const struct ggml_cgraph *graph) {
 static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgraph *graph) {
     backend *b = backend_->context;
     b->count = b->attention_count = b->norm_count = 0;
+    twg_moves_begin(&b->moves);
     b->status = TW_OK;
     size_t nodes = (size_t)graph->n_nodes;
     b->products = room_for(b->products, &b->capacity, nodes, sizeof *b->products);
@@ -485,6 +509,7 @@ static void free_backend(ggml_backend_t backend_) {
     free(b->products);
     free(b->attentions);
     free(b->attention_scratch);
+    twg_moves_free(&b->moves);
     free(b->norms);
     free(b->read);
     free(b->scratch);

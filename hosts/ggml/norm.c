@@ -1,5 +1,6 @@
 /* RMS_NORM and the MUL by its weights behind it, which ggml's CPU backend also does at once, but
- * with a sum of doubles, one number at a time: 6 % of a small model's prompt. */
+ * with a sum of doubles, one number at a time: 6 % of a small model's prompt.  With them the ADD
+ * before it, of what a layer adds to its input: each operation is a barrier of all threads. */
 #include <math.h>
 
 #include "hosts/ggml/backend.h"
@@ -54,22 +55,58 @@ bool twg_norm_takes(const struct ggml_cgraph *graph, int i) {
            !twg_overlap(x, mul);
 }
 
-twg_norm twg_norm_of(const struct ggml_tensor *norm, const struct ggml_tensor *mul) {
-    twg_norm made = {.weights = weights_of(norm, mul), .y = mul};
+/* Whether rows of y may be written as soon as the same rows of x have been read. */
+static bool in_step(const struct ggml_tensor *x, const struct ggml_tensor *y) {
+    bool same = x->data == y->data;
+    for (int i = 0; i < GGML_MAX_DIMS; i++) same = same && x->nb[i] == y->nb[i];
+    return same || !twg_overlap(x, y);
+}
+
+/* The ADD before a norm that makes its x, row by row of the same rows; NULL: there is none. */
+static const struct ggml_tensor *add_of(const struct ggml_cgraph *graph, int i) {
+    const struct ggml_tensor *x = graph->nodes[i]->src[0], *y = graph->nodes[i + 1];
+    if (!i || x != graph->nodes[i - 1] || x->op != GGML_OP_ADD ||
+        !(x->flags & GGML_TENSOR_FLAG_COMPUTE))
+        return NULL;
+    for (int s = 0; s < 2; s++) {
+        const struct ggml_tensor *from = x->src[s];
+        if (!plain_rows(from) || !ggml_are_same_shape(from, x) || !in_step(from, x) ||
+            !in_step(from, y))
+            return NULL;
+    }
+    return x;
+}
+
+twg_norm twg_norm_of(const struct ggml_cgraph *graph, int i) {
+    const struct ggml_tensor *norm = graph->nodes[i], *mul = graph->nodes[i + 1];
+    twg_norm made = {
+        .weights = weights_of(norm, mul), .x = norm->src[0], .y = mul, .add = add_of(graph, i)};
     memcpy(&made.eps, norm->op_params, sizeof made.eps);
     return made;
 }
 
+static float *row_of(const struct ggml_tensor *t, int64_t row) {
+    int64_t i1 = row % t->ne[1], i2 = row / t->ne[1] % t->ne[2], i3 = row / (t->ne[1] * t->ne[2]);
+    return (float *)(void *)((char *)t->data + (size_t)i1 * t->nb[1] + (size_t)i2 * t->nb[2] +
+                             (size_t)i3 * t->nb[3]);
+}
+
+CLONES static void add_row(const float *a, const float *b, int64_t n, float *sum) {
+    int64_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH)
+        *(floats *)(sum + i) = *(const floats *)(a + i) + *(const floats *)(b + i);
+    for (; i < n; i++) sum[i] = a[i] + b[i];
+}
+
 void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     const twg_norm *norm = user;
-    const struct ggml_tensor *x = node->src[0], *y = norm->y;
+    const struct ggml_tensor *x = norm->x;
     int64_t rows = ggml_nrows(x), first = rows * ith / nth, end = rows * (ith + 1) / nth;
+    (void)node;
     for (int64_t row = first; row < end; row++) {
-        int64_t i1 = row % x->ne[1], i2 = row / x->ne[1] % x->ne[2],
-                i3 = row / (x->ne[1] * x->ne[2]);
-        size_t from = (size_t)i1 * x->nb[1] + (size_t)i2 * x->nb[2] + (size_t)i3 * x->nb[3];
-        size_t to = (size_t)i1 * y->nb[1] + (size_t)i2 * y->nb[2] + (size_t)i3 * y->nb[3];
-        norm_row((const float *)(const void *)((const char *)x->data + from), norm->weights->data,
-                 norm->eps, x->ne[0], (float *)(void *)((char *)y->data + to));
+        float *from = row_of(x, row);
+        if (norm->add)
+            add_row(row_of(norm->add->src[0], row), row_of(norm->add->src[1], row), x->ne[0], from);
+        norm_row(from, norm->weights->data, norm->eps, x->ne[0], row_of(norm->y, row));
     }
 }
