@@ -12,26 +12,24 @@
  * how many views of it there may be. */
 enum { MOST = 64 << 10, MOST_OF_ALL = 1 << 20, REACH = 24, MOST_VIEWS = 4 };
 
-static bool is_output(const struct ggml_tensor *t) { return t->flags & GGML_TENSOR_FLAG_OUTPUT; }
-
-/* Node `index` and its views, if each of their readers is a node not far behind; how many; 0: not
- * so.  ggml counts readers of all of a graph, of whose parts this may be one. */
+/* Node `index` and its views, if each has readers and all of them are nodes not far behind; how many;
+ * 0: not so.  ggml counts the readers of a whole graph, of which this may be a part. */
 static int family_of(const struct ggml_cgraph *graph, int index, struct ggml_tensor **family) {
     struct ggml_tensor *root = graph->nodes[index];
-    int count = 1, expected = ggml_node_get_use_count(graph, index), found = 0;
-    family[0] = root;
-    if (is_output(root)) return 0;
-    for (int i = index + 1; i < graph->n_nodes && i <= index + REACH; i++) {
+    int count = 0, expected = 0, found = 0;
+    for (int i = index; i < graph->n_nodes && i <= index + REACH; i++) {
         struct ggml_tensor *node = graph->nodes[i];
-        if (node->view_src == root) {
-            if (count > MOST_VIEWS || is_output(node)) return 0;
-            family[count++] = node;
-            expected += ggml_node_get_use_count(graph, i);
-        }
-        for (int s = 0; s < GGML_MAX_SRC; s++)
+        for (int s = 0; s < GGML_MAX_SRC && i > index; s++)
             found += node->src[s] && (node->src[s] == root || node->src[s]->view_src == root);
+        if (node == root || node->view_src == root) {
+            int readers = ggml_node_get_use_count(graph, i);
+            if (count > MOST_VIEWS || !readers || node->flags & GGML_TENSOR_FLAG_OUTPUT) return 0;
+            family[count++] = node;
+            expected += readers;
+        }
+        if (found == expected) return count;
     }
-    return found == expected ? count : 0;
+    return 0;
 }
 
 /* Views that are no nodes, as ggml_view_tensor's, read what ggml does not count. */

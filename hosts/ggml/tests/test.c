@@ -1,6 +1,6 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
  * or lying in a host's memory; experts; from several backends at once; aborted; attention; norms;
- * and rows that nobody reads.  GGML_BACKEND_PATH names the backend.
+ * results that move; and rows that nobody reads.  GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
@@ -387,6 +387,7 @@ int main(int argc, char **argv) {
     aborting();
     attentions();
     norms();
+    moves();
     rows_read();
     ggml_backend_free(backend);
     return wrong;

@@ -19,6 +19,9 @@ void check(const char *what, double error);
 /* attention.c */
 void attentions(void);
 
+/* moves.c */
+void moves(void);
+
 /* norm.c */
 void norms(void);
 
