@@ -163,8 +163,8 @@ typedef struct twg_moves {
 } twg_moves;
 
 void twg_moves_begin(twg_moves *moves);
-/* Gives a node's result, and its views, memory that nothing else has until they are put back; false:
- * it stays where it is, for it is large, or may be read by others than nodes close behind it. */
+/* Gives a node's result, and its views, memory of their own until they are put back; false: it
+ * stays where it is, for it is large, or others than nodes close behind it may read it. */
 bool twg_move(twg_moves *moves, const struct ggml_cgraph *graph, int index);
 void twg_moves_undo(twg_moves *moves);
 void twg_moves_free(twg_moves *moves);
@@ -215,10 +215,11 @@ void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user);
 
 /* ---- team.c ---- */
 
-/* One custom operation of a graph, that all threads run together: number 0 leads, the others work
- * off what its Tilewright calls give them.  Zero `epoch` before each run; the rest is team.c's. */
+/* One custom operation of a graph, that all threads run together: one leads, the others work off
+ * what its Tilewright calls give them.  To begin before each run; the rest is team.c's. */
 typedef struct twg_operation {
     _Alignas(64) atomic_uint epoch; /* jobs published so far */
+    atomic_bool led;                /* somebody leads */
     int nth;
     void (*task)(void *arg, size_t i); /* NULL: the operation is over */
     void *arg;
@@ -227,9 +228,13 @@ typedef struct twg_operation {
     atomic_int working;              /* threads that have not finished the job */
 } twg_operation;
 
-/* Called by threads 0..nth-1, each once.  Thread 0 runs lead(arg), in which Tilewright's
- * parallel-for uses all of them. */
-void twg_team_run(twg_operation *operation, int ith, int nth, void (*lead)(void *arg), void *arg);
+static inline void twg_operation_begin(twg_operation *operation) {
+    atomic_init(&operation->epoch, 0);
+    atomic_init(&operation->led, false);
+}
+/* Called by each of nth threads once.  The first runs lead(arg), in which Tilewright's parallel-for
+ * uses all of them. */
+void twg_team_run(twg_operation *operation, int nth, void (*lead)(void *arg), void *arg);
 /* Tilewright's hook; outside of operations it makes one, on ggml's threads as well. */
 void twg_parallel_run(void *user, void (*task)(void *arg, size_t i), void *arg, size_t count);
 /* How many threads the hook has outside of operations: $TW_THREADS, else the machine's. */

@@ -66,7 +66,7 @@ typedef struct backend {
     tw_status status; /* the first that a layer gave */
 } backend;
 
-/* ---- one product, on its leading thread ---- */
+/* ---- one product, on the thread that leads it ---- */
 
 /* At least this much; NULL where there is not, which is noted.  Taken anew by each product. */
 static void *scratch(backend *b, size_t size) {
@@ -250,8 +250,8 @@ static void lead(void *arg) {
 
 static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) {
     product *p = user;
-    (void)node;
-    twg_team_run(&p->operation, ith, nth, lead, p);
+    (void)node, (void)ith;
+    twg_team_run(&p->operation, nth, lead, p);
 }
 
 /* ---- the graph ---- */
@@ -308,7 +308,7 @@ static void put_back(const stand_in *own) {
 static void take_over(backend *b, struct ggml_tensor *node, int index, twg_weights *weights) {
     product *p = &b->products[b->count++];
     twg_rows read = b->read[index];
-    atomic_init(&p->operation.epoch, 0);
+    twg_operation_begin(&p->operation);
     p->index = index;
     p->first = read.first;
     p->rows = read.dimension ? read.count : ggml_nrows(node);

@@ -12,8 +12,8 @@
  * how many views of it there may be. */
 enum { MOST = 64 << 10, MOST_OF_ALL = 1 << 20, REACH = 24, MOST_VIEWS = 4 };
 
-/* Node `index` and its views, if each has readers and all of them are nodes not far behind; how many;
- * 0: not so.  ggml counts the readers of a whole graph, of which this may be a part. */
+/* Node `index` and its views, if each has readers and all of them are nodes not far behind: how
+ * many, or 0.  ggml counts the readers of a whole graph, of which this may be a part. */
 static int family_of(const struct ggml_cgraph *graph, int index, struct ggml_tensor **family) {
     struct ggml_tensor *root = graph->nodes[index];
     int count = 0, expected = 0, found = 0;

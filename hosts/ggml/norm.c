@@ -101,7 +101,9 @@ CLONES static void add_row(const float *a, const float *b, int64_t n, float *sum
 void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     const twg_norm *norm = user;
     const struct ggml_tensor *x = norm->x;
-    int64_t rows = ggml_nrows(x), first = rows * ith / nth, end = rows * (ith + 1) / nth;
+    /* A single row is thread 0's, as in ggml's own operations. */
+    int64_t rows = ggml_nrows(x), first = (rows * ith + nth - 1) / nth,
+            end = (rows * (ith + 1) + nth - 1) / nth;
     (void)node;
     for (int64_t row = first; row < end; row++) {
         float *from = row_of(x, row);

@@ -1,8 +1,9 @@
 /* Tilewright's parallel-for on ggml's own threads.
  *
  * ggml calls a custom operation from each of its threads, which wait for one another by spinning.
- * So do these: thread 0 publishes a job by counting `epoch` up, the others take tasks of it until
- * there are none, and say so. */
+ * So do these: the first to come leads, for the others wait for what it does before its first job.
+ * It publishes a job by counting `epoch` up, they take tasks of it until there are none, and say so.
+ */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include <pthread.h>
 #include <sched.h>
@@ -54,8 +55,8 @@ static void follow(twg_operation *o) {
     }
 }
 
-void twg_team_run(twg_operation *operation, int ith, int nth, void (*lead)(void *arg), void *arg) {
-    if (ith) {
+void twg_team_run(twg_operation *operation, int nth, void (*lead)(void *arg), void *arg) {
+    if (atomic_exchange_explicit(&operation->led, true, memory_order_relaxed)) {
         follow(operation);
         return;
     }

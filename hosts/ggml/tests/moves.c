@@ -9,8 +9,8 @@
 
 enum { K = 64, TOKENS = 3, FAR = 30 };
 
-/* Who reads the second: a node, through a view; besides, the host, a view that has no source, a node
- * far away; nobody; nobody but through a view that is a result; or a node, but it is large. */
+/* Who reads the second: a node, through a view; besides, the host, a view that has no source, a
+ * node far away; nobody; nobody but through a view that is a result; or a node, but it is large. */
 typedef enum reader { NEAR, HOST, HIDDEN_VIEW, FAR_AWAY, NOBODY, ONLY_A_VIEW, OF_LARGE } reader;
 
 static void set(struct ggml_tensor *t, const float *values) {
