@@ -249,5 +249,5 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
 }
 
 const tw_template tw_template_amx_bf16 = {
-    "cpu.amx_bf16", 4,    &tw_layout_panel64, space, 6,    reject_problem, reject,
+    "cpu.amx_bf16", 5,    &tw_layout_panel64, space, 6,    reject_problem, reject,
     guess,          cost, geometry,           chain, emit, TW_FPMATH_BF16};

@@ -314,7 +314,7 @@ static tw_status emit(tw_ir *g, const tw_problem *problem, const tw_config *conf
     return TW_OK;
 }
 
-const tw_template tw_template_amx_gemm = {"cpu.amx_gemm",     5,
+const tw_template tw_template_amx_gemm = {"cpu.amx_gemm",     6,
                                           &tw_layout_panel64, tw_amx_space,
                                           TW_AMX_AXES,        tw_amx_reject_problem,
                                           tw_amx_reject,      tw_amx_guess,

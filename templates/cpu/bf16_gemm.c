@@ -150,7 +150,7 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
 }
 
 const tw_template tw_template_bf16_gemm = {"cpu.bf16_gemm",
-                                           8,
+                                           9,
                                            &tw_layout_panel64,
                                            tw_gemm_space,
                                            TW_GEMM_AXES,

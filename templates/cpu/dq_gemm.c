@@ -104,7 +104,7 @@ static void guess(const tw_target *target, const tw_problem *problem, tw_config 
 }
 
 const tw_template tw_template_dq_gemm = {"cpu.dq_gemm",
-                                         8,
+                                         9,
                                          &tw_layout_panel64,
                                          tw_gemm_space,
                                          TW_GEMM_AXES,

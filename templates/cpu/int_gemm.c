@@ -263,7 +263,7 @@ const char *tw_int_reject_problem(const tw_target *target, const tw_problem *pro
     return NULL;
 }
 
-const tw_template tw_template_int_gemm = {"cpu.int_gemm",  17,           &tw_layout_panel64,
+const tw_template tw_template_int_gemm = {"cpu.int_gemm",  18,           &tw_layout_panel64,
                                           tw_gemm_space,   TW_INT_AXES,  tw_int_reject_problem,
                                           tw_int_reject,   tw_int_guess, tw_int_cost,
                                           geometry,        tw_int_chain, emit,
