@@ -9,7 +9,7 @@
 
 static const double UNIT = 0x1p-24; /* rounding error of f32, relative */
 enum { FEW_COLUMNS = 64 };
-/* What kernels' gelus are off by below -6, where they are 1e-8 and less (templates/cpu/act.c). */
+/* What kernels' gelus are off by below -5, where they are 1e-6 and less (templates/cpu/act.c). */
 static const double GELU_BELOW = 0x1p-35;
 
 static bool is_gelu(tw_act act) { return act == TW_ACT_GELU || act == TW_ACT_GELU_TANH; }
