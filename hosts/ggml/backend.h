@@ -6,9 +6,11 @@
  *   packer.c    making them in the background
  *   memory.c    where they lie
  *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
+ *   product.c   one product, or several of the same x
+ *   moves.c     results that stand elsewhere meanwhile
  *   attention.c, attention_few.c: attention of many tokens and of few, with attention_kernel.c's
  *               arithmetic
- *   norm.c      RMS norm with the product behind it
+ *   norm.c      RMS norm with the product behind it, and the sum before it
  *   rows.c      which rows of products and attentions anybody reads
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
@@ -144,6 +146,64 @@ void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows);
 /* Whether a node writes into a tensor that is none of its own. */
 bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor);
 
+/* ---- team.c ---- */
+
+/* One custom operation of a graph, that all threads run together: one leads, the others work off
+ * what its Tilewright calls give them.  To begin before each run; the rest is team.c's. */
+typedef struct twg_operation {
+    _Alignas(64) atomic_uint epoch; /* jobs published so far */
+    atomic_bool led;                /* somebody leads */
+    int nth;
+    void (*task)(void *arg, size_t i); /* NULL: the operation is over */
+    void *arg;
+    size_t count;
+    _Alignas(64) atomic_size_t next; /* task to be taken */
+    atomic_int working;              /* threads that have not finished the job */
+} twg_operation;
+
+static inline void twg_operation_begin(twg_operation *operation) {
+    atomic_init(&operation->epoch, 0);
+    atomic_init(&operation->led, false);
+}
+/* Called by each of nth threads once.  The first runs lead(arg), in which Tilewright's parallel-for
+ * uses all of them. */
+void twg_team_run(twg_operation *operation, int nth, void (*lead)(void *arg), void *arg);
+/* Tilewright's hook; outside of operations it makes one, on ggml's threads as well. */
+void twg_parallel_run(void *user, void (*task)(void *arg, size_t i), void *arg, size_t count);
+/* How many threads the hook has outside of operations: $TW_THREADS, else the machine's. */
+int32_t twg_parallel_threads(void);
+
+/* ---- product.c ---- */
+
+/* What products of a backend share, which are done one at a time.  All zero at first. */
+typedef struct twg_products {
+    char *scratch; /* rows of x as f32, and of y */
+    size_t scratch_size;
+    tw_status status; /* the first that a layer gave */
+} twg_products;
+
+enum { TWG_TOGETHER = 4 };
+
+typedef struct twg_product {
+    twg_operation operation;
+    struct ggml_tensor *node;
+    enum ggml_op op;     /* of the node: MUL_MAT or MUL_MAT_ID */
+    int64_t first, rows; /* of x and y: those that are done, if the product is plain */
+    twg_weights *weights;
+    struct twg_product *with[TWG_TOGETHER - 1]; /* products that are done with this one */
+    int with_count;
+    twg_products *shared;
+} twg_product;
+
+/* read: what is read of the node. */
+void twg_product_begin(twg_product *product, struct ggml_tensor *node, twg_rows read,
+                       twg_weights *weights, twg_products *shared);
+/* Whether a product can be one of those that are done with the first. */
+bool twg_products_alike(const twg_product *first, const twg_product *product);
+/* A custom operation of ggml's in the node's place; user: its twg_product. */
+void twg_product_run(struct ggml_tensor *node, int ith, int nth, void *user);
+void twg_products_free(twg_products *shared);
+
 /* ---- moves.c ---- */
 
 enum { TWG_MOST_MOVES = 1024 };
@@ -212,32 +272,5 @@ bool twg_norm_takes(const struct ggml_cgraph *graph, int i);
 twg_norm twg_norm_of(const struct ggml_cgraph *graph, int i);
 /* A custom operation of ggml's in the RMS_NORM's place, by all threads; user: its twg_norm. */
 void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user);
-
-/* ---- team.c ---- */
-
-/* One custom operation of a graph, that all threads run together: one leads, the others work off
- * what its Tilewright calls give them.  To begin before each run; the rest is team.c's. */
-typedef struct twg_operation {
-    _Alignas(64) atomic_uint epoch; /* jobs published so far */
-    atomic_bool led;                /* somebody leads */
-    int nth;
-    void (*task)(void *arg, size_t i); /* NULL: the operation is over */
-    void *arg;
-    size_t count;
-    _Alignas(64) atomic_size_t next; /* task to be taken */
-    atomic_int working;              /* threads that have not finished the job */
-} twg_operation;
-
-static inline void twg_operation_begin(twg_operation *operation) {
-    atomic_init(&operation->epoch, 0);
-    atomic_init(&operation->led, false);
-}
-/* Called by each of nth threads once.  The first runs lead(arg), in which Tilewright's parallel-for
- * uses all of them. */
-void twg_team_run(twg_operation *operation, int nth, void (*lead)(void *arg), void *arg);
-/* Tilewright's hook; outside of operations it makes one, on ggml's threads as well. */
-void twg_parallel_run(void *user, void (*task)(void *arg, size_t i), void *arg, size_t count);
-/* How many threads the hook has outside of operations: $TW_THREADS, else the machine's. */
-int32_t twg_parallel_threads(void);
 
 #endif

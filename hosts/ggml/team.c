@@ -1,7 +1,7 @@
 /* Tilewright's parallel-for on ggml's own threads.
  *
  * ggml calls a custom operation from each of its threads, which wait for one another by spinning.
- * So do these: the first to come leads, since others wait for what it does before its first job.
+ * So do these: the first to come leads, for others wait for what it does before its first job.
  * It publishes a job by counting `epoch` up, they take tasks of it until there are none, and say so.
  */
 #define _GNU_SOURCE /* sched_getaffinity */
