@@ -48,6 +48,7 @@ typedef struct twg_attention_kernel {
     void (*step)(const twg_attention_tile *tile);
     void (*few)(const twg_attention_few *few);
     void (*halves)(const uint16_t *f16, float *f32, int64_t count);
+    void (*to_halves)(const float *f32, uint16_t *f16, int64_t count); /* to the nearest */
     /* Of up to TWG_KEYS keys those up to the last that one of some tokens may see, by their rows of
      * a mask, `step` bytes apart; *open: whether all of these see all of them as they are. */
     int64_t (*visible)(const uint16_t *mask, size_t step, int64_t tokens, int64_t keys, bool *open);

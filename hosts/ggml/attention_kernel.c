@@ -33,6 +33,8 @@ static void turn_back_rest(const float *from, int64_t query, int64_t queries, in
 #define SET_SUM(v) _mm512_reduce_add_ps((__m512)(v))
 #define SET_MOST(v) _mm512_reduce_max_ps((__m512)(v))
 #define SET_HALVES(at) ((avx512_floats)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at))))
+#define SET_PUT_HALVES(at, v)                                                                      \
+    _mm256_storeu_si256((void *)(at), _mm512_cvtps_ph((__m512)(v), _MM_FROUND_TO_NEAREST_INT))
 #define SET_LOW(a, b) ((avx512_floats)_mm512_unpacklo_ps((__m512)(a), (__m512)(b)))
 #define SET_HIGH(a, b) ((avx512_floats)_mm512_unpackhi_ps((__m512)(a), (__m512)(b)))
 #define SET_LOW_PAIRS(a, b) ((avx512_floats)_mm512_unpacklo_pd((__m512d)(a), (__m512d)(b)))
@@ -72,6 +74,8 @@ __attribute__((target("avx2"))) static inline float most_of_eight(__m256 v) {
 #define SET_SUM(v) sum_of_eight((__m256)(v))
 #define SET_MOST(v) most_of_eight((__m256)(v))
 #define SET_HALVES(at) ((avx2_floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(at))))
+#define SET_PUT_HALVES(at, v)                                                                      \
+    _mm_storeu_si128((void *)(at), _mm256_cvtps_ph((__m256)(v), _MM_FROUND_TO_NEAREST_INT))
 #define SET_LOW(a, b) ((avx2_floats)_mm256_unpacklo_ps((__m256)(a), (__m256)(b)))
 #define SET_HIGH(a, b) ((avx2_floats)_mm256_unpackhi_ps((__m256)(a), (__m256)(b)))
 #define SET_LOW_PAIRS(a, b) ((avx2_floats)_mm256_unpacklo_pd((__m256d)(a), (__m256d)(b)))
@@ -105,19 +109,28 @@ static bool has_amx(void) {
 
 const twg_attention_kernel *twg_attention_kernel_at(int n) {
     static const twg_attention_kernel
-        amx = {AMX_K,          amx_queries,    amx_keys,    amx_step,        avx512_few,
-               avx512_convert, avx512_visible, avx512_turn, avx512_turn_back},
+        amx = {AMX_K,          amx_queries,         amx_keys,       amx_step,    avx512_few,
+               avx512_convert, avx512_convert_back, avx512_visible, avx512_turn, avx512_turn_back},
         avx512 = {4,
                   NULL,
                   NULL,
                   avx512_step,
                   avx512_few,
                   avx512_convert,
+                  avx512_convert_back,
                   avx512_visible,
                   avx512_turn,
                   avx512_turn_back},
-        avx2 = {4,         NULL,          NULL, avx2_step, avx2_few, avx2_convert, avx2_visible,
-                avx2_turn, avx2_turn_back};
+        avx2 = {4,
+                NULL,
+                NULL,
+                avx2_step,
+                avx2_few,
+                avx2_convert,
+                avx2_convert_back,
+                avx2_visible,
+                avx2_turn,
+                avx2_turn_back};
     const twg_attention_kernel *all[4];
     int count = 0;
     if (has_amx()) all[count++] = &amx;

@@ -6,7 +6,7 @@
  * SET_VECTORS     vectors side by side that four rows of sums fit registers with
  * SET_MAX         of two vectors
  * SET_SUM, SET_MOST  of a vector's numbers
- * SET_HALVES(at)  a vector of f16 in memory
+ * SET_HALVES(at), SET_PUT_HALVES(at, v)  a vector of f16 in memory
  *
  * and of each four floats, in vectors that consist of such:
  * SET_LOW, SET_HIGH  the first two, or the last two, of a and of b in turns
@@ -202,6 +202,12 @@ SET_TARGET static void SET(convert)(const uint16_t *f16, float *f32, int64_t cou
     for (; i < count; i++) f32[i] = _cvtsh_ss(f16[i]);
 }
 
+SET_TARGET static void SET(convert_back)(const float *f32, uint16_t *f16, int64_t count) {
+    int64_t i = 0;
+    for (; i + SET_WIDTH <= count; i += SET_WIDTH) SET_PUT_HALVES(f16 + i, SET(get)(f32 + i));
+    for (; i < count; i++) f16[i] = _cvtss_sh(f32[i], 0);
+}
+
 SET_TARGET static int64_t SET(visible)(const uint16_t *mask, size_t step, int64_t tokens,
                                        int64_t keys, bool *open) {
     enum { MANY = 2 * SET_WIDTH, CLOSED = 0xfc00, MAGNITUDE = 0x7fff }; /* CLOSED: -infinity */
@@ -282,6 +288,7 @@ SET_TARGET static void SET(turn_back)(const float *from, int64_t queries, int64_
 #undef SET_SUM
 #undef SET_MOST
 #undef SET_HALVES
+#undef SET_PUT_HALVES
 #undef SET_LOW
 #undef SET_HIGH
 #undef SET_LOW_PAIRS

@@ -11,6 +11,7 @@
  *   attention.c, attention_few.c: attention of many tokens and of few, with attention_kernel.c's
  *               arithmetic
  *   norm.c      RMS norm with the product behind it, and the sum before it
+ *   heads.c     ROPE and SET_ROWS before attention
  *   rows.c      which rows of products and attentions anybody reads
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
@@ -29,6 +30,13 @@
 #include <stdbool.h>
 #include <tilewright/model.h>
 #include <tilewright/tilewright.h>
+
+/* A function for each set of instructions, of which the loader takes the machine's. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define TWG_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define TWG_CLONES
+#endif
 
 /* Whether the memory of two tensors meets. */
 static inline bool twg_overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
@@ -256,6 +264,54 @@ bool twg_attention_takes(const struct ggml_tensor *node);
 size_t twg_attention_scratch(const struct ggml_tensor *node);
 /* A custom operation of ggml's in the node's place; user: its twg_attention, whose part is run. */
 void twg_attention_run(struct ggml_tensor *node, int ith, int nth, void *user);
+
+/* ---- heads.c ---- */
+
+enum { TWG_MOST_STEPS = 4, TWG_MOST_ANGLES = 4 };
+
+/* What a ROPE does, but for positions and factors of frequencies: its node does not say it while a
+ * custom operation is in its place. */
+typedef struct twg_rotation {
+    int32_t dims, mode;
+    float base, scale, magnitude;
+} twg_rotation;
+
+/* Cosines and sines of a graph's positions, which are the same for several ROPEs. */
+typedef struct twg_angles {
+    const struct ggml_tensor *positions, *factors;
+    twg_rotation rotation;
+    float *table;
+    size_t capacity;
+    int64_t tokens;
+} twg_angles;
+
+/* Of one computation: count is 0 when it begins.  All zero at first. */
+typedef struct twg_angles_shared {
+    twg_angles all[TWG_MOST_ANGLES];
+    int count;
+} twg_angles_shared;
+
+typedef struct twg_step {
+    const struct ggml_tensor *node;
+    const twg_angles *angles; /* of a ROPE; NULL: it is a SET_ROWS */
+    bool makes;               /* finds the angles, too */
+} twg_step;
+
+/* Steps through the same tokens, one after another.  All zero at first. */
+typedef struct twg_heads {
+    twg_step steps[TWG_MOST_STEPS];
+    int count;
+    int64_t tokens;
+} twg_heads;
+
+/* Whether a node can be such a step. */
+bool twg_heads_take(const struct ggml_tensor *node);
+/* Adds it; false: it cannot be done with those before it, or there is no room. */
+bool twg_heads_add(twg_heads *heads, const struct ggml_cgraph *graph,
+                   const struct ggml_tensor *node, twg_angles_shared *shared);
+/* A custom operation of ggml's in the first one's place, by all threads; user: its twg_heads. */
+void twg_heads_run(struct ggml_tensor *node, int ith, int nth, void *user);
+void twg_angles_free(twg_angles_shared *shared);
 
 /* ---- norm.c ---- */
 

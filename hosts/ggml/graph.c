@@ -3,8 +3,9 @@
  * For the time of the computation each product by weights of ours stands in the graph as a custom
  * operation, which ggml calls from all its threads.  Its sources, shape and place stay as they are.
  * Products of few rows of one x (q, k and v; gate and up) are one operation, in the first one's
- * place, if nothing in between minds.  Attention is replaced likewise, and so is an RMS norm with
- * the product by its weights.  Of products and attention, rows that nobody reads are left out. */
+ * place, if nothing in between minds, or if a small result can be elsewhere meanwhile.  Replaced
+ * likewise are attention, ROPE with SET_ROWS, and an RMS norm with the sum before it and the
+ * product by its weights.  Of products and attention, rows that nobody reads are left out. */
 #include <stdlib.h>
 
 #include "hosts/ggml/backend.h"
@@ -30,6 +31,12 @@ typedef struct attention {
     stand_in own;
 } attention;
 
+typedef struct heads {
+    twg_heads operation;
+    stand_in own[TWG_MOST_STEPS];
+    int index; /* of the first in the graph */
+} heads;
+
 typedef struct norm {
     twg_norm operation;
     stand_in own, mul, add; /* add: if the operation has one */
@@ -46,6 +53,9 @@ typedef struct backend {
     size_t capacity, count;
     attention *attentions;
     size_t attention_capacity, attention_count;
+    heads *heads;
+    size_t heads_capacity, heads_count;
+    twg_angles_shared angles;
     norm *norms;
     size_t norm_capacity, norm_count;
     twg_rows *read; /* of each node */
@@ -165,16 +175,20 @@ static void take_norms(backend *b, const struct ggml_cgraph *graph) {
     }
 }
 
-/* Whether the operations between two nodes leave a product's x as it is. */
-static bool keep_source(const struct ggml_cgraph *graph, int from, int to,
-                        const struct ggml_tensor *x) {
-    for (int i = from; i < to; i++)
-        if (!ggml_op_is_empty(graph->nodes[i]->op) && twg_overlap(graph->nodes[i], x)) return false;
+/* Whether the operations of some nodes leave what a node reads as it is.  What is done with an
+ * earlier one does not count, here and below: it is an empty operation by now. */
+static bool keep_sources(const struct ggml_cgraph *graph, int from, int to,
+                         const struct ggml_tensor *node) {
+    for (int i = from; i < to; i++) {
+        if (ggml_op_is_empty(graph->nodes[i]->op)) continue;
+        for (int s = 0; s < GGML_MAX_SRC; s++)
+            if (node->src[s] && twg_overlap(graph->nodes[i], node->src[s])) return false;
+    }
     return true;
 }
 
-/* Whether they neither read nor write its memory, which a graph's allocator keeps for its own place
- * only. */
+/* Whether they neither read nor write a result's memory, which a graph's allocator keeps for its
+ * own place only. */
 static bool leave_alone(const struct ggml_cgraph *graph, int from, int to,
                         const struct ggml_tensor *y) {
     for (int i = from; i < to; i++) {
@@ -187,18 +201,26 @@ static bool leave_alone(const struct ggml_cgraph *graph, int from, int to,
     return true;
 }
 
-/* Joins the product that was taken over last to an earlier one of the same x.  What lies between is
- * asked, the earlier one and those that joined it as well; they are CUSTOM, or NONE by now. */
+/* Whether the results of products that are done together are apart from one more. */
+static bool are_apart(const twg_product *first, const struct ggml_tensor *y) {
+    bool apart = !twg_overlap(first->node, y);
+    for (int i = 0; i < first->with_count; i++)
+        apart = apart && !twg_overlap(first->with[i]->node, y);
+    return apart;
+}
+
+/* Joins the product that was taken over last to an earlier one of the same x. */
 static void join(backend *b, const struct ggml_cgraph *graph) {
     product *p = &b->products[b->count - 1];
     struct ggml_tensor *y = p->own.node, *x = y->src[1];
     for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= TOGETHER_REACH;) {
         product *first = &b->products[at];
+        int between = first->index + 1;
         if (first->joined || !twg_products_alike(&first->operation, &p->operation) ||
-            !keep_source(graph, first->index, p->index, x))
+            twg_overlap(first->own.node, x) || !keep_sources(graph, between, p->index, y))
             continue;
-        if (!leave_alone(graph, first->index, p->index, y) && !twg_move(&b->moves, graph, p->index))
-            continue;
+        bool alone = are_apart(&first->operation, y) && leave_alone(graph, between, p->index, y);
+        if (!alone && !twg_move(&b->moves, graph, p->index)) continue;
         first->operation.with[first->operation.with_count++] = &p->operation;
         p->joined = true;
         y->op = GGML_OP_NONE;
@@ -206,10 +228,34 @@ static void join(backend *b, const struct ggml_cgraph *graph) {
     }
 }
 
+/* ROPE and SET_ROWS: with those just before it, or by itself. */
+static void take_heads(backend *b, const struct ggml_cgraph *graph, int index) {
+    struct ggml_tensor *node = graph->nodes[index];
+    if (!twg_heads_take(node)) return;
+    for (size_t at = b->heads_count; at-- && index - b->heads[at].index <= TOGETHER_REACH;) {
+        heads *h = &b->heads[at];
+        int between = h->index + 1;
+        if (!keep_sources(graph, between, index, node) ||
+            !leave_alone(graph, between, index, node) ||
+            !twg_heads_add(&h->operation, graph, node, &b->angles))
+            continue;
+        h->own[h->operation.count - 1] = leave_out(node);
+        return;
+    }
+    heads *h = &b->heads[b->heads_count];
+    h->operation.count = 0;
+    h->index = index;
+    if (!twg_heads_add(&h->operation, graph, node, &b->angles)) return;
+    h->own[0] = replace(node, twg_heads_run, &h->operation);
+    b->heads_count++;
+}
+
 static void give_back(backend *b) {
     twg_moves_undo(&b->moves);
     for (size_t i = 0; i < b->count; i++) put_back(&b->products[i].own);
     for (size_t i = 0; i < b->attention_count; i++) put_back(&b->attentions[i].own);
+    for (size_t i = 0; i < b->heads_count; i++)
+        for (int k = 0; k < b->heads[i].operation.count; k++) put_back(&b->heads[i].own[k]);
     for (size_t i = 0; i < b->norm_count; i++) {
         put_back(&b->norms[i].own);
         put_back(&b->norms[i].mul);
@@ -247,19 +293,22 @@ static void settle(const struct ggml_cgraph *graph) {
 
 static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgraph *graph) {
     backend *b = backend_->context;
-    b->count = b->attention_count = b->norm_count = 0;
+    b->count = b->attention_count = b->norm_count = b->heads_count = 0;
+    b->angles.count = 0;
     twg_moves_begin(&b->moves);
     b->shared.status = TW_OK;
     size_t nodes = (size_t)graph->n_nodes;
     b->products = room_for(b->products, &b->capacity, nodes, sizeof *b->products);
     b->read = room_for(b->read, &b->read_capacity, nodes, sizeof *b->read);
-    if (nodes && (!b->products || !b->read)) return GGML_STATUS_ALLOC_FAILED;
+    b->heads = room_for(b->heads, &b->heads_capacity, nodes, sizeof *b->heads);
+    if (nodes && (!b->products || !b->read || !b->heads)) return GGML_STATUS_ALLOC_FAILED;
     forget_written(graph);
     twg_rows_read(graph, b->read);
     bool brief = is_brief(graph), left = false, attends = room_for_attention(b, graph);
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
         if (attends && twg_attention_takes(node)) take_attention(b, node, b->read[i]);
+        take_heads(b, graph, i);
         if (!is_product(node) ||
             (twg_buffer_unsaid(node->src[0]) && twg_written_by(graph, node->src[0])))
             continue;
@@ -303,6 +352,8 @@ static void free_backend(ggml_backend_t backend_) {
     free(b->attentions);
     free(b->attention_scratch);
     twg_moves_free(&b->moves);
+    twg_angles_free(&b->angles);
+    free(b->heads);
     free(b->norms);
     free(b->read);
     twg_products_free(&b->shared);

@@ -13,7 +13,8 @@
 enum { MOST = 64 << 10, MOST_OF_ALL = 1 << 20, REACH = 24, MOST_VIEWS = 4 };
 
 /* Node `index` and its views, if each has readers and all of them are nodes not far behind: how
- * many, or 0.  ggml counts the readers of a whole graph, of which this may be a part. */
+ * many, or 0.  ggml counts the readers of a whole graph, of which this may be a part; whoever asked
+ * for the part looks at its last node, and maybe at that one's sources. */
 static int family_of(const struct ggml_cgraph *graph, int index, struct ggml_tensor **family) {
     struct ggml_tensor *root = graph->nodes[index];
     int count = 0, expected = 0, found = 0;
@@ -27,12 +28,13 @@ static int family_of(const struct ggml_cgraph *graph, int index, struct ggml_ten
             family[count++] = node;
             expected += readers;
         }
-        if (found == expected) return count;
+        if (found == expected) return i + 1 < graph->n_nodes ? count : 0;
     }
     return 0;
 }
 
-/* Views that are no nodes, as ggml_view_tensor's, read what ggml does not count. */
+/* Views that are no nodes, as ggml_view_tensor's, read what ggml does not count, and what its
+ * allocator does not keep for another part of the graph either. */
 static bool has_hidden_views(const struct ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; i++)
         for (int s = 0; s < GGML_MAX_SRC; s++) {

@@ -5,17 +5,12 @@
 
 #include "hosts/ggml/backend.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-
 enum { WIDTH = 16 };
 typedef float floats __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 
 /* y = x / sqrt(mean of x^2 + eps) * weights; y may be x. */
-CLONES static void norm_row(const float *x, const float *weights, float eps, int64_t n, float *y) {
+TWG_CLONES static void norm_row(const float *x, const float *weights, float eps, int64_t n,
+                                float *y) {
     floats sums[2] = {{0}, {0}};
     float total = 0;
     int64_t i = 0;
@@ -91,7 +86,7 @@ static float *row_of(const struct ggml_tensor *t, int64_t row) {
                              (size_t)i3 * t->nb[3]);
 }
 
-CLONES static void add_row(const float *a, const float *b, int64_t n, float *sum) {
+TWG_CLONES static void add_row(const float *a, const float *b, int64_t n, float *sum) {
     int64_t i = 0;
     for (; i + WIDTH <= n; i += WIDTH)
         *(floats *)(sum + i) = *(const floats *)(a + i) + *(const floats *)(b + i);

@@ -1,8 +1,8 @@
 /* Tilewright's parallel-for on ggml's own threads.
  *
  * ggml calls a custom operation from each of its threads, which wait for one another by spinning.
- * So do these: the first to come leads, for others wait for what it does before its first job.
- * It publishes a job by counting `epoch` up, they take tasks of it until there are none, and say so.
+ * So do these: the first to come leads, as others wait for what it does before it has a job.  It
+ * publishes a job by counting `epoch` up, they take tasks of it until there are none, and say so.
  */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include <pthread.h>

@@ -28,8 +28,8 @@ static bool zeros_cancel(const tw_problem *p) {
 /* f32 roundings of one element outside the chain of additions. */
 static int64_t roundings(const tw_problem *p) {
     /* silu goes through an exponential: about 16 operations, none on more than its value.  A gelu's
-     * lower tail is a power of two down to 2^-30, where three roundings of the exponent count 30
-     * ln 2 times. */
+     * lower tail is a power of two, down to 2^-22, from where on GELU_BELOW counts; four roundings
+     * of the exponent count 22 ln 2 times each. */
     int64_t act = p->act == TW_ACT_NONE || p->act == TW_ACT_RELU ? 0 : is_gelu(p->act) ? 64 : 16;
     int64_t scales = !tw_scheme_plain(&p->scheme) + multiplies_codes(p);
     return act + scales + (p->bias != TW_NONE) + 1; /* the product's own */

@@ -294,14 +294,82 @@ static void behind_the_mask(int64_t tokens) {
     free(q.values), free(k.values), free(v.values), free(mask.values);
 }
 
+static unsigned next(unsigned *seed) { return (*seed = *seed * 1664525u + 1013904223u) >> 16; }
+
+/* What a kernel sees of masks, against a straight loop; rows have something behind their end. */
+static void masks(int n) {
+    static const uint16_t bits[] = {0xfc00, 0xfc00, 0xfc00, 0, 0, 0x8000, 0xbc00, 0x7e00};
+    enum { TOKENS = 6, ROW = TWG_KEYS + 5, TIMES = 2000 };
+    const twg_attention_kernel *kernel = twg_attention_kernel_at(n);
+    uint16_t mask[TOKENS * ROW];
+    unsigned seed = 1;
+    bool right = true;
+    for (int i = 0; i < TIMES; i++) {
+        int keys = 1 + (int)(next(&seed) % TWG_KEYS), tokens = 1 + (int)(next(&seed) % TOKENS);
+        /* Of some a token adds nothing, from some key on nobody sees any. */
+        int kinds = next(&seed) % 2 ? 8 : 6, end = (int)(next(&seed) % (unsigned)(keys + 1));
+        int64_t expected = 0;
+        bool plain = true, open;
+        for (int at = 0; at < tokens * ROW; at++)
+            mask[at] = at % ROW >= keys  ? 0xbc00
+                       : at % ROW >= end ? 0xfc00
+                                         : bits[3 * (unsigned)(kinds == 6) +
+                                                next(&seed) % (unsigned)(kinds == 6 ? 3 : 8)];
+        for (int at = 0; at < tokens * ROW; at++)
+            if (at % ROW < keys && mask[at] != 0xfc00 && at % ROW >= expected)
+                expected = at % ROW + 1;
+        for (int at = 0; at < tokens * ROW; at++)
+            if (at % ROW < expected && mask[at] & 0x7fff) plain = false;
+        int64_t seen = kernel->visible(mask, ROW * sizeof *mask, tokens, keys, &open);
+        right = right && seen == expected && open == plain;
+    }
+    check("attention kernel, masks", right ? 0 : INFINITY);
+}
+
+/* Rows side by side and back, any number of queries; and f16, as ggml rounds to it. */
+static void turns(int n) {
+    enum { LENGTH = 12, MARK = 77 };
+    const twg_attention_kernel *kernel = twg_attention_kernel_at(n);
+    float *from = numbers(TWG_QUERIES * LENGTH), factors[TWG_QUERIES], to[LENGTH * TWG_QUERIES],
+          back[TWG_QUERIES * LENGTH], *rows[TWG_QUERIES];
+    uint16_t half[TWG_QUERIES * LENGTH];
+    bool right = true;
+    for (int queries = 1; queries <= TWG_QUERIES; queries++) {
+        const float *given[TWG_QUERIES];
+        for (int i = 0; i < TWG_QUERIES * LENGTH; i++) to[i] = back[i] = MARK;
+        for (int i = 0; i < queries; i++)
+            given[i] = from + (ptrdiff_t)i * LENGTH, rows[i] = back + (ptrdiff_t)i * LENGTH,
+            factors[i] = (float)(i + 1);
+        kernel->turn(given, queries, LENGTH, 0.5f, to);
+        kernel->turn_back(to, queries, LENGTH, factors, rows);
+        for (int i = 0; i < TWG_QUERIES; i++)
+            for (int d = 0; d < LENGTH; d++) {
+                float turned = i < queries ? from[i * LENGTH + d] * 0.5f : MARK;
+                right = right && to[d * TWG_QUERIES + i] == turned &&
+                        back[i * LENGTH + d] == (i < queries ? turned * factors[i] : MARK);
+            }
+    }
+    for (int count = TWG_QUERIES * LENGTH - 20; count < TWG_QUERIES * LENGTH; count++) {
+        half[count] = MARK;
+        kernel->to_halves(from, half, count);
+        for (int i = 0; i < count; i++) right = right && half[i] == ggml_fp32_to_fp16(from[i]);
+        right = right && half[count] == MARK;
+    }
+    check("attention kernel, rows turned and rounded", right ? 0 : INFINITY);
+    free(from);
+}
+
 void attentions(void) {
-    for (int n = 0; twg_attention_kernel_at(n); n++)
+    for (int n = 0; twg_attention_kernel_at(n); n++) {
+        masks(n);
+        turns(n);
         for (int masked = 0; masked < 2; masked++) {
             kernel(n, TWG_KEYS, masked);
             kernel(n, 13, masked);
             for (int queries = 1; queries <= TWG_FEW; queries++)
                 few(n, queries, queries == 2 ? 7 : TWG_FEW_KEYS, masked);
         }
+    }
     static const shape shapes[] = {
         {"attention", 64, 64, 4, 4, 63, 64, 1, GGML_TYPE_F16, NOT, false},
         {"attention, heads that share keys, rest of a tile", 64, 64, 6, 2, 45, 77, 1, GGML_TYPE_F16,

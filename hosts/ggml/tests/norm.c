@@ -50,9 +50,9 @@ static void norm(const char *what, int64_t n, int64_t rows, int64_t heads, bool 
 }
 
 /* Where the result lies: by itself, or where an allocator may put it once the sum is there. */
-typedef enum place { APART, ON_A, BEHIND_A_ROW_OF_B, BEFORE_A_ROW_OF_B } place;
+typedef enum place { APART, ON_A, BEHIND_A_ROW_OF_B, BEFORE_A_ROW_OF_B, LATE } place;
 
-/* A sum that is read by others, too; broadcast: b is one row. */
+/* A sum that is read by others, too; broadcast: b is one row; LATE: something else comes first. */
 static void sum(const char *what, int64_t n, int64_t rows, place place, bool broadcast) {
     size_t count = (size_t)(n * rows);
     struct ggml_context *context = tensors();
@@ -65,6 +65,7 @@ static void sum(const char *what, int64_t n, int64_t rows, place place, bool bro
                        *y = ggml_mul(context, ggml_rms_norm(context, x, eps), weights),
                        *twice = ggml_scale(context, x, 2);
     struct ggml_cgraph *graph = ggml_new_graph(context);
+    if (place == LATE) ggml_build_forward_expand(graph, twice);
     ggml_build_forward_expand(graph, y);
     ggml_build_forward_expand(graph, twice);
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
@@ -76,7 +77,8 @@ static void sum(const char *what, int64_t n, int64_t rows, place place, bool bro
     ggml_backend_tensor_set(a, given, 0, count * sizeof(float));
     ggml_backend_tensor_set(b, other, 0, ggml_nbytes(b));
     ggml_backend_tensor_set(weights, w, 0, (size_t)n * sizeof(float));
-    bool right = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    bool right = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS &&
+                 x->op == GGML_OP_ADD && y->op == GGML_OP_MUL && y->src[0]->op == GGML_OP_RMS_NORM;
     ggml_backend_tensor_get(y, got, 0, count * sizeof(float));
     ggml_backend_tensor_get(twice, doubled, 0, count * sizeof(float));
     for (size_t i = 0; i < count; i++) {
@@ -98,6 +100,7 @@ void norms(void) {
     sum("norm of a sum, a rest of a vector", 45, 33, APART, false);
     sum("norm of a sum, of one row with all", 45, 33, APART, true);
     sum("norm of a sum, in a source's place", 64, 33, ON_A, false);
+    sum("norm of a sum, behind another node", 64, 33, LATE, false);
     sum("norm of a sum, behind a row of a source", 64, 33, BEHIND_A_ROW_OF_B, false);
     sum("norm of a sum, before a row of a source", 64, 33, BEFORE_A_ROW_OF_B, false);
 }

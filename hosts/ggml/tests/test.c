@@ -1,6 +1,7 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
  * or lying in a host's memory; experts; from several backends at once; aborted; attention; norms;
- * results that move; and rows that nobody reads.  GGML_BACKEND_PATH names the backend.
+ * rotated heads; results that move; and rows that nobody reads.  GGML_BACKEND_PATH names the
+ * backend.
  *
  * usage: test     exits with how many cases are wrong */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
@@ -387,6 +388,7 @@ int main(int argc, char **argv) {
     aborting();
     attentions();
     norms();
+    heads();
     moves();
     rows_read();
     ggml_backend_free(backend);

@@ -19,6 +19,9 @@ void check(const char *what, double error);
 /* attention.c */
 void attentions(void);
 
+/* heads.c */
+void heads(void);
+
 /* moves.c */
 void moves(void);
 
