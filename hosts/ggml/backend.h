@@ -282,7 +282,6 @@ typedef struct twg_angles {
     twg_rotation rotation;
     float *table;
     size_t capacity;
-    int64_t tokens;
 } twg_angles;
 
 /* Of one computation: count is 0 when it begins.  All zero at first. */

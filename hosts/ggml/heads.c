@@ -103,7 +103,7 @@ static twg_angles *angles_of(twg_angles_shared *shared, const struct ggml_cgraph
     for (int i = 0; i < shared->count; i++) {
         twg_angles *a = &shared->all[i];
         if (a->positions == rope->src[1] && a->factors == rope->src[2] &&
-            a->tokens == rope->ne[2] && same_rotation(&a->rotation, &rotation))
+            same_rotation(&a->rotation, &rotation))
             return a;
     }
     if (shared->count == TWG_MOST_ANGLES || twg_written_by(graph, rope->src[1])) return NULL;
@@ -118,7 +118,6 @@ static twg_angles *angles_of(twg_angles_shared *shared, const struct ggml_cgraph
     shared->count++;
     angles->positions = rope->src[1];
     angles->factors = rope->src[2];
-    angles->tokens = rope->ne[2];
     angles->rotation = rotation;
     *makes = true;
     return angles;

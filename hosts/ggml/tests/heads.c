@@ -8,9 +8,20 @@
 
 enum { HEADS = 3, KEY_HEADS = 2, CELLS = 20, MOST_TOKENS = 7, MOST_D = 80 };
 
-/* Where keys are rotated to, or what else is unusual: positions that the graph computes, values
- * computed in between, or a kind of rotation that is left to ggml. */
-typedef enum how { USUAL, IN_PLACE, ON_QUERIES, COMPUTED, BEFORE_THE_VALUES, EXTRAPOLATED } how;
+/* Where keys are rotated to, or what else is unusual: positions that the graph computes; values
+ * computed in between; keys without the queries' factors; a row that is stored is of later tokens;
+ * or a kind of rotation that is left to ggml. */
+typedef enum how {
+    USUAL,
+    IN_PLACE,
+    ON_QUERIES,
+    ON_VALUES,
+    COMPUTED,
+    BEFORE_THE_VALUES,
+    NO_FACTORS,
+    LATER_TOKENS,
+    EXTRAPOLATED
+} how;
 
 typedef struct shape {
     const char *what;
@@ -48,34 +59,44 @@ static void set(struct ggml_tensor *t, const void *data) {
 
 static void case_of(const shape *s) {
     struct ggml_context *c = tensors();
-    int T = s->tokens, width = s->d * KEY_HEADS;
+    int T = s->tokens, width = s->d * KEY_HEADS,
+        stored_width = s->how == LATER_TOKENS ? s->d : width;
     struct ggml_tensor *q = ggml_new_tensor_3d(c, GGML_TYPE_F32, s->d, HEADS, T),
                        *k = ggml_new_tensor_3d(c, GGML_TYPE_F32, s->d, KEY_HEADS, T),
                        *v = ggml_new_tensor_2d(c, GGML_TYPE_F32, width, T),
                        *given = ggml_new_tensor_1d(c, GGML_TYPE_I32, T),
                        *ids = ggml_new_tensor_1d(c, GGML_TYPE_I64, T),
                        *factors = ggml_new_tensor_1d(c, GGML_TYPE_F32, s->dims / 2),
-                       *keys = ggml_new_tensor_2d(c, GGML_TYPE_F16, width, CELLS),
+                       *keys = ggml_new_tensor_2d(c, GGML_TYPE_F16, stored_width, CELLS),
                        *values = ggml_new_tensor_2d(c, GGML_TYPE_F16, width, CELLS);
     float extrapolation = s->how == EXTRAPOLATED ? 1e-30f : 0; /* counts nothing, but is there */
     struct ggml_tensor *positions = s->how == COMPUTED ? ggml_dup(c, given) : given,
                        *by = s->factors ? factors : NULL,
                        *rq = ggml_rope_ext(c, q, positions, by, s->dims, s->mode, 512, base, scale,
                                            extrapolation, magnitude, 32, 1),
-                       *rk = ggml_rope_ext(c, k, positions, by, s->dims, s->mode, 512, base, scale,
-                                           extrapolation, magnitude, 32, 1),
-                       *set_k = ggml_set_rows(c, keys, ggml_reshape_2d(c, rk, width, T), ids),
-                       *moved = s->how == BEFORE_THE_VALUES ? ggml_scale(c, v, 1) : v,
+                       *rk = ggml_rope_ext(c, k, positions, s->how == NO_FACTORS ? NULL : by,
+                                           s->dims, s->mode, 512, base, scale, extrapolation,
+                                           magnitude, 32, 1),
+                       *made = s->how == LATER_TOKENS
+                                   ? ggml_view_2d(c, rk, s->d, T, (size_t)s->d * sizeof(float),
+                                                  (size_t)(s->d * T) * sizeof(float))
+                                   : ggml_reshape_2d(c, rk, width, T),
+                       *set_k = ggml_set_rows(c, keys, made, ids),
+                       *moved = s->how == BEFORE_THE_VALUES || s->how == ON_VALUES
+                                    ? ggml_scale(c, v, 1)
+                                    : v,
                        *set_v = ggml_set_rows(c, values, moved, ids);
     struct ggml_cgraph *graph = ggml_new_graph(c);
     ggml_build_forward_expand(graph, rq);
+    if (s->how == ON_VALUES) ggml_build_forward_expand(graph, moved);
     ggml_build_forward_expand(graph, set_k);
     ggml_build_forward_expand(graph, set_v);
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(c, backend);
     if (s->how == IN_PLACE) rk->data = k->data;
     /* One token's keys lie where another's queries were. */
     if (s->how == ON_QUERIES) rk->data = q->data;
-    if (s->how == IN_PLACE || s->how == ON_QUERIES) set_k->src[0]->data = rk->data;
+    if (s->how == ON_VALUES) rk->data = v->data;
+    if (s->how != LATER_TOKENS) made->data = rk->data;
     float *a = numbers((size_t)(s->d * HEADS * T)), *b = numbers((size_t)(width * T)),
           *w = numbers((size_t)(width * T)), f[MOST_D / 2];
     int32_t at[MOST_TOKENS];
@@ -97,13 +118,18 @@ static void case_of(const shape *s) {
         for (int i = 0; i < s->d * HEADS; i++)
             add(&error, &signal, truth(s, a, HEADS, t, i / s->d, i % s->d, at, f),
                 (double)got[t * s->d * HEADS + i]);
-    for (int t = 0; t < T; t++)
-        for (int i = 0; i < width; i++) {
-            int64_t cell = cells[t] * width + i;
-            add(&off, &of, truth(s, b, KEY_HEADS, t, i / s->d, i % s->d, at, f),
-                (double)ggml_fp16_to_fp32(stored[0][cell]));
-            right = right && stored[1][cell] == ggml_fp32_to_fp16(w[t * width + i]);
+    shape of_keys = *s;
+    if (s->how == NO_FACTORS) of_keys.factors = false;
+    for (int t = 0; t < T; t++) {
+        for (int i = 0; i < stored_width; i++) {
+            int number = (s->how == LATER_TOKENS ? s->d * T : 0) + t * stored_width + i;
+            int token = number / width, head = number % width / s->d;
+            add(&off, &of, truth(&of_keys, b, KEY_HEADS, token, head, number % s->d, at, f),
+                (double)ggml_fp16_to_fp32(stored[0][cells[t] * stored_width + i]));
         }
+        for (int i = 0; i < width; i++)
+            right = right && stored[1][cells[t] * width + i] == ggml_fp32_to_fp16(w[t * width + i]);
+    }
     /* f16 rounds to 2^-11: what is stored is right to 2^-24 or so, squared. */
     check(s->what, right ? fmax(error / signal, off / of / 1000) : INFINITY);
     ggml_backend_buffer_free(buffer);
@@ -123,6 +149,9 @@ void heads(void) {
         {"heads, keys in their place", NORMAL, 80, 42, 7, false, IN_PLACE},
         {"heads, keys in their place, halves", NEOX, 80, 80, 7, false, IN_PLACE},
         {"heads, keys in the queries' place", NORMAL, 64, 64, 7, false, ON_QUERIES},
+        {"heads, keys in the place of values", NORMAL, 64, 64, 7, false, ON_VALUES},
+        {"heads, keys without factors", NORMAL, 64, 64, 7, true, NO_FACTORS},
+        {"heads, later tokens are stored", NORMAL, 64, 64, 6, false, LATER_TOKENS},
         {"heads, positions are computed", NORMAL, 64, 64, 7, false, COMPUTED},
         {"heads, values come later", NORMAL, 64, 64, 7, false, BEFORE_THE_VALUES},
         {"heads, extrapolated", NORMAL, 64, 64, 7, false, EXTRAPOLATED},
