@@ -1,6 +1,6 @@
 #!/bin/sh
-# What must be right before speed is looked at: our own cases, ggml's suites of matrix products and
-# of norms and a part of that of attention, a model of which ggml computes a part itself (by the
+# What must be right before speed is looked at: our own cases, ggml's suites of matrix products, of
+# norms and of what is done with heads and a part of that of attention, a model of which ggml computes a part itself (by the
 # same threads, whose matrix unit it configures once), and that a ggml of another backend API
 # version refuses the backend with a sentence.
 #
@@ -29,6 +29,8 @@ suite MUL_MAT
 suite FLASH_ATTN_EXT 'hsk=(64|128|192),.*nb=(1|3|32|75),.*type_K=(f16|q8_0),'
 suite RMS_NORM
 suite RMS_NORM_MUL_ADD
+suite ROPE
+suite SET_ROWS
 for model in models/llama/smollm2.*.gguf; do
     $folder/bin/llama-bench -m "$model" -t 2 -p 64 -n 1 -r 1 -ngl 15 >$folder/shared.log 2>&1 || {
         echo "hosts/ggml/check.sh: $model, half of whose layers ggml has, failed" >&2
