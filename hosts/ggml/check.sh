@@ -1,8 +1,8 @@
 #!/bin/sh
 # What must be right before speed is looked at: our own cases, ggml's suites of matrix products, of
-# norms and of what is done with heads and a part of that of attention, a model of which ggml computes a part itself (by the
-# same threads, whose matrix unit it configures once), and that a ggml of another backend API
-# version refuses the backend with a sentence.
+# norms and of what is done with heads, a part of that of attention, a model of which ggml computes
+# a part itself (by the same threads, whose matrix unit it configures once), and that a ggml of
+# another backend API version refuses the backend with a sentence.
 #
 # usage: hosts/ggml/check.sh     from anywhere, after build.sh
 set -eu
