@@ -280,6 +280,7 @@ typedef struct twg_rotation {
 typedef struct twg_angles {
     const struct ggml_tensor *positions, *factors;
     twg_rotation rotation;
+    int place; /* of the node that finds them */
     float *table;
     size_t capacity;
 } twg_angles;
@@ -296,10 +297,11 @@ typedef struct twg_step {
     bool makes;               /* finds the angles, too */
 } twg_step;
 
-/* Steps through the same tokens, one after another.  All zero at first. */
+/* Steps through the same tokens, one after another. */
 typedef struct twg_heads {
+    int place; /* of the first step's node in its graph */
     twg_step steps[TWG_MOST_STEPS];
-    int count;
+    int count; /* 0 at first */
     int64_t tokens;
 } twg_heads;
 

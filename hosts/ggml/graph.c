@@ -10,7 +10,7 @@
 
 #include "hosts/ggml/backend.h"
 
-enum { TOGETHER_REACH = 16, BRIEF_TOKENS = 4 };
+enum { REACH = 16, BRIEF_TOKENS = 4 };
 
 /* A node that is a custom operation for the time of the computation, and what it is else. */
 typedef struct stand_in {
@@ -34,8 +34,13 @@ typedef struct attention {
 typedef struct heads {
     twg_heads operation;
     stand_in own[TWG_MOST_STEPS];
-    int index; /* of the first in the graph */
 } heads;
+
+/* A node while its graph is looked through. */
+typedef struct standing {
+    int place; /* of the node that computes it: its own index, or that of an earlier one */
+    bool left; /* a product whose weights this graph writes, which is ggml's */
+} standing;
 
 typedef struct norm {
     twg_norm operation;
@@ -60,6 +65,8 @@ typedef struct backend {
     size_t norm_capacity, norm_count;
     twg_rows *read; /* of each node */
     size_t read_capacity;
+    standing *standings; /* of each node */
+    size_t standing_capacity;
     twg_moves moves;
     twg_products shared;
     char *attention_scratch; /* of all threads; and the size of one's */
@@ -88,6 +95,16 @@ static int64_t tokens_of(const struct ggml_tensor *node) {
     return node->op == GGML_OP_MUL_MAT ? ggml_nrows(node->src[1]) : node->src[2]->ne[1];
 }
 
+/* What is known of nodes before any of them is replaced. */
+static void look_through(backend *b, const struct ggml_cgraph *graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const struct ggml_tensor *node = graph->nodes[i];
+        bool left = is_product(node) && twg_buffer_unsaid(node->src[0]) &&
+                    twg_written_by(graph, node->src[0]);
+        b->standings[i] = (standing){.place = i, .left = left};
+    }
+}
+
 /* Layers of tensors that this graph writes would be stale in the midst of it. */
 static void forget_written(struct ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; i++)
@@ -105,10 +122,10 @@ static stand_in replace(struct ggml_tensor *node, ggml_custom_op_t run, void *op
     return own;
 }
 
-/* Another operation does it, too. */
+/* Another operation does it, too.  RESHAPE is empty as NONE is, but its result is no leaf. */
 static stand_in leave_out(struct ggml_tensor *node) {
     stand_in own = replace(node, NULL, NULL);
-    node->op = GGML_OP_NONE;
+    node->op = GGML_OP_RESHAPE;
     return own;
 }
 
@@ -175,12 +192,17 @@ static void take_norms(backend *b, const struct ggml_cgraph *graph) {
     }
 }
 
-/* Whether the operations of some nodes leave what a node reads as it is.  What is done with an
- * earlier one does not count, here and below: it is an empty operation by now. */
-static bool keep_sources(const struct ggml_cgraph *graph, int from, int to,
+/* Whether node i does nothing from `from` on: it is empty, or computed by an earlier one. */
+static bool is_past(const backend *b, const struct ggml_cgraph *graph, int i, int from) {
+    int place = b->standings[i].place;
+    return place == i ? ggml_op_is_empty(graph->nodes[i]->op) : place < from;
+}
+
+/* Whether nodes [from, to) leave what a node reads as it is. */
+static bool keep_sources(const backend *b, const struct ggml_cgraph *graph, int from, int to,
                          const struct ggml_tensor *node) {
     for (int i = from; i < to; i++) {
-        if (ggml_op_is_empty(graph->nodes[i]->op)) continue;
+        if (is_past(b, graph, i, from)) continue;
         for (int s = 0; s < GGML_MAX_SRC; s++)
             if (node->src[s] && twg_overlap(graph->nodes[i], node->src[s])) return false;
     }
@@ -189,11 +211,11 @@ static bool keep_sources(const struct ggml_cgraph *graph, int from, int to,
 
 /* Whether they neither read nor write a result's memory, which a graph's allocator keeps for its
  * own place only. */
-static bool leave_alone(const struct ggml_cgraph *graph, int from, int to,
+static bool leave_alone(const backend *b, const struct ggml_cgraph *graph, int from, int to,
                         const struct ggml_tensor *y) {
     for (int i = from; i < to; i++) {
         const struct ggml_tensor *operation = graph->nodes[i];
-        if (ggml_op_is_empty(operation->op)) continue;
+        if (is_past(b, graph, i, from)) continue;
         if (twg_overlap(operation, y)) return false;
         for (int s = 0; s < GGML_MAX_SRC; s++)
             if (operation->src[s] && twg_overlap(operation->src[s], y)) return false;
@@ -213,17 +235,18 @@ static bool are_apart(const twg_product *first, const struct ggml_tensor *y) {
 static void join(backend *b, const struct ggml_cgraph *graph) {
     product *p = &b->products[b->count - 1];
     struct ggml_tensor *y = p->own.node, *x = y->src[1];
-    for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= TOGETHER_REACH;) {
+    for (size_t at = b->count - 1; at-- && p->index - b->products[at].index <= REACH;) {
         product *first = &b->products[at];
         int between = first->index + 1;
         if (first->joined || !twg_products_alike(&first->operation, &p->operation) ||
-            twg_overlap(first->own.node, x) || !keep_sources(graph, between, p->index, y))
+            twg_overlap(first->own.node, x) || !keep_sources(b, graph, between, p->index, y))
             continue;
-        bool alone = are_apart(&first->operation, y) && leave_alone(graph, between, p->index, y);
+        bool alone = are_apart(&first->operation, y) && leave_alone(b, graph, between, p->index, y);
         if (!alone && !twg_move(&b->moves, graph, p->index)) continue;
         first->operation.with[first->operation.with_count++] = &p->operation;
         p->joined = true;
-        y->op = GGML_OP_NONE;
+        b->standings[p->index].place = first->index;
+        y->op = GGML_OP_RESHAPE; /* as leave_out's */
         return;
     }
 }
@@ -232,19 +255,20 @@ static void join(backend *b, const struct ggml_cgraph *graph) {
 static void take_heads(backend *b, const struct ggml_cgraph *graph, int index) {
     struct ggml_tensor *node = graph->nodes[index];
     if (!twg_heads_take(node)) return;
-    for (size_t at = b->heads_count; at-- && index - b->heads[at].index <= TOGETHER_REACH;) {
+    for (size_t at = b->heads_count; at-- && index - b->heads[at].operation.place <= REACH;) {
         heads *h = &b->heads[at];
-        int between = h->index + 1;
-        if (!keep_sources(graph, between, index, node) ||
-            !leave_alone(graph, between, index, node) ||
+        int between = h->operation.place + 1;
+        if (!keep_sources(b, graph, between, index, node) ||
+            !leave_alone(b, graph, between, index, node) ||
             !twg_heads_add(&h->operation, graph, node, &b->angles))
             continue;
         h->own[h->operation.count - 1] = leave_out(node);
+        b->standings[index].place = h->operation.place;
         return;
     }
     heads *h = &b->heads[b->heads_count];
     h->operation.count = 0;
-    h->index = index;
+    h->operation.place = index;
     if (!twg_heads_add(&h->operation, graph, node, &b->angles)) return;
     h->own[0] = replace(node, twg_heads_run, &h->operation);
     b->heads_count++;
@@ -301,7 +325,10 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
     b->products = room_for(b->products, &b->capacity, nodes, sizeof *b->products);
     b->read = room_for(b->read, &b->read_capacity, nodes, sizeof *b->read);
     b->heads = room_for(b->heads, &b->heads_capacity, nodes, sizeof *b->heads);
-    if (nodes && (!b->products || !b->read || !b->heads)) return GGML_STATUS_ALLOC_FAILED;
+    b->standings = room_for(b->standings, &b->standing_capacity, nodes, sizeof *b->standings);
+    if (nodes && (!b->products || !b->read || !b->heads || !b->standings))
+        return GGML_STATUS_ALLOC_FAILED;
+    look_through(b, graph);
     forget_written(graph);
     twg_rows_read(graph, b->read);
     bool brief = is_brief(graph), left = false, attends = room_for_attention(b, graph);
@@ -309,9 +336,7 @@ static enum ggml_status graph_compute(ggml_backend_t backend_, struct ggml_cgrap
         struct ggml_tensor *node = graph->nodes[i];
         if (attends && twg_attention_takes(node)) take_attention(b, node, b->read[i]);
         take_heads(b, graph, i);
-        if (!is_product(node) ||
-            (twg_buffer_unsaid(node->src[0]) && twg_written_by(graph, node->src[0])))
-            continue;
+        if (!is_product(node) || b->standings[i].left) continue;
         if (leaves(node, brief)) {
             left = true;
             continue;
@@ -354,6 +379,7 @@ static void free_backend(ggml_backend_t backend_) {
     twg_moves_free(&b->moves);
     twg_angles_free(&b->angles);
     free(b->heads);
+    free(b->standings);
     free(b->norms);
     free(b->read);
     twg_products_free(&b->shared);

@@ -10,7 +10,8 @@
 #include "hosts/ggml/attention.h"
 #include "hosts/ggml/backend.h"
 
-enum { WIDTH = 16 };
+/* MOST_ANGLES: numbers in a table, which is of a prompt's tokens, not of a cache's. */
+enum { WIDTH = 16, MOST_ANGLES = 1 << 21 };
 typedef float floats __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 
 /* A parameter of a ROPE, where ggml has it. */
@@ -38,13 +39,14 @@ static bool is_leaf(const struct ggml_tensor *t) { return t->op == GGML_OP_NONE 
 
 static bool takes_rope(const struct ggml_tensor *node) {
     const struct ggml_tensor *x = node->src[0], *positions = node->src[1], *factors = node->src[2];
-    int32_t mode = rotation_of(node).mode;
+    int32_t mode = rotation_of(node).mode, dims = rotation_of(node).dims;
     bool in_place = node->data == x->data && !memcmp(node->nb, x->nb, sizeof x->nb);
     return plain_rows(x) && plain_rows(node) && node->ne[3] == 1 &&
            (in_place || !twg_overlap(node, x)) && is_leaf(positions) &&
            positions->type == GGML_TYPE_I32 && ggml_is_contiguous(positions) &&
-           (!factors ||
-            (is_leaf(factors) && factors->type == GGML_TYPE_F32 && ggml_is_contiguous(factors))) &&
+           (!factors || (is_leaf(factors) && factors->type == GGML_TYPE_F32 &&
+                         ggml_is_contiguous(factors) && factors->ne[0] >= dims / 2)) &&
+           dims % 2 == 0 && dims <= node->ne[0] && 2 * dims * node->ne[2] <= MOST_ANGLES &&
            (mode == GGML_ROPE_TYPE_NORMAL || mode == GGML_ROPE_TYPE_NEOX) &&
            parameter(node, 7) == 0 && /* nothing is extrapolated */
            node->op_params[15] == 0;  /* the first dimensions are those that are rotated */
@@ -71,7 +73,8 @@ static int64_t tokens_of(const struct ggml_tensor *node) {
 
 /* Whether a step's source is the row of a token that the ROPE has just made of the same token. */
 static bool follows(const struct ggml_tensor *rope, const struct ggml_tensor *x) {
-    return rope->data == x->data && rope->nb[2] == x->nb[1] && ggml_nbytes(rope) == ggml_nbytes(x);
+    return rope->data == x->data && rope->nb[2] == x->nb[1] &&
+           ggml_nbytes(rope) == ggml_nbytes(x) && (size_t)x->ne[0] * sizeof(float) <= x->nb[1];
 }
 
 static bool reads(const struct ggml_tensor *node, const struct ggml_tensor *written) {
@@ -95,18 +98,21 @@ static bool same_rotation(const twg_rotation *a, const twg_rotation *b) {
            a->magnitude == b->magnitude;
 }
 
-/* Those of a ROPE, for all tokens; NULL: there is no room.  *makes: nobody has found them yet. */
+/* Those of a ROPE in some place, for all tokens; NULL: there is no room, or they are found later.
+ * *makes: nobody finds them yet. */
 static twg_angles *angles_of(twg_angles_shared *shared, const struct ggml_cgraph *graph,
-                             const struct ggml_tensor *rope, bool *makes) {
+                             const struct ggml_tensor *rope, int place, bool *makes) {
     twg_rotation rotation = rotation_of(rope);
     *makes = false;
     for (int i = 0; i < shared->count; i++) {
         twg_angles *a = &shared->all[i];
         if (a->positions == rope->src[1] && a->factors == rope->src[2] &&
             same_rotation(&a->rotation, &rotation))
-            return a;
+            return a->place <= place ? a : NULL;
     }
-    if (shared->count == TWG_MOST_ANGLES || twg_written_by(graph, rope->src[1])) return NULL;
+    if (shared->count == TWG_MOST_ANGLES || twg_written_by(graph, rope->src[1]) ||
+        (rope->src[2] && twg_written_by(graph, rope->src[2])))
+        return NULL;
     twg_angles *angles = &shared->all[shared->count];
     size_t needed = (size_t)(2 * rotation.dims * rope->ne[2]);
     if (angles->capacity < needed) {
@@ -119,6 +125,7 @@ static twg_angles *angles_of(twg_angles_shared *shared, const struct ggml_cgraph
     angles->positions = rope->src[1];
     angles->factors = rope->src[2];
     angles->rotation = rotation;
+    angles->place = place;
     *makes = true;
     return angles;
 }
@@ -228,7 +235,8 @@ bool twg_heads_add(twg_heads *heads, const struct ggml_cgraph *graph,
         return false;
     for (int i = 0; i < heads->count; i++)
         if (!agree(&heads->steps[i], node)) return false;
-    if (node->op == GGML_OP_ROPE && !(step.angles = angles_of(shared, graph, node, &step.makes)))
+    if (node->op == GGML_OP_ROPE &&
+        !(step.angles = angles_of(shared, graph, node, heads->place, &step.makes)))
         return false;
     heads->tokens = tokens_of(node);
     heads->steps[heads->count++] = step;

@@ -137,6 +137,102 @@ static void case_of(const shape *s) {
     free(a), free(b), free(w), free(got);
 }
 
+/* [rows][n] = x [rows][k] times w [n][k] */
+static float *product(const float *w, const float *x, int n, int k, int rows) {
+    float *y = numbers((size_t)(n * rows));
+    for (int i = 0; i < n * rows; i++) {
+        double sum = 0;
+        for (int j = 0; j < k; j++) sum += (double)w[i % n * k + j] * (double)x[i / n * k + j];
+        y[i] = (float)sum;
+    }
+    return y;
+}
+
+/* Keys are a product that is done with that of values, which comes behind the queries' rotation. */
+static void behind_products(void) {
+    enum { D = 64, T = 7, WIDTH = D * KEY_HEADS, K = 32 };
+    const shape s = {"", 0, D, D, T, false, USUAL};
+    struct ggml_context *c = tensors(), *weights_context = tensors();
+    struct ggml_tensor *wk = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, WIDTH),
+                       *wv = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, WIDTH);
+    ggml_backend_buffer_t weights = ggml_backend_alloc_ctx_tensors(weights_context, backend);
+    ggml_backend_buffer_set_usage(weights, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    struct ggml_tensor *q = ggml_new_tensor_3d(c, GGML_TYPE_F32, D, HEADS, T),
+                       *x = ggml_new_tensor_2d(c, GGML_TYPE_F32, K, T),
+                       *positions = ggml_new_tensor_1d(c, GGML_TYPE_I32, T),
+                       *ids = ggml_new_tensor_1d(c, GGML_TYPE_I64, T),
+                       *keys = ggml_new_tensor_2d(c, GGML_TYPE_F16, WIDTH, CELLS),
+                       *rq = ggml_rope_ext(c, q, positions, NULL, D, 0, 512, base, scale, 0,
+                                           magnitude, 32, 1),
+                       *v = ggml_mul_mat(c, wv, x), *k = ggml_mul_mat(c, wk, x),
+                       *rk = ggml_rope_ext(c, ggml_reshape_3d(c, k, D, KEY_HEADS, T), positions,
+                                           NULL, D, 0, 512, base, scale, 0, magnitude, 32, 1);
+    struct ggml_cgraph *graph = ggml_new_graph(c);
+    ggml_build_forward_expand(graph, rq);
+    ggml_build_forward_expand(graph, v);
+    ggml_build_forward_expand(graph, ggml_set_rows(c, keys, ggml_reshape_2d(c, rk, WIDTH, T), ids));
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(c, backend);
+    float *a = numbers(WIDTH * K), *b = numbers(K * T), *some = numbers(D * HEADS * T),
+          *made = product(a, b, WIDTH, K, T);
+    int32_t at[T];
+    int64_t cells[T];
+    for (int t = 0; t < T; t++) at[t] = t + 2, cells[t] = t;
+    set(wk, a), set(wv, a), set(x, b), set(q, some), set(positions, at), set(ids, cells);
+    bool done = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    ggml_fp16_t stored[CELLS * WIDTH];
+    ggml_backend_tensor_get(keys, stored, 0, ggml_nbytes(keys));
+    double off = 0, of = 0;
+    for (int i = 0; i < WIDTH * T; i++)
+        add(&off, &of, truth(&s, made, KEY_HEADS, i / WIDTH, i % WIDTH / D, i % D, at, NULL),
+            (double)ggml_fp16_to_fp32(stored[i]));
+    check("heads, keys of a product behind", done ? off / of / 1000 : INFINITY);
+    ggml_backend_buffer_free(buffer);
+    ggml_backend_buffer_free(weights);
+    ggml_free(c);
+    ggml_free(weights_context);
+    free(a), free(b), free(some), free(made);
+}
+
+/* What was stored, or rotated, is multiplied by as if it were weights. */
+static void as_weights(bool rotated) {
+    enum { D = 64, T = 6 };
+    const shape s = {"", 0, D, D, T, false, USUAL};
+    struct ggml_context *c = tensors();
+    struct ggml_tensor *k = ggml_new_tensor_3d(c, GGML_TYPE_F32, D, T, 1),
+                       *x = ggml_new_tensor_2d(c, GGML_TYPE_F32, D, 3),
+                       *positions = ggml_new_tensor_1d(c, GGML_TYPE_I32, 1),
+                       *ids = ggml_new_tensor_1d(c, GGML_TYPE_I64, T),
+                       *first = ggml_new_tensor_2d(c, GGML_TYPE_F16, D, T),
+                       *cells = ggml_new_tensor_2d(c, GGML_TYPE_F16, D, T),
+                       *flat = ggml_reshape_2d(c, k, D, T), *rq = ggml_rope(c, k, positions, D, 0),
+                       *rk = ggml_rope_ext(c, k, positions, NULL, D, 0, 512, base, scale, 0,
+                                           magnitude, 32, 1),
+                       *y = ggml_mul_mat(c, rotated ? rk : cells, x);
+    struct ggml_cgraph *graph = ggml_new_graph(c);
+    ggml_build_forward_expand(graph, rotated ? rq : ggml_set_rows(c, first, flat, ids));
+    if (!rotated) ggml_build_forward_expand(graph, ggml_set_rows(c, cells, flat, ids));
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(c, backend);
+    float *a = numbers(D * T), *b = numbers(D * 3), w[D * T], got[T * 3];
+    const int32_t at = 5;
+    int64_t order[T];
+    for (int t = 0; t < T; t++) order[t] = t;
+    for (int i = 0; i < D * T; i++)
+        w[i] = rotated ? (float)truth(&s, a, T, 0, i / D, i % D, &at, NULL)
+                       : ggml_fp16_to_fp32(ggml_fp32_to_fp16(a[i]));
+    set(k, a), set(x, b), set(positions, &at), set(ids, order);
+    float *right = product(w, b, T, D, 3);
+    double off = 0, of = 0;
+    bool done = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    ggml_backend_tensor_get(y, got, 0, sizeof got);
+    for (int i = 0; i < T * 3; i++) add(&off, &of, (double)right[i], (double)got[i]);
+    check(rotated ? "heads, rotated ones as weights" : "heads, stored ones as weights",
+          done ? off / of / 1000 : INFINITY);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(c);
+    free(a), free(b), free(right);
+}
+
 void heads(void) {
     enum { NORMAL = 0, NEOX = GGML_ROPE_TYPE_NEOX };
     static const shape shapes[] = {
@@ -157,4 +253,7 @@ void heads(void) {
         {"heads, extrapolated", NORMAL, 64, 64, 7, false, EXTRAPOLATED},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) case_of(&shapes[i]);
+    behind_products();
+    as_weights(false);
+    as_weights(true);
 }
