@@ -1,9 +1,9 @@
 /* What is done with queries, keys and values between their products and attention: ROPE, and
  * SET_ROWS into the caches.
  *
- * Each concerns a token at a time, so one operation does them all, thread by thread some tokens:
- * a barrier instead of four, and no thread that stores alone, as ggml's does.  The angles of ROPE
- * are the same in each layer; their cosines and sines are found once a graph. */
+ * Each concerns a token at a time, so one operation does them all, thread by thread some tokens: a
+ * barrier instead of four.  The angles of ROPE are the same in each layer; their cosines and sines
+ * are found once a graph. */
 #include <math.h>
 #include <stdlib.h>
 
