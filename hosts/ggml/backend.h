@@ -28,6 +28,7 @@
 #include <ggml.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 #include <tilewright/model.h>
 #include <tilewright/tilewright.h>
 
@@ -42,6 +43,21 @@
 static inline bool twg_overlap(const struct ggml_tensor *a, const struct ggml_tensor *b) {
     const char *from = a->data, *other = b->data;
     return from < other + ggml_nbytes(b) && other < from + ggml_nbytes(a);
+}
+
+/* Whether rows of y may be written as soon as the same rows of x have been read. */
+static inline bool twg_in_step(const struct ggml_tensor *x, const struct ggml_tensor *y) {
+    return (x->data == y->data && !memcmp(x->nb, y->nb, sizeof x->nb)) || !twg_overlap(x, y);
+}
+
+static inline bool twg_plain_rows(const struct ggml_tensor *t) {
+    return t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float);
+}
+
+/* Where thread ith of nth begins in some rows, and the one before it ends: a single row is thread
+ * 0's, as in ggml's own operations. */
+static inline int64_t twg_share(int64_t rows, int ith, int nth) {
+    return (rows * ith + nth - 1) / nth;
 }
 
 /* ---- registry.c ---- */

@@ -31,19 +31,14 @@ static twg_rotation rotation_of(const struct ggml_tensor *rope) {
 
 /* ---- what is taken ---- */
 
-static bool plain_rows(const struct ggml_tensor *t) {
-    return t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float);
-}
-
 static bool is_leaf(const struct ggml_tensor *t) { return t->op == GGML_OP_NONE && !t->view_src; }
 
 static bool takes_rope(const struct ggml_tensor *node) {
     const struct ggml_tensor *x = node->src[0], *positions = node->src[1], *factors = node->src[2];
     int32_t mode = rotation_of(node).mode, dims = rotation_of(node).dims;
-    bool in_place = node->data == x->data && !memcmp(node->nb, x->nb, sizeof x->nb);
-    return plain_rows(x) && plain_rows(node) && node->ne[3] == 1 &&
-           (in_place || !twg_overlap(node, x)) && is_leaf(positions) &&
-           positions->type == GGML_TYPE_I32 && ggml_is_contiguous(positions) &&
+    return twg_plain_rows(x) && twg_plain_rows(node) && node->ne[3] == 1 && twg_in_step(x, node) &&
+           is_leaf(positions) && positions->type == GGML_TYPE_I32 &&
+           ggml_is_contiguous(positions) &&
            (!factors || (is_leaf(factors) && factors->type == GGML_TYPE_F32 &&
                          ggml_is_contiguous(factors) && factors->ne[0] >= dims / 2)) &&
            dims % 2 == 0 && dims <= node->ne[0] && 2 * dims * node->ne[2] <= MOST_ANGLES &&
@@ -54,7 +49,7 @@ static bool takes_rope(const struct ggml_tensor *node) {
 
 static bool takes_rows(const struct ggml_tensor *node) {
     const struct ggml_tensor *x = node->src[0], *ids = node->src[1];
-    return plain_rows(x) && node->type == GGML_TYPE_F16 && node->nb[0] == sizeof(ggml_fp16_t) &&
+    return twg_plain_rows(x) && node->type == GGML_TYPE_F16 && node->nb[0] == sizeof(ggml_fp16_t) &&
            x->ne[2] * x->ne[3] == 1 && ids->type == GGML_TYPE_I64 && ggml_is_contiguous(ids) &&
            !twg_overlap(node, x);
 }
@@ -245,10 +240,9 @@ bool twg_heads_add(twg_heads *heads, const struct ggml_cgraph *graph,
 
 void twg_heads_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     const twg_heads *heads = user;
-    int64_t first = (heads->tokens * ith + nth - 1) / nth,
-            end = (heads->tokens * (ith + 1) + nth - 1) / nth;
+    int64_t end = twg_share(heads->tokens, ith + 1, nth);
     (void)node;
-    for (int64_t token = first; token < end; token++)
+    for (int64_t token = twg_share(heads->tokens, ith, nth); token < end; token++)
         for (int i = 0; i < heads->count; i++)
             if (heads->steps[i].angles)
                 rotate(&heads->steps[i], token);

@@ -28,10 +28,6 @@ TWG_CLONES static void norm_row(const float *x, const float *weights, float eps,
     for (; i < n; i++) y[i] = x[i] * scale * weights[i];
 }
 
-static bool plain_rows(const struct ggml_tensor *t) {
-    return t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float);
-}
-
 static const struct ggml_tensor *weights_of(const struct ggml_tensor *norm,
                                             const struct ggml_tensor *mul) {
     return mul->src[0] == norm ? mul->src[1] : mul->src[0];
@@ -45,16 +41,9 @@ bool twg_norm_takes(const struct ggml_cgraph *graph, int i) {
     const struct ggml_tensor *norm = graph->nodes[i], *mul = graph->nodes[i + 1], *x = norm->src[0],
                              *weights = weights_of(norm, mul);
     return norm->flags & GGML_TENSOR_FLAG_COMPUTE && mul->flags & GGML_TENSOR_FLAG_COMPUTE &&
-           plain_rows(x) && plain_rows(mul) && plain_rows(weights) && weights != norm &&
+           twg_plain_rows(x) && twg_plain_rows(mul) && twg_plain_rows(weights) && weights != norm &&
            weights->ne[0] == x->ne[0] && ggml_nrows(weights) == 1 && ggml_are_same_shape(x, mul) &&
            !twg_overlap(x, mul);
-}
-
-/* Whether rows of y may be written as soon as the same rows of x have been read. */
-static bool in_step(const struct ggml_tensor *x, const struct ggml_tensor *y) {
-    bool same = x->data == y->data;
-    for (int i = 0; i < GGML_MAX_DIMS; i++) same = same && x->nb[i] == y->nb[i];
-    return same || !twg_overlap(x, y);
 }
 
 /* The ADD before a norm that makes its x, row by row of the same rows; NULL: there is none. */
@@ -65,8 +54,8 @@ static const struct ggml_tensor *add_of(const struct ggml_cgraph *graph, int i) 
         return NULL;
     for (int s = 0; s < 2; s++) {
         const struct ggml_tensor *from = x->src[s];
-        if (!plain_rows(from) || !ggml_are_same_shape(from, x) || !in_step(from, x) ||
-            !in_step(from, y))
+        if (!twg_plain_rows(from) || !ggml_are_same_shape(from, x) || !twg_in_step(from, x) ||
+            !twg_in_step(from, y))
             return NULL;
     }
     return x;
@@ -96,11 +85,9 @@ TWG_CLONES static void add_row(const float *a, const float *b, int64_t n, float 
 void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     const twg_norm *norm = user;
     const struct ggml_tensor *x = norm->x;
-    /* A single row is thread 0's, as in ggml's own operations. */
-    int64_t rows = ggml_nrows(x), first = (rows * ith + nth - 1) / nth,
-            end = (rows * (ith + 1) + nth - 1) / nth;
+    int64_t rows = ggml_nrows(x), end = twg_share(rows, ith + 1, nth);
     (void)node;
-    for (int64_t row = first; row < end; row++) {
+    for (int64_t row = twg_share(rows, ith, nth); row < end; row++) {
         float *from = row_of(x, row);
         if (norm->add)
             add_row(row_of(norm->add->src[0], row), row_of(norm->add->src[1], row), x->ne[0], from);

@@ -155,8 +155,7 @@ static void behind_products(void) {
     struct ggml_context *c = tensors(), *weights_context = tensors();
     struct ggml_tensor *wk = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, WIDTH),
                        *wv = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, WIDTH);
-    ggml_backend_buffer_t weights = ggml_backend_alloc_ctx_tensors(weights_context, backend);
-    ggml_backend_buffer_set_usage(weights, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_buffer_t weights = alloc_weights(weights_context);
     struct ggml_tensor *q = ggml_new_tensor_3d(c, GGML_TYPE_F32, D, HEADS, T),
                        *x = ggml_new_tensor_2d(c, GGML_TYPE_F32, K, T),
                        *positions = ggml_new_tensor_1d(c, GGML_TYPE_I32, T),

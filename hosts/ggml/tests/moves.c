@@ -55,12 +55,11 @@ static bool compute(struct ggml_cgraph *graph) {
            ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
 }
 
-static struct ggml_tensor *views_of(struct ggml_context *context, struct ggml_tensor *v, int count,
-                                    void *data) {
-    for (int i = 0; i < count; i++) {
-        v = ggml_reshape_3d(context, v, v->ne[0] * v->ne[1] / 4, 4, TOKENS);
-        v->data = data;
-    }
+/* A view of a view of .. v. */
+static struct ggml_tensor *views_of(struct ggml_context *context, struct ggml_tensor *v,
+                                    int count) {
+    int64_t each = v->ne[0] / 4;
+    while (count--) v = ggml_reshape_3d(context, v, each, 4, TOKENS);
     return v;
 }
 
@@ -70,12 +69,11 @@ static void beside(const char *what, reader reader) {
     struct ggml_context *context = tensors(), *weights_context = tensors();
     struct ggml_tensor *wq = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, N),
                        *wv = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, N);
-    ggml_backend_buffer_t weights = ggml_backend_alloc_ctx_tensors(weights_context, backend);
-    ggml_backend_buffer_set_usage(weights, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_buffer_t weights = alloc_weights(weights_context);
     struct ggml_tensor *x = ggml_new_tensor_2d(context, GGML_TYPE_F32, K, TOKENS),
                        *q = ggml_mul_mat(context, wq, x), *rotated = ggml_scale(context, q, 2),
                        *v = ggml_mul_mat(context, wv, x),
-                       *view = ggml_reshape_3d(context, v, N / 4, 4, TOKENS),
+                       *view = views_of(context, v, reader == MANY_VIEWS ? 6 : 1),
                        *result = ggml_scale(context, view, 3), *other = rotated;
     struct ggml_cgraph *graph = ggml_new_graph(context);
     ggml_build_forward_expand(graph, rotated);
@@ -89,12 +87,8 @@ static void beside(const char *what, reader reader) {
     ggml_build_forward_expand(graph, other);
     struct ggml_tensor *last = ggml_scale(context, x, 1);
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
-    v->data = view->data = q->data;
+    for (struct ggml_tensor *t = view; t != x; t = t == v ? x : t->src[0]) t->data = q->data;
     if (reader == HIDDEN_VIEW) other->src[0]->data = q->data;
-    if (reader == MANY_VIEWS) result->src[0] = views_of(context, view, 6, q->data);
-    if (reader == MANY_VIEWS) ggml_graph_clear(graph);
-    if (reader == MANY_VIEWS) ggml_build_forward_expand(graph, rotated);
-    if (reader == MANY_VIEWS) ggml_build_forward_expand(graph, result);
     if (reader != THE_LAST) ggml_build_forward_expand(graph, last);
     float *a = numbers((size_t)(K * N)), *b = numbers((size_t)(K * N) + 7),
           *given = numbers(K * TOKENS);
@@ -123,8 +117,7 @@ static void many(void) {
     enum { MANY = 30, N = 3400 };
     struct ggml_context *context = tensors(), *weights_context = tensors();
     struct ggml_tensor *w = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, N);
-    ggml_backend_buffer_t weights = ggml_backend_alloc_ctx_tensors(weights_context, backend);
-    ggml_backend_buffer_set_usage(weights, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_buffer_t weights = alloc_weights(weights_context);
     struct ggml_tensor *x[MANY], *q[MANY], *rotated[MANY], *v[MANY], *sum[MANY];
     struct ggml_cgraph *graph = ggml_new_graph(context);
     for (int i = 0; i < MANY; i++) {
@@ -164,8 +157,7 @@ static void changed(void) {
     enum { N = 48 };
     struct ggml_context *context = tensors(), *weights_context = tensors();
     struct ggml_tensor *w = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, K, N);
-    ggml_backend_buffer_t weights = ggml_backend_alloc_ctx_tensors(weights_context, backend);
-    ggml_backend_buffer_set_usage(weights, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_buffer_t weights = alloc_weights(weights_context);
     struct ggml_tensor *x = ggml_new_tensor_2d(context, GGML_TYPE_F32, K, TOKENS),
                        *first = ggml_mul_mat(context, w, x),
                        *doubled = ggml_scale_inplace(context, x, 2),

@@ -43,8 +43,7 @@ static layer layer_of(int count, reader reader) {
     int sequences = streams ? TOKENS : 1, each = TOKENS / sequences;
     l.wq = ggml_new_tensor_2d(l.weights_context, GGML_TYPE_F32, WIDTH, WIDTH);
     l.wo = ggml_new_tensor_2d(l.weights_context, GGML_TYPE_F32, WIDTH, OUT);
-    l.weights_buffer = ggml_backend_alloc_ctx_tensors(l.weights_context, backend);
-    ggml_backend_buffer_set_usage(l.weights_buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    l.weights_buffer = alloc_weights(l.weights_context);
     l.x = ggml_new_tensor_2d(c, GGML_TYPE_F32, WIDTH, TOKENS);
     l.positions = ggml_new_tensor_1d(c, GGML_TYPE_I32, TOKENS);
     l.k = ggml_new_tensor_4d(c, GGML_TYPE_F16, D, TOKENS, KEY_HEADS, sequences);
@@ -175,8 +174,7 @@ static void rows(const char *what, const int32_t ids[MOST_IDS], reader reader, i
 static void rows_of_matrices(void) {
     struct ggml_context *context = tensors(), *weights_context = tensors();
     struct ggml_tensor *w = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, D, OUT);
-    ggml_backend_buffer_t weights = ggml_backend_alloc_ctx_tensors(weights_context, backend);
-    ggml_backend_buffer_set_usage(weights, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_buffer_t weights = alloc_weights(weights_context);
     struct ggml_tensor *x = ggml_new_tensor_3d(context, GGML_TYPE_F32, D, HEADS, TOKENS),
                        *ids = ggml_new_tensor_1d(context, GGML_TYPE_I32, 1),
                        *y = ggml_mul_mat(context, w, x),

@@ -54,6 +54,12 @@ static double error_of(const float *w, const float *x, const float *y, int64_t r
     return error / (signal > 0 ? signal : 1);
 }
 
+ggml_backend_buffer_t alloc_weights(struct ggml_context *context) {
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
+    ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    return buffer;
+}
+
 void check(const char *what, double error) {
     bool right = error < 1e-9;
     printf("%-52s %s (%.1e)\n", what, right ? "ok" : "WRONG", error);

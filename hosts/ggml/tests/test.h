@@ -13,6 +13,8 @@ extern ggml_backend_t backend;
 float *numbers(size_t count);
 /* A context without memory for tensors. */
 struct ggml_context *tensors(void);
+/* Memory for a context's tensors, which is said to hold weights. */
+ggml_backend_buffer_t alloc_weights(struct ggml_context *context);
 /* Prints a case; error: over signal, squared. */
 void check(const char *what, double error);
 
