@@ -65,13 +65,50 @@ size_t twg_few_scratch(const struct ggml_tensor *node) {
     return ((size_t)scratch_floats(node) * sizeof(float) + 63) / 64 * 64;
 }
 
-/* Queries [first, first + count) of a key head. */
-static void run_task(const plan *p, int64_t i3, int64_t key_head, int64_t first, int64_t count,
-                     float *scratch) {
+/* Keys of a task that are looked at together. */
+typedef struct block {
+    int64_t key, keys; /* from `key` on so many; 0: there are no more */
+    bool open;         /* all queries see all of them as they are */
+    const char *k, *v; /* rows of those keys and values */
+} block;
+
+/* Some of the queries that share a key head. */
+typedef struct task {
+    const plan *p;
+    int64_t i3, key_head;
+    int64_t first, count; /* queries */
+} task;
+
+/* Since the last token a whole model has gone through the caches, so that these come from memory:
+ * all of them are asked for at once. */
+static void fetch(const char *row, size_t step, int64_t rows, size_t bytes) {
+    for (int64_t i = 0; i < rows; i++, row += step)
+        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at);
+}
+
+/* The first keys from `key` on that anybody sees, on their way from memory. */
+static block block_from(const task *t, int64_t key) {
+    const plan *p = t->p;
+    block b = {.key = key};
+    for (; b.key < p->k->ne[1]; b.key += TWG_FEW_KEYS) {
+        b.keys = twg_visible(p->kernel, p->mask, t->first / p->together,
+                             (t->first + t->count - 1) / p->together, t->i3, b.key,
+                             twg_min(p->k->ne[1] - b.key, TWG_FEW_KEYS), &b.open);
+        if (b.keys) break;
+    }
+    b.k = twg_keys(p->k, b.key, t->key_head, t->i3, p->q->ne[3]);
+    b.v = twg_keys(p->v, b.key, t->key_head, t->i3, p->q->ne[3]);
+    fetch(b.k, p->k->nb[1], b.keys, (size_t)p->k->ne[0] * sizeof(ggml_fp16_t));
+    fetch(b.v, p->v->nb[1], b.keys, (size_t)p->v->ne[0] * sizeof(ggml_fp16_t));
+    return b;
+}
+
+static void run_task(const task *t, float *scratch) {
+    const plan *p = t->p;
     float most[TWG_FEW], sum[TWG_FEW] = {0};
     int64_t dk = p->k->ne[0], dv = p->v->ne[0];
     float *q = scratch, *out = q + TWG_FEW * dk, *mask = out + TWG_FEW * dv;
-    twg_attention_few few = {.queries = count,
+    twg_attention_few few = {.queries = t->count,
                              .dk = dk,
                              .dv = dv,
                              .k_step = p->k->nb[1],
@@ -80,31 +117,29 @@ static void run_task(const plan *p, int64_t i3, int64_t key_head, int64_t first,
                              .most = most,
                              .sum = sum,
                              .out = out};
-    memset(out, 0, (size_t)(count * dv) * sizeof *out);
-    for (int64_t i = 0; i < count; i++) {
-        int64_t query = first + i, head = key_head * p->together + query % p->together;
-        const float *row = twg_query(p->q, query / p->together, head, i3);
+    block at = block_from(t, 0), next;
+    memset(out, 0, (size_t)(t->count * dv) * sizeof *out);
+    for (int64_t i = 0; i < t->count; i++) {
+        int64_t query = t->first + i, head = t->key_head * p->together + query % p->together;
+        const float *row = twg_query(p->q, query / p->together, head, t->i3);
         for (int64_t d = 0; d < dk; d++) q[i * dk + d] = row[d] * p->scale;
         most[i] = TWG_NOTHING;
     }
-    for (int64_t key = 0; key < p->k->ne[1]; key += TWG_FEW_KEYS) {
-        bool open;
-        few.keys =
-            twg_visible(p->kernel, p->mask, first / p->together, (first + count - 1) / p->together,
-                        i3, key, twg_min(p->k->ne[1] - key, TWG_FEW_KEYS), &open);
-        if (!few.keys) continue;
-        few.k = (const uint16_t *)twg_keys(p->k, key, key_head, i3, p->q->ne[3]);
-        few.v = (const uint16_t *)twg_keys(p->v, key, key_head, i3, p->q->ne[3]);
-        few.mask = open ? NULL : mask;
-        for (int64_t i = 0; i < count && !open; i++)
-            p->kernel->halves(twg_mask(p->mask, (first + i) / p->together, key, i3),
-                              mask + i * TWG_FEW_KEYS, few.keys);
+    for (; at.keys; at = next) {
+        next = block_from(t, at.key + TWG_FEW_KEYS);
+        few.keys = at.keys;
+        few.k = (const uint16_t *)at.k;
+        few.v = (const uint16_t *)at.v;
+        few.mask = at.open ? NULL : mask;
+        for (int64_t i = 0; i < t->count && !at.open; i++)
+            p->kernel->halves(twg_mask(p->mask, (t->first + i) / p->together, at.key, t->i3),
+                              mask + i * TWG_FEW_KEYS, at.keys);
         p->kernel->few(&few);
     }
-    for (int64_t i = 0; i < count; i++) {
-        int64_t query = first + i, head = key_head * p->together + query % p->together;
+    for (int64_t i = 0; i < t->count; i++) {
+        int64_t query = t->first + i, head = t->key_head * p->together + query % p->together;
         float factor = twg_last_factor(p->sinks, head, most[i], sum[i]),
-              *row = twg_result(p->y, query / p->together, head, i3);
+              *row = twg_result(p->y, query / p->together, head, t->i3);
         for (int64_t d = 0; d < dv; d++) row[d] = out[i * dv + d] * factor;
     }
 }
@@ -119,6 +154,7 @@ void twg_few_run(const struct ggml_tensor *node, int ith, int nth, twg_attention
         int64_t key_head = i % p.key_heads, part = i / p.key_heads;
         int64_t first = part * p.queries / p.head_tasks;
         int64_t end = (part + 1) * p.queries / p.head_tasks;
-        run_task(&p, key_head / p.k->ne[2], key_head % p.k->ne[2], first, end - first, scratch);
+        const task t = {&p, key_head / p.k->ne[2], key_head % p.k->ne[2], first, end - first};
+        run_task(&t, scratch);
     }
 }

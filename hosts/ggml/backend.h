@@ -5,7 +5,8 @@
  *   weights.c   a weight tensor as Tilewright layers
  *   packer.c    making them in the background
  *   memory.c    where they lie
- *   graph.c     computing a graph: ggml's CPU backend runs it, its matrix products are ours
+ *   graph.c     computing a graph: ggml's CPU backend runs what is planned
+ *   plan.c      what runs in a graph's place
  *   product.c   one product, or several of the same x
  *   moves.c     results that stand elsewhere meanwhile
  *   attention.c, attention_few.c: attention of many tokens and of few, with attention_kernel.c's
@@ -15,9 +16,9 @@
  *   rows.c      which rows of products and attentions anybody reads
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
- * A device accepts whole graphs.  In computing one, each product by a weight of ours, and each
- * attention, stands as a custom operation, which ggml's CPU backend calls from all of its threads;
- * everything else runs as ever.  So there is one set of threads, ggml's, and nothing moves from
+ * A device accepts whole graphs.  ggml's CPU backend computes them, with custom operations, which
+ * it calls from all of its threads, for each product by a weight of ours, attention and a few
+ * others; everything else runs as ever.  So there is one set of threads, ggml's, and nothing moves from
  * backend to backend. */
 #ifndef TILEWRIGHT_HOSTS_GGML_BACKEND_H
 #define TILEWRIGHT_HOSTS_GGML_BACKEND_H
@@ -133,6 +134,8 @@ twg_weights *twg_buffer_fresh(const struct ggml_tensor *tensor);
 bool twg_buffer_unsaid(const struct ggml_tensor *tensor);
 /* The tensor, or a view's, is written. */
 void twg_buffer_changed(struct ggml_tensor *tensor);
+/* How often that has changed for any tensor. */
+unsigned twg_buffer_changes(void);
 
 /* ---- packer.c ---- */
 
@@ -165,8 +168,8 @@ typedef struct twg_rows {
 
 /* What somebody reads of each of the graph's nodes.  Memory is there, and so are the values of
  * leaves that no node writes.  Of products of several matrices, and attention of several sequences:
- * all. */
-void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows);
+ * all.  true: such values mattered, so that it may be another time something else. */
+bool twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows);
 /* Whether a node writes into a tensor that is none of its own. */
 bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor);
 
@@ -220,8 +223,8 @@ typedef struct twg_product {
 } twg_product;
 
 /* read: what is read of the node. */
-void twg_product_begin(twg_product *product, struct ggml_tensor *node, twg_rows read,
-                       twg_weights *weights, twg_products *shared);
+void twg_product_plan(twg_product *product, struct ggml_tensor *node, twg_rows read,
+                      twg_weights *weights, twg_products *shared);
 /* Whether a product can be one of those that are done with the first. */
 bool twg_products_alike(const twg_product *first, const twg_product *product);
 /* A custom operation of ggml's in the node's place; user: its twg_product. */
@@ -234,10 +237,10 @@ enum { TWG_MOST_MOVES = 1024 };
 
 typedef struct twg_moved {
     struct ggml_tensor *tensor;
-    void *data; /* its place in the graph's memory */
+    void *data, *elsewhere; /* its place in the graph's memory, and the other */
 } twg_moved;
 
-/* Of one computation of a graph.  All zero at first; twg_moves_free in the end. */
+/* Of one graph.  All zero at first; twg_moves_free in the end. */
 typedef struct twg_moves {
     twg_moved list[TWG_MOST_MOVES];
     size_t count;
@@ -251,6 +254,7 @@ void twg_moves_begin(twg_moves *moves);
  * stays where it is, for it is large, or others than nodes close behind it may read it. */
 bool twg_move(twg_moves *moves, const struct ggml_cgraph *graph, int index);
 void twg_moves_undo(twg_moves *moves);
+void twg_moves_redo(twg_moves *moves);
 void twg_moves_free(twg_moves *moves);
 
 /* ---- attention.c ---- */
@@ -301,7 +305,7 @@ typedef struct twg_angles {
     size_t capacity;
 } twg_angles;
 
-/* Of one computation: count is 0 when it begins.  All zero at first. */
+/* Of one graph: count is 0 when it is looked through.  All zero at first. */
 typedef struct twg_angles_shared {
     twg_angles all[TWG_MOST_ANGLES];
     int count;
@@ -345,5 +349,18 @@ bool twg_norm_takes(const struct ggml_cgraph *graph, int i);
 twg_norm twg_norm_of(const struct ggml_cgraph *graph, int i);
 /* A custom operation of ggml's in the RMS_NORM's place, by all threads; user: its twg_norm. */
 void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user);
+
+/* ---- plan.c ---- */
+
+typedef struct twg_plan twg_plan;
+
+/* NULL: out of memory. */
+twg_plan *twg_plan_create(void);
+void twg_plan_destroy(twg_plan *plan);
+/* What is to run on so many threads in a graph's place, until the end is said.  NULL: out of
+ * memory, and there is no end. */
+struct ggml_cgraph *twg_plan_begin(twg_plan *plan, const struct ggml_cgraph *graph, int threads);
+/* false: a product failed, which is logged. */
+bool twg_plan_end(twg_plan *plan);
 
 #endif

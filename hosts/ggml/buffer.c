@@ -29,10 +29,13 @@ typedef struct space {
     bool mapped;          /* namely a file's, shared and read-only */
 } space;
 
+static atomic_uint changes; /* to what is known of tensors */
+
 static space *space_of(ggml_backend_buffer_t buffer) { return buffer->context; }
 
 static void free_buffer(ggml_backend_buffer_t buffer) {
     space *s = space_of(buffer);
+    atomic_fetch_add(&changes, 1);
     for (twg_weights *next, *w = s->weights; w; w = next) {
         next = w->next;
         twg_packer_forget(w);
@@ -63,6 +66,7 @@ static bool is_packed(const struct ggml_tensor *tensor) {
 static void show(space *s, struct ggml_tensor *tensor, twg_weights *w) {
     w->next = s->weights;
     s->weights = w;
+    atomic_fetch_add(&changes, 1);
     __atomic_store_n((twg_weights **)&tensor->extra, w, __ATOMIC_RELEASE);
 }
 
@@ -76,6 +80,7 @@ static bool enter(space *s, struct ggml_tensor *tensor, const void *blocks) {
 }
 
 static void leave(space *s, struct ggml_tensor *tensor) {
+    atomic_fetch_add(&changes, 1);
     pthread_mutex_lock(&s->lock);
     twg_weights *w = find(tensor), **at = &s->weights;
     while (*at && *at != w) at = &(*at)->next;
@@ -292,3 +297,5 @@ void twg_buffer_changed(struct ggml_tensor *tensor) {
     if (twg_buffer_is_ours(root->buffer) && root->op == GGML_OP_NONE && find(root))
         leave(space_of(root->buffer), root);
 }
+
+unsigned twg_buffer_changes(void) { return atomic_load(&changes); }

@@ -28,7 +28,8 @@ backend() {
 }
 backend $folder/libggml-tilewright.so
 "${CC:-cc}" -std=gnu17 -O1 -g -Wall -Wextra -Werror -I. -isystem $folder/source/ggml/include \
-    hosts/ggml/tests/*.c hosts/ggml/attention_kernel.c -o $folder/test-backend -L$folder/bin \
-    -lggml -lggml-base -lpthread -lm -Wl,-rpath,"$PWD/$folder/bin"
+    -isystem $folder/source/ggml/src hosts/ggml/tests/*.c hosts/ggml/attention_kernel.c \
+    -o $folder/test-backend -L$folder/bin -lggml -lggml-base -lpthread -lm \
+    -Wl,-rpath,"$PWD/$folder/bin"
 # As if for another ggml, to see that it is refused.
 backend $folder/libggml-tilewright-other.so -DTWG_API_VERSION=GGML_BACKEND_API_VERSION+1

@@ -62,16 +62,21 @@ bool twg_move(twg_moves *moves, const struct ggml_cgraph *graph, int index) {
         return false;
     char *from = root->data, *to = moves->room + moves->used;
     for (int i = 0; i < count; i++) {
-        moves->list[moves->count++] = (twg_moved){family[i], family[i]->data};
-        family[i]->data = to + ((char *)family[i]->data - from);
+        twg_moved moved = {family[i], family[i]->data, to + ((char *)family[i]->data - from)};
+        moves->list[moves->count++] = moved;
+        family[i]->data = moved.elsewhere;
     }
     moves->used += room;
     return true;
 }
 
 void twg_moves_undo(twg_moves *moves) {
-    while (moves->count--) moves->list[moves->count].tensor->data = moves->list[moves->count].data;
-    moves->count = 0;
+    for (size_t i = 0; i < moves->count; i++) moves->list[i].tensor->data = moves->list[i].data;
+}
+
+void twg_moves_redo(twg_moves *moves) {
+    for (size_t i = 0; i < moves->count; i++)
+        moves->list[i].tensor->data = moves->list[i].elsewhere;
 }
 
 void twg_moves_free(twg_moves *moves) { free(moves->room); }

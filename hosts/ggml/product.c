@@ -193,9 +193,8 @@ void twg_product_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     twg_team_run(&p->operation, nth, lead, p);
 }
 
-void twg_product_begin(twg_product *p, struct ggml_tensor *node, twg_rows read,
-                       twg_weights *weights, twg_products *shared) {
-    twg_operation_begin(&p->operation);
+void twg_product_plan(twg_product *p, struct ggml_tensor *node, twg_rows read, twg_weights *weights,
+                      twg_products *shared) {
     p->node = node;
     p->op = node->op;
     p->first = read.first;

@@ -102,7 +102,8 @@ static int computed_for(const struct ggml_cgraph *graph, const struct ggml_tenso
     return only ? i : -1;
 }
 
-void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows) {
+bool twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows) {
+    bool by_values = false;
     for (int i = 0; i < graph->n_nodes; i++) rows[i] = (twg_rows){0};
     for (int i = graph->n_nodes; i--;) {
         const struct ggml_tensor *node = graph->nodes[i];
@@ -114,8 +115,10 @@ void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows) {
             if (!read.dimension) rows[i] = (twg_rows){0};
         } else if (node->op == GGML_OP_GET_ROWS && node->src[0]->ne[1] > 1) {
             read = taken_by(graph, node);
+            by_values = by_values || node->src[0]->op != GGML_OP_NONE;
         }
         int from = read.dimension ? computed_for(graph, node->src[source], i) : -1;
         if (from >= 0) rows[from] = read;
     }
+    return by_values;
 }

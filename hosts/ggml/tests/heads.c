@@ -177,7 +177,7 @@ static void behind_products(void) {
     int64_t cells[T];
     for (int t = 0; t < T; t++) at[t] = t + 2, cells[t] = t;
     set(wk, a), set(wv, a), set(x, b), set(q, some), set(positions, at), set(ids, cells);
-    bool done = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    bool done = compute_twice(graph);
     ggml_fp16_t stored[CELLS * WIDTH];
     ggml_backend_tensor_get(keys, stored, 0, ggml_nbytes(keys));
     double off = 0, of = 0;
@@ -222,7 +222,7 @@ static void as_weights(bool rotated) {
     set(k, a), set(x, b), set(positions, &at), set(ids, order);
     float *right = product(w, b, T, D, 3);
     double off = 0, of = 0;
-    bool done = ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
+    bool done = compute_twice(graph);
     ggml_backend_tensor_get(y, got, 0, sizeof got);
     for (int i = 0; i < T * 3; i++) add(&off, &of, (double)right[i], (double)got[i]);
     check(rotated ? "heads, rotated ones as weights" : "heads, stored ones as weights",

@@ -49,12 +49,6 @@ static double error_of(const struct ggml_tensor *t, const double *truth, double 
     return error / signal;
 }
 
-/* Twice: what a computation changed of the graph would show in the second one. */
-static bool compute(struct ggml_cgraph *graph) {
-    return ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS &&
-           ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
-}
-
 /* A view of a view of .. v. */
 static struct ggml_tensor *views_of(struct ggml_context *context, struct ggml_tensor *v,
                                     int count) {
@@ -97,7 +91,7 @@ static void beside(const char *what, reader reader) {
     set(wq, a), set(wv, b + 7), set(x, given);
     product(a, given, N, queries), product(b + 7, given, N, values);
     double error = INFINITY;
-    if (compute(graph)) {
+    if (compute_twice(graph)) {
         error = fmax(error_of(rotated, queries, 2), error_of(v, moves ? queries : values, 1));
         if (read) error = fmax(error, error_of(result, values, 3));
         if (reader == HIDDEN_VIEW) error = fmax(error, error_of(other, values, 5));
@@ -139,7 +133,7 @@ static void many(void) {
     double *truth = malloc(sizeof *truth * N * TOKENS), error = 0;
     set(w, a);
     for (int i = 0; i < MANY; i++) set(x[i], given + i);
-    if (!compute(graph)) error = INFINITY;
+    if (!compute_twice(graph)) error = INFINITY;
     for (int i = 0; i < MANY; i++) {
         product(a, given + i, N, truth);
         error = fmax(error, error_of(sum[i], truth, 3));
@@ -174,7 +168,8 @@ static void changed(void) {
     set(w, a), set(x, given);
     product(a, given, N, truth);
     check("beside queries, of another x by then",
-          compute(graph) ? fmax(error_of(first, truth, 1), error_of(second, truth, 2)) : INFINITY);
+          compute_twice(graph) ? fmax(error_of(first, truth, 1), error_of(second, truth, 2))
+                               : INFINITY);
     ggml_backend_buffer_free(buffer);
     ggml_backend_buffer_free(weights);
     ggml_free(context);

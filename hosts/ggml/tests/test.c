@@ -1,12 +1,13 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
  * or lying in a host's memory; experts; from several backends at once; aborted; attention; norms;
- * rotated heads; results that move; and rows that nobody reads.  GGML_BACKEND_PATH names the
- * backend.
+ * rotated heads; results that move; plans that are kept; and rows that nobody reads.
+ * GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
+#include <ggml-impl.h>
 #include <ggml.h>
 #include <math.h>
 #include <pthread.h>
@@ -58,6 +59,12 @@ ggml_backend_buffer_t alloc_weights(struct ggml_context *context) {
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
     ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     return buffer;
+}
+
+bool compute_twice(struct ggml_cgraph *graph) {
+    graph->uid = ggml_graph_next_uid();
+    return ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS &&
+           ggml_backend_graph_compute(backend, graph) == GGML_STATUS_SUCCESS;
 }
 
 void check(const char *what, double error) {
@@ -254,9 +261,25 @@ static void written_by_host(void) {
     free(h.values), free(x);
 }
 
+/* Once they were multiplied by, layers are what counts. */
+static void written_file(FILE *file) {
+    host h = host_of(file, PROT_READ, MAP_SHARED);
+    float *x = numbers(M * K), *other = calloc(1, h.bytes);
+    place(&h);
+    product_of_all(&h, M, x);
+    rewind(file);
+    GGML_ASSERT(fwrite(other, h.bytes, 1, file) == 1 && !fflush(file));
+    check("  a token behind rows", product_of_all(&h, 1, x));
+    take_away(&h);
+    munmap(h.memory, h.bytes);
+    free(h.values), free(x), free(other);
+}
+
 static void host_memories(void) {
     FILE *file = tmpfile();
     host_memory("a file, mapped for reading", host_of(file, PROT_READ, MAP_SHARED));
+    rewind(file);
+    written_file(file);
     rewind(file);
     host_memory("a private mapping", host_of(file, PROT_READ | PROT_WRITE, MAP_PRIVATE));
     fclose(file);
@@ -396,6 +419,7 @@ int main(int argc, char **argv) {
     norms();
     heads();
     moves();
+    plans();
     rows_read();
     ggml_backend_free(backend);
     return wrong;

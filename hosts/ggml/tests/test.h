@@ -4,6 +4,7 @@
 
 #include <ggml-backend.h>
 #include <ggml.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Ours. */
@@ -15,6 +16,9 @@ float *numbers(size_t count);
 struct ggml_context *tensors(void);
 /* Memory for a context's tensors, which is said to hold weights. */
 ggml_backend_buffer_t alloc_weights(struct ggml_context *context);
+/* Computes a graph as one that ggml numbers, and the same again: what the first time changed of it
+ * would show, and what the second one knows from the first. */
+bool compute_twice(struct ggml_cgraph *graph);
 /* Prints a case; error: over signal, squared. */
 void check(const char *what, double error);
 
@@ -29,6 +33,9 @@ void moves(void);
 
 /* norm.c */
 void norms(void);
+
+/* plan.c */
+void plans(void);
 
 /* rows.c */
 void rows_read(void);
