@@ -246,6 +246,8 @@ static void run_task(const task *t) {
     for (int64_t i = 0; i < t->tiles; i++) end_tile(t, i);
 }
 
+bool twg_attention_is_few(const twg_attention *attention) { return is_few(&attention->part.y); }
+
 void twg_attention_run(struct ggml_tensor *stand_in, int ith, int nth, void *user) {
     twg_attention *operation = user;
     const struct ggml_tensor *node = &operation->part.y;

@@ -13,13 +13,15 @@
  *               arithmetic
  *   norm.c      RMS norm with the product behind it, and the sum before it
  *   heads.c     ROPE and SET_ROWS before attention
+ *   glu.c       SWIGLU between products
+ *   chain.c     small ones of all these one after another
  *   rows.c      which rows of products and attentions anybody reads
  *   team.c      Tilewright's parallel-for on ggml's own threads
  *
  * A device accepts whole graphs.  ggml's CPU backend computes them, with custom operations, which
  * it calls from all of its threads, for each product by a weight of ours, attention and a few
- * others; everything else runs as ever.  So there is one set of threads, ggml's, and nothing moves from
- * backend to backend. */
+ * others; everything else runs as ever.  So there is one set of threads, ggml's, and nothing moves
+ * from backend to backend. */
 #ifndef TILEWRIGHT_HOSTS_GGML_BACKEND_H
 #define TILEWRIGHT_HOSTS_GGML_BACKEND_H
 
@@ -229,6 +231,8 @@ void twg_product_plan(twg_product *product, struct ggml_tensor *node, twg_rows r
 bool twg_products_alike(const twg_product *first, const twg_product *product);
 /* A custom operation of ggml's in the node's place; user: its twg_product. */
 void twg_product_run(struct ggml_tensor *node, int ith, int nth, void *user);
+/* What twg_team_run's leader does of it. */
+void twg_product_lead(void *product);
 void twg_products_free(twg_products *shared);
 
 /* ---- moves.c ---- */
@@ -280,6 +284,8 @@ typedef struct twg_attention {
 
 /* Whether a node is attention that this does, faster than ggml's own kernel. */
 bool twg_attention_takes(const struct ggml_tensor *node);
+/* Whether it is one of few queries, which threads can take from one another at little cost. */
+bool twg_attention_is_few(const twg_attention *attention);
 /* Bytes for each thread; a multiple of 64. */
 size_t twg_attention_scratch(const struct ggml_tensor *node);
 /* A custom operation of ggml's in the node's place; user: its twg_attention, whose part is run. */
@@ -349,6 +355,37 @@ bool twg_norm_takes(const struct ggml_cgraph *graph, int i);
 twg_norm twg_norm_of(const struct ggml_cgraph *graph, int i);
 /* A custom operation of ggml's in the RMS_NORM's place, by all threads; user: its twg_norm. */
 void twg_norm_run(struct ggml_tensor *node, int ith, int nth, void *user);
+
+/* ---- glu.c ---- */
+
+bool twg_glu_takes(const struct ggml_tensor *node);
+/* A custom operation of ggml's in the node's place, by all threads; user: the node. */
+void twg_glu_run(struct ggml_tensor *stand_in, int ith, int nth, void *user);
+
+/* ---- chain.c ---- */
+
+/* By whom an operation is run in a chain: it is in none; who leads; all threads, as ggml would have
+ * it; who leads, with a parallel-for over all. */
+typedef enum twg_manner { TWG_APART, TWG_ALONE, TWG_BY_ALL, TWG_LED } twg_manner;
+
+/* LED: of a product. */
+typedef struct twg_link {
+    twg_manner manner;
+    ggml_custom_op_t run;
+    void *operation;
+} twg_link;
+
+/* Few enough that an abort callback is asked soon enough: of a token a layer or two. */
+enum { TWG_MOST_LINKS = 16 };
+
+typedef struct twg_chain {
+    twg_operation operation;
+    twg_link links[TWG_MOST_LINKS];
+    int count;
+} twg_chain;
+
+/* A custom operation of ggml's in the first one's place; user: its twg_chain. */
+void twg_chain_run(struct ggml_tensor *node, int ith, int nth, void *user);
 
 /* ---- plan.c ---- */
 

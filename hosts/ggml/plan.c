@@ -14,7 +14,8 @@
 
 #include "hosts/ggml/backend.h"
 
-enum { REACH = 16, BRIEF_TOKENS = 4 };
+/* FEW_TOKENS, SMALL: tokens of what may be in a chain, and numbers of what one thread does there. */
+enum { REACH = 16, BRIEF_TOKENS = 4, FEW_TOKENS = 8, SMALL = 1 << 13 };
 
 /* ggml numbers its graphs since some version that its API's version does not tell. */
 extern uint64_t ggml_graph_next_uid(void) __attribute__((weak));
@@ -27,10 +28,9 @@ typedef struct product {
 
 /* A node of the host's graph. */
 typedef struct standing {
-    int place;            /* of the node that computes it, itself or another */
-    bool left;            /* a product whose weights this graph writes, which is ggml's */
-    ggml_custom_op_t run; /* what is done in its place; NULL: its own operation */
-    void *operation;
+    int place;     /* of the node that computes it, itself or another */
+    bool left;     /* a product whose weights this graph writes, which is ggml's */
+    twg_link link; /* what is done in its place; run NULL: its own operation */
 } standing;
 
 struct twg_plan {
@@ -44,6 +44,8 @@ struct twg_plan {
     twg_angles_shared angles;
     twg_norm *norms;
     size_t norm_capacity, norm_count;
+    twg_chain *chains;
+    size_t chain_capacity, chain_count;
     twg_rows *read; /* of each node */
     size_t read_capacity;
     standing *standings; /* of each node */
@@ -133,9 +135,9 @@ static bool leave_alone(const twg_plan *p, const struct ggml_cgraph *graph, int 
 
 /* ---- what is ours ---- */
 
-static void replace(twg_plan *p, int index, ggml_custom_op_t run, void *operation) {
-    p->standings[index].run = run;
-    p->standings[index].operation = operation;
+static void replace(twg_plan *p, int index, twg_manner manner, ggml_custom_op_t run,
+                    void *operation) {
+    p->standings[index].link = (twg_link){manner, run, operation};
 }
 
 static void take_product(twg_plan *p, struct ggml_tensor *node, int index, twg_weights *weights) {
@@ -143,7 +145,8 @@ static void take_product(twg_plan *p, struct ggml_tensor *node, int index, twg_w
     made->index = index;
     made->joined = false;
     twg_product_plan(&made->operation, node, p->read[index], weights, &p->shared);
-    replace(p, index, twg_product_run, &made->operation);
+    twg_manner manner = made->operation.rows <= FEW_TOKENS ? TWG_LED : TWG_APART;
+    replace(p, index, manner, twg_product_run, &made->operation);
 }
 
 /* Whether the results of products that are done together are apart from one more. */
@@ -205,7 +208,7 @@ static void take_attention(twg_plan *p, struct ggml_tensor *node, int index) {
     a->threads = p->threads;
     a->scratch = p->attention_scratch;
     a->scratch_size = p->attention_scratch_size;
-    replace(p, index, twg_attention_run, a);
+    replace(p, index, twg_attention_is_few(a) ? TWG_BY_ALL : TWG_APART, twg_attention_run, a);
 }
 
 /* ROPE and SET_ROWS: with those just before it, or by itself. */
@@ -226,7 +229,7 @@ static void take_heads(twg_plan *p, const struct ggml_cgraph *graph, int index) 
     heads->count = 0;
     heads->place = index;
     if (!twg_heads_add(heads, graph, node, &p->angles)) return;
-    replace(p, index, twg_heads_run, heads);
+    replace(p, index, heads->tokens <= FEW_TOKENS ? TWG_ALONE : TWG_APART, twg_heads_run, heads);
     p->heads_count++;
 }
 
@@ -241,8 +244,17 @@ static void take_norms(twg_plan *p, const struct ggml_cgraph *graph) {
         *norm = twg_norm_of(graph, i);
         if (norm->add) p->standings[i - 1].place = i;
         p->standings[i + 1].place = i;
-        replace(p, i, twg_norm_run, norm);
+        bool small = ggml_nelements(norm->x) <= SMALL;
+        replace(p, i, small ? TWG_ALONE : TWG_APART, twg_norm_run, norm);
     }
+}
+
+static void take_glu(twg_plan *p, struct ggml_tensor *node, int index) {
+    int64_t numbers = ggml_nelements(node);
+    twg_manner manner = numbers > FEW_TOKENS * SMALL ? TWG_APART
+                        : numbers > SMALL            ? TWG_BY_ALL
+                                                     : TWG_ALONE;
+    replace(p, index, manner, twg_glu_run, node);
 }
 
 /* ---- layers that are not made yet ---- */
@@ -287,13 +299,27 @@ static bool room_for_nodes(twg_plan *p, size_t nodes) {
     return !nodes || (p->products && p->read && p->heads && p->standings && p->nodes);
 }
 
+/* What stands for a node in what runs. */
+static struct ggml_tensor *stand_in_of(const struct ggml_tensor *node, ggml_custom_op_t run,
+                                       void *operation, struct ggml_tensor *made) {
+    const struct ggml_custom_op_params custom = {
+        .fun = run, .n_tasks = GGML_N_TASKS_MAX, .userdata = operation};
+    *made = *node;
+    made->op = GGML_OP_CUSTOM;
+    memcpy(made->op_params, &custom, sizeof custom);
+    return made;
+}
+
 /* Puts together what runs; false: out of memory. */
 static bool assemble(twg_plan *p, const struct ggml_cgraph *graph) {
-    size_t stand_ins = p->count + p->attention_count + p->heads_count + p->norm_count;
-    p->stand_ins =
-        room_for(p->stand_ins, &p->stand_in_capacity, stand_ins, sizeof(struct ggml_tensor));
-    if (stand_ins && !p->stand_ins) return false;
+    size_t most = 0;
+    for (int i = 0; i < graph->n_nodes; i++) most += p->standings[i].link.run != NULL;
+    p->stand_ins = room_for(p->stand_ins, &p->stand_in_capacity, most, sizeof(struct ggml_tensor));
+    p->chains = room_for(p->chains, &p->chain_capacity, most, sizeof *p->chains);
+    if (most && (!p->stand_ins || !p->chains)) return false;
     struct ggml_tensor *next = p->stand_ins;
+    twg_chain *chain = NULL; /* to which the node before belongs */
+    p->chain_count = 0;
     p->graph = (struct ggml_cgraph){.size = graph->n_nodes,
                                     .nodes = p->nodes,
                                     .use_counts = graph->use_counts,
@@ -305,13 +331,18 @@ static bool assemble(twg_plan *p, const struct ggml_cgraph *graph) {
         if (s->place != i || ggml_op_is_empty(node->op) ||
             !(node->flags & GGML_TENSOR_FLAG_COMPUTE))
             continue;
-        if (s->run) {
-            const struct ggml_custom_op_params custom = {
-                .fun = s->run, .n_tasks = GGML_N_TASKS_MAX, .userdata = s->operation};
-            *next = *node;
-            next->op = GGML_OP_CUSTOM;
-            memcpy(next->op_params, &custom, sizeof custom);
-            node = next++;
+        if (s->link.manner != TWG_APART && chain && chain->count < TWG_MOST_LINKS) {
+            chain->links[chain->count++] = s->link;
+            continue;
+        }
+        if (s->link.manner != TWG_APART) {
+            chain = &p->chains[p->chain_count++];
+            chain->links[0] = s->link;
+            chain->count = 1;
+            node = stand_in_of(node, twg_chain_run, chain, next++);
+        } else {
+            chain = NULL;
+            if (s->link.run) node = stand_in_of(node, s->link.run, s->link.operation, next++);
         }
         p->nodes[p->graph.n_nodes++] = node;
     }
@@ -332,6 +363,7 @@ static bool make(twg_plan *p, const struct ggml_cgraph *graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
         if (attends && twg_attention_takes(node)) take_attention(p, node, i);
+        if (twg_glu_takes(node)) take_glu(p, node, i);
         take_heads(p, graph, i);
         if (!is_product(node) || p->standings[i].left) continue;
         if (leaves(node, brief)) {
@@ -360,6 +392,7 @@ void twg_plan_destroy(twg_plan *p) {
     free(p->heads);
     free(p->standings);
     free(p->norms);
+    free(p->chains);
     free(p->read);
     free(p->nodes);
     free(p->stand_ins);
@@ -382,6 +415,7 @@ struct ggml_cgraph *twg_plan_begin(twg_plan *p, const struct ggml_cgraph *graph,
     }
     for (size_t i = 0; i < p->count; i++)
         if (!p->products[i].joined) twg_operation_begin(&p->products[i].operation.operation);
+    for (size_t i = 0; i < p->chain_count; i++) twg_operation_begin(&p->chains[i].operation);
     for (size_t i = 0; i < p->attention_count; i++) atomic_init(&p->attentions[i].next, 0);
     if (p->leaves) twg_packer_pause();
     return &p->graph;

@@ -179,8 +179,8 @@ static void multiply_by_id(twg_product *p) {
     free(ends);
 }
 
-static void lead(void *arg) {
-    twg_product *p = arg;
+void twg_product_lead(void *product) {
+    twg_product *p = product;
     if (p->op == GGML_OP_MUL_MAT)
         multiply(p);
     else
@@ -190,7 +190,7 @@ static void lead(void *arg) {
 void twg_product_run(struct ggml_tensor *node, int ith, int nth, void *user) {
     twg_product *p = user;
     (void)node, (void)ith;
-    twg_team_run(&p->operation, nth, lead, p);
+    twg_team_run(&p->operation, nth, twg_product_lead, p);
 }
 
 void twg_product_plan(twg_product *p, struct ggml_tensor *node, twg_rows read, twg_weights *weights,

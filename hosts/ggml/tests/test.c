@@ -1,6 +1,6 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
  * or lying in a host's memory; experts; from several backends at once; aborted; attention; norms;
- * rotated heads; results that move; plans that are kept; and rows that nobody reads.
+ * rotated heads; SWIGLU; results that move; plans that are kept; chains; and rows that nobody reads.
  * GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
@@ -418,8 +418,10 @@ int main(int argc, char **argv) {
     attentions();
     norms();
     heads();
+    glus();
     moves();
     plans();
+    chains();
     rows_read();
     ggml_backend_free(backend);
     return wrong;

@@ -25,6 +25,12 @@ void check(const char *what, double error);
 /* attention.c */
 void attentions(void);
 
+/* chain.c */
+void chains(void);
+
+/* glu.c */
+void glus(void);
+
 /* heads.c */
 void heads(void);
 
