@@ -1,4 +1,4 @@
-/* SWIGLU of two tensors, y = a / (1 + e^-a) * b: in ggml's own graph a barrier between a layer's two
+/* SWIGLU of two tensors, y = a / (1 + e^-a) * b: in ggml's own graph a barrier between a layer's
  * widest products. */
 #include "hosts/ggml/backend.h"
 

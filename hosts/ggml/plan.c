@@ -14,7 +14,7 @@
 
 #include "hosts/ggml/backend.h"
 
-/* FEW_TOKENS, SMALL: tokens of what may be in a chain, and numbers of what one thread does there. */
+/* FEW_TOKENS: of what may be in a chain.  SMALL: numbers of what one thread does there. */
 enum { REACH = 16, BRIEF_TOKENS = 4, FEW_TOKENS = 8, SMALL = 1 << 13 };
 
 /* ggml numbers its graphs since some version that its API's version does not tell. */

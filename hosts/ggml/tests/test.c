@@ -1,7 +1,7 @@
 /* Products by the backend against straight loops: weights set whole, in pieces, anew and by memset,
  * or lying in a host's memory; experts; from several backends at once; aborted; attention; norms;
- * rotated heads; SWIGLU; results that move; plans that are kept; chains; and rows that nobody reads.
- * GGML_BACKEND_PATH names the backend.
+ * rotated heads; SWIGLU; results that move; plans that are kept; chains; and rows that nobody
+ * reads.  GGML_BACKEND_PATH names the backend.
  *
  * usage: test     exits with how many cases are wrong */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
