@@ -274,6 +274,52 @@ static void test_balance(void **state) {
     tw_threads_destroy(threads);
 }
 
+/* Two products of one row and as many columns, by tasks of at most so many. */
+static void check_group(tw_threads *threads, int64_t N, int64_t K, int64_t most) {
+    tw_config config = {.micro_m = 1, .micro_n = 64, .block_m = 64};
+    record r[2] = {record_of(config, N, K), record_of(config, N, K)};
+    const tw_kernel *kernels[2] = {&r[0].kernel, &r[1].kernel};
+    tw_kernel_args args[2];
+    char x[32] = {1}, *scratch = scratch_new(tw_launch_scratch(&r[0].kernel, 1));
+    for (int i = 0; i < 2; i++) {
+        r[i].kernel.pack_x = fake_pack;
+        r[i].kernel.matmul = share_matmul;
+        r[i].M = 1;
+        args[i] = (tw_kernel_args){.x = x,
+                                   .w = &r[i],
+                                   .bias = (const float *)&r[i],
+                                   .y = calloc((size_t)N, sizeof(int64_t)),
+                                   .M = 1};
+        assert_non_null(args[i].y);
+    }
+    shares = 0;
+    tw_launch_group(kernels, threads, args, 2, scratch);
+    int64_t largest = 0;
+    for (int t = 0; t < shares; t++) largest = tw_max(largest, share[t]);
+    assert_int_equal(largest, most);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(r[i].violations, 0);
+        check_y(args[i].y, 1, N, N * (int64_t)sizeof(int64_t));
+        free(args[i].y);
+    }
+    free(scratch);
+}
+
+/* A thread's share is one task, but of what is large several. */
+static void test_group(void **state) {
+    (void)state;
+    host h = {0};
+    tw_threads *threads;
+    assert_int_equal(tw_threads_create(&(tw_parallel){host_run, &h, HOST_THREADS}, 0, &threads),
+                     TW_OK);
+    check_group(threads, 1536, 576, 768);
+    check_group(threads, 8192, 576, 4096);
+    check_group(threads, 8192, 2048, 1024);
+    check_group(threads, 8192, 4096, 512);
+    check_group(threads, 8192, 16384, 512);
+    tw_threads_destroy(threads);
+}
+
 /* Many rows: neighbours among the tasks read the same weights. */
 static void test_order(void **state) {
     (void)state;
@@ -296,7 +342,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiles),  cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_inline), cmocka_unit_test(test_balance),
-        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_group),  cmocka_unit_test(test_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,8 @@ static const double INLINE_MACS = 1 << 18;
 enum { PACK_ELEMENTS = 1 << 14 };
 /* Rows that are one block, so that columns are all there is to share out. */
 enum { FEW_ROWS = 64 };
+/* Tasks of a thread's share of a group of products, if each has so many weights: a MiB or more. */
+enum { SHARE_TASKS = 8, TASK_WEIGHTS = 1 << 21 };
 /* What starting a task costs, in multiply-adds. */
 static const double TASK_MACS = 1 << 13;
 
@@ -176,9 +178,16 @@ static void group_task(void *arg, size_t i) {
     matmul_task((void *)&g->jobs[at], at ? i - g->ends[at - 1] : i);
 }
 
-/* With few rows a thread's share of all columns is the most that a task has of one kernel's. */
-static void share_columns(matmul_job *job, int64_t share) {
-    int64_t N = job->kernel->N, pieces = tw_ceil_div(N, share);
+/* With few rows the most columns that a task has of one kernel's: a thread's share of all, or a part
+ * of it where there is much to read, since threads seldom read equally fast. */
+static int64_t columns_of_task(int64_t columns, int64_t K, int64_t M, tw_threads *threads) {
+    int64_t share = tw_ceil_div(columns, tw_threads_count(threads));
+    if (M > FEW_ROWS) return share;
+    return tw_ceil_div(share, tw_max(tw_min(share * K / TASK_WEIGHTS, SHARE_TASKS), 1));
+}
+
+static void share_columns(matmul_job *job, int64_t most) {
+    int64_t N = job->kernel->N, pieces = tw_ceil_div(N, most);
     job->columns = tw_round_up(tw_ceil_div(N, pieces), tile_columns(&job->kernel->config));
 }
 
@@ -194,13 +203,13 @@ static void launch_chunk(const tw_kernel *const *kernels, tw_threads *threads, t
     }
     if ((double)M * (double)columns * (double)kernels[0]->K < INLINE_MACS) threads = NULL;
     char *xmeta = (char *)scratch + xq_bytes(kernels[widest], M);
-    int64_t share = tw_ceil_div(columns, threads ? tw_threads_count(threads) : 1);
+    int64_t most = columns_of_task(columns, kernels[0]->K, M, threads);
     size_t tasks = 0;
     for (int32_t i = 0; i < count; i++) {
         args[i].xq = scratch;
         args[i].xmeta = xmeta;
         g.jobs[i] = job_of(kernels[i], &args[i]);
-        if (M <= FEW_ROWS || !kernels[i]->config.block_n) share_columns(&g.jobs[i], share);
+        if (M <= FEW_ROWS || !kernels[i]->config.block_n) share_columns(&g.jobs[i], most);
         g.ends[i] = tasks += (size_t)grid(&g.jobs[i]);
     }
     pack(kernels[widest], threads, &args[widest]);
