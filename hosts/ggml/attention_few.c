@@ -1,21 +1,56 @@
 /* FLASH_ATTN_EXT of few queries, as of single tokens: vectors lie along keys and values as they are
- * in memory.  A task is some of the queries that share a key head, against all keys. */
+ * in memory.
+ *
+ * Behind many tokens the time is that of reading their keys and values, of which all heads' lie
+ * side by side: each thread reads some tokens, and who is done last puts together what came of
+ * them.  Behind few tokens, or of several sequences, a task is some of the queries that share a key
+ * head, against all keys. */
 #include "hosts/ggml/attention_node.h"
+
+/* Keys that are worth a thread's part. */
+enum { PART_KEYS = 64 };
 
 /* One operation as all threads see it. */
 typedef struct plan {
     const struct ggml_tensor *y, *q, *k, *v, *mask, *sinks;
     const twg_attention_kernel *kernel;
-    float scale;        /* into units of log2 */
-    int64_t together;   /* heads that share keys: head h of token t is query t * together + h */
-    int64_t queries;    /* of one key head */
-    int64_t each;       /* of one task, at most */
-    int64_t key_heads;  /* of all sequences */
-    int64_t head_tasks; /* of one key head */
+    float scale;       /* into units of log2 */
+    int64_t together;  /* heads that share keys: head h of token t is query t * together + h */
+    int64_t queries;   /* of one key head */
+    int64_t key_heads; /* of all sequences */
+    int64_t units;     /* of one key head */
+    int64_t keys;      /* up to the last that anybody sees */
+    int64_t parts;     /* of keys, for which there is a task each; 0: a task for each unit */
 } plan;
 
-/* Of a task: those that end the slowest thread's share soonest.  Loading keys is worth LOAD
- * queries. */
+/* Some of the queries that share a key head. */
+typedef struct unit {
+    int64_t i3, key_head;
+    int64_t first, count; /* queries */
+} unit;
+
+/* What has come of a unit's keys so far. */
+typedef struct state {
+    float most[TWG_FEW], sum[TWG_FEW];
+    float numbers[]; /* scaled queries, and what comes of values */
+} state;
+
+/* ---- the plan ---- */
+
+static int64_t last_key(const plan *p) {
+    int64_t key = (p->k->ne[1] - 1) / TWG_FEW_KEYS * TWG_FEW_KEYS;
+    for (; p->mask && key >= 0; key -= TWG_FEW_KEYS)
+        for (int64_t i3 = 0; i3 < p->mask->ne[3]; i3++) {
+            bool open;
+            int64_t seen = twg_visible(p->kernel, p->mask, 0, p->q->ne[1] - 1, i3, key,
+                                       twg_min(p->k->ne[1] - key, TWG_FEW_KEYS), &open);
+            if (seen) return p->mask->ne[3] > 1 ? p->k->ne[1] : key + seen;
+        }
+    return p->mask ? 0 : p->k->ne[1];
+}
+
+/* Queries of a unit, at most, where each is a task: those that end the slowest thread's share
+ * soonest.  Loading keys is worth LOAD queries. */
 static int64_t queries_each(const plan *p, int nth) {
     const double LOAD = 1.1;
     int64_t best = 1;
@@ -42,8 +77,9 @@ static plan plan_of(const struct ggml_tensor *node, int nth) {
     p.together = p.q->ne[2] / p.k->ne[2];
     p.queries = p.q->ne[1] * p.together;
     p.key_heads = p.k->ne[2] * p.q->ne[3];
-    p.each = queries_each(&p, nth);
-    p.head_tasks = twg_ceil_div(p.queries, p.each);
+    p.keys = last_key(&p);
+    p.parts = p.q->ne[3] == 1 && p.keys >= (int64_t)PART_KEYS * nth ? nth : 0;
+    p.units = twg_ceil_div(p.queries, p.parts ? TWG_FEW : queries_each(&p, nth));
     return p;
 }
 
@@ -56,105 +92,130 @@ bool twg_few_takes(const struct ggml_tensor *node) {
     return halves(node->src[1]) && halves(node->src[2]);
 }
 
-/* q, what comes of values, and the mask. */
-static int64_t scratch_floats(const struct ggml_tensor *node) {
-    return TWG_FEW * (node->src[1]->ne[0] + node->src[2]->ne[0] + TWG_FEW_KEYS);
+static size_t state_size(const struct ggml_tensor *node) {
+    int64_t numbers = TWG_FEW * (node->src[1]->ne[0] + node->src[2]->ne[0]);
+    return (sizeof(state) + (size_t)numbers * sizeof(float) + 63) / 64 * 64;
 }
 
+/* The states of one part's units. */
 size_t twg_few_scratch(const struct ggml_tensor *node) {
-    return ((size_t)scratch_floats(node) * sizeof(float) + 63) / 64 * 64;
+    const struct ggml_tensor *q = node->src[0], *k = node->src[1];
+    int64_t units = k->ne[2] * twg_ceil_div(q->ne[1] * (q->ne[2] / k->ne[2]), TWG_FEW);
+    return state_size(node) * (size_t)(q->ne[3] == 1 ? units : 1);
 }
 
-/* Keys of a task that are looked at together. */
-typedef struct block {
-    int64_t key, keys; /* from `key` on so many; 0: there are no more */
-    bool open;         /* all queries see all of them as they are */
-    const char *k, *v; /* rows of those keys and values */
-} block;
+/* ---- units ---- */
 
-/* Some of the queries that share a key head. */
-typedef struct task {
-    const plan *p;
-    int64_t i3, key_head;
-    int64_t first, count; /* queries */
-} task;
-
-/* Since the last token a whole model has gone through the caches, so that these come from memory:
- * all of them are asked for at once. */
-static void fetch(const char *row, size_t step, int64_t rows, size_t bytes) {
-    for (int64_t i = 0; i < rows; i++, row += step)
-        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at);
+/* Units of a key head differ by one query at most. */
+static unit unit_of(const plan *p, int64_t key_head, int64_t i) {
+    int64_t first = i * p->queries / p->units, end = (i + 1) * p->queries / p->units;
+    return (unit){key_head / p->k->ne[2], key_head % p->k->ne[2], first, end - first};
 }
 
-/* The first keys from `key` on that anybody sees, on their way from memory. */
-static block block_from(const task *t, int64_t key) {
-    const plan *p = t->p;
-    block b = {.key = key};
-    for (; b.key < p->k->ne[1]; b.key += TWG_FEW_KEYS) {
-        b.keys = twg_visible(p->kernel, p->mask, t->first / p->together,
-                             (t->first + t->count - 1) / p->together, t->i3, b.key,
-                             twg_min(p->k->ne[1] - b.key, TWG_FEW_KEYS), &b.open);
-        if (b.keys) break;
+static int64_t head_of(const plan *p, const unit *u, int64_t i) {
+    return u->key_head * p->together + (u->first + i) % p->together;
+}
+
+static void begin(const plan *p, const unit *u, state *s) {
+    int64_t dk = p->k->ne[0];
+    memset(s->sum, 0, sizeof s->sum);
+    memset(s->numbers + TWG_FEW * dk, 0, (size_t)(u->count * p->v->ne[0]) * sizeof(float));
+    for (int64_t i = 0; i < u->count; i++) {
+        const float *row = twg_query(p->q, (u->first + i) / p->together, head_of(p, u, i), u->i3);
+        for (int64_t d = 0; d < dk; d++) s->numbers[i * dk + d] = row[d] * p->scale;
+        s->most[i] = TWG_NOTHING;
     }
-    b.k = twg_keys(p->k, b.key, t->key_head, t->i3, p->q->ne[3]);
-    b.v = twg_keys(p->v, b.key, t->key_head, t->i3, p->q->ne[3]);
-    fetch(b.k, p->k->nb[1], b.keys, (size_t)p->k->ne[0] * sizeof(ggml_fp16_t));
-    fetch(b.v, p->v->nb[1], b.keys, (size_t)p->v->ne[0] * sizeof(ggml_fp16_t));
-    return b;
 }
 
-static void run_task(const task *t, float *scratch) {
-    const plan *p = t->p;
-    float most[TWG_FEW], sum[TWG_FEW] = {0};
-    int64_t dk = p->k->ne[0], dv = p->v->ne[0];
-    float *q = scratch, *out = q + TWG_FEW * dk, *mask = out + TWG_FEW * dv;
-    twg_attention_few few = {.queries = t->count,
-                             .dk = dk,
-                             .dv = dv,
+/* Keys [key, key + keys), at most TWG_FEW_KEYS. */
+static void step(const plan *p, const unit *u, int64_t key, int64_t keys, state *s) {
+    float mask[TWG_FEW * TWG_FEW_KEYS];
+    bool open;
+    twg_attention_few few = {.queries = u->count,
+                             .dk = p->k->ne[0],
+                             .dv = p->v->ne[0],
                              .k_step = p->k->nb[1],
                              .v_step = p->v->nb[1],
-                             .q = q,
-                             .most = most,
-                             .sum = sum,
-                             .out = out};
-    block at = block_from(t, 0), next;
-    memset(out, 0, (size_t)(t->count * dv) * sizeof *out);
-    for (int64_t i = 0; i < t->count; i++) {
-        int64_t query = t->first + i, head = t->key_head * p->together + query % p->together;
-        const float *row = twg_query(p->q, query / p->together, head, t->i3);
-        for (int64_t d = 0; d < dk; d++) q[i * dk + d] = row[d] * p->scale;
-        most[i] = TWG_NOTHING;
+                             .q = s->numbers,
+                             .most = s->most,
+                             .sum = s->sum,
+                             .out = s->numbers + TWG_FEW * p->k->ne[0]};
+    few.keys = twg_visible(p->kernel, p->mask, u->first / p->together,
+                           (u->first + u->count - 1) / p->together, u->i3, key, keys, &open);
+    if (!few.keys) return;
+    few.k = (const uint16_t *)twg_keys(p->k, key, u->key_head, u->i3, p->q->ne[3]);
+    few.v = (const uint16_t *)twg_keys(p->v, key, u->key_head, u->i3, p->q->ne[3]);
+    few.mask = open ? NULL : mask;
+    for (int64_t i = 0; i < u->count && !open; i++)
+        p->kernel->halves(twg_mask(p->mask, (u->first + i) / p->together, key, u->i3),
+                          mask + i * TWG_FEW_KEYS, few.keys);
+    p->kernel->few(&few);
+}
+
+/* The result of a unit from its states of all parts, `size` bytes from one to the next. */
+static void finish(const plan *p, const unit *u, const char *states, size_t size, int64_t parts) {
+    int64_t dv = p->v->ne[0];
+    for (int64_t i = 0; i < u->count; i++) {
+        float most = TWG_NOTHING, sum = 0,
+              *row = twg_result(p->y, (u->first + i) / p->together, head_of(p, u, i), u->i3);
+        for (int64_t part = 0; part < parts; part++) {
+            const state *s = (const state *)(states + (size_t)part * size);
+            if (s->most[i] > most) most = s->most[i];
+        }
+        for (int64_t d = 0; d < dv; d++) row[d] = 0;
+        for (int64_t part = 0; part < parts; part++) {
+            const state *s = (const state *)(states + (size_t)part * size);
+            const float *out = s->numbers + TWG_FEW * p->k->ne[0] + i * dv;
+            float factor = exp2f(s->most[i] - most);
+            sum += s->sum[i] * factor;
+            for (int64_t d = 0; d < dv; d++) row[d] += out[d] * factor;
+        }
+        float factor = twg_last_factor(p->sinks, head_of(p, u, i), most, sum);
+        for (int64_t d = 0; d < dv; d++) row[d] *= factor;
     }
-    for (; at.keys; at = next) {
-        next = block_from(t, at.key + TWG_FEW_KEYS);
-        few.keys = at.keys;
-        few.k = (const uint16_t *)at.k;
-        few.v = (const uint16_t *)at.v;
-        few.mask = at.open ? NULL : mask;
-        for (int64_t i = 0; i < t->count && !at.open; i++)
-            p->kernel->halves(twg_mask(p->mask, (t->first + i) / p->together, at.key, t->i3),
-                              mask + i * TWG_FEW_KEYS, at.keys);
-        p->kernel->few(&few);
+}
+
+/* ---- tasks ---- */
+
+static void run_unit(const plan *p, const unit *u, state *s) {
+    begin(p, u, s);
+    for (int64_t key = 0; key < p->keys; key += TWG_FEW_KEYS)
+        step(p, u, key, twg_min(p->keys - key, TWG_FEW_KEYS), s);
+    finish(p, u, (const char *)s, 0, 1);
+}
+
+static void run_part(const plan *p, int64_t part, char *states, size_t size) {
+    enum { ALIGN = 8 };
+    int64_t each = (twg_ceil_div(p->keys, p->parts) + ALIGN - 1) / ALIGN * ALIGN,
+            first = part * each, end = twg_min(first + each, p->keys);
+    for (int64_t i = 0; i < p->key_heads * p->units; i++) {
+        unit u = unit_of(p, i / p->units, i % p->units);
+        begin(p, &u, (state *)(states + (size_t)i * size));
     }
-    for (int64_t i = 0; i < t->count; i++) {
-        int64_t query = t->first + i, head = t->key_head * p->together + query % p->together;
-        float factor = twg_last_factor(p->sinks, head, most[i], sum[i]),
-              *row = twg_result(p->y, query / p->together, head, t->i3);
-        for (int64_t d = 0; d < dv; d++) row[d] = out[i * dv + d] * factor;
-    }
+    for (int64_t key = first; key < end; key += TWG_FEW_KEYS)
+        for (int64_t i = 0; i < p->key_heads * p->units; i++) {
+            unit u = unit_of(p, i / p->units, i % p->units);
+            step(p, &u, key, twg_min(end - key, TWG_FEW_KEYS),
+                 (state *)(states + (size_t)i * size));
+        }
 }
 
 void twg_few_run(const struct ggml_tensor *node, int ith, int nth, twg_attention *operation) {
-    plan p = plan_of(node, nth);
+    plan p = plan_of(node, nth < operation->threads ? nth : operation->threads);
+    size_t size = state_size(node), apart = operation->scratch_size;
+    int64_t i, units = p.key_heads * p.units, tasks = p.parts ? p.parts : units;
     p.scale = operation->scale * TWG_LOG2_E;
-    float *scratch = (float *)(operation->scratch + (size_t)ith * operation->scratch_size);
-    int64_t i, tasks = p.key_heads * p.head_tasks;
     while ((i = (int64_t)atomic_fetch_add(&operation->next, 1)) < tasks) {
-        /* Shares of a key head that differ by one at most. */
-        int64_t key_head = i % p.key_heads, part = i / p.key_heads;
-        int64_t first = part * p.queries / p.head_tasks;
-        int64_t end = (part + 1) * p.queries / p.head_tasks;
-        const task t = {&p, key_head / p.k->ne[2], key_head % p.k->ne[2], first, end - first};
-        run_task(&t, scratch);
+        if (!p.parts) {
+            unit u = unit_of(&p, i % p.key_heads, i / p.key_heads);
+            run_unit(&p, &u, (state *)(operation->scratch + (size_t)ith * apart));
+            continue;
+        }
+        run_part(&p, i, operation->scratch + (size_t)i * apart, size);
+        if (atomic_fetch_add(&operation->done, 1) + 1 < (size_t)p.parts) continue;
+        for (int64_t j = 0; j < units; j++) {
+            unit u = unit_of(&p, j / p.units, j % p.units);
+            finish(&p, &u, operation->scratch + (size_t)j * size, apart, p.parts);
+        }
     }
 }

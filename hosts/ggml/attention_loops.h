@@ -106,12 +106,20 @@ SET_TARGET static void SET(step)(const twg_attention_tile *t) {
 
 /* ---- few queries ---- */
 
+/* Each key and value asks for the one that is a step ahead: more at once than there are places for
+ * lines on their way would be forgotten. */
+SET_TARGET static inline void SET(ask)(const char *row, size_t step, int64_t numbers) {
+    for (int64_t d = 0; d < numbers; d += 64 / (int64_t)sizeof(uint16_t))
+        __builtin_prefetch(row + TWG_FEW_KEYS * step + (size_t)d * sizeof(uint16_t));
+}
+
 /* Scores of n queries, a constant. */
 SET_TARGET static inline __attribute__((always_inline)) void
 SET(score_few)(const twg_attention_few *t, int n, float (*scores)[TWG_FEW_KEYS]) {
     const char *k = (const char *)t->k;
     for (int64_t key = 0; key < t->keys; key++, k += t->k_step) {
         FLOATS sum[TWG_FEW] = {0};
+        SET(ask)(k, t->k_step, t->dk);
         for (int64_t d = 0; d < t->dk; d += SET_WIDTH) {
             FLOATS numbers = SET_HALVES((const uint16_t *)k + d);
             EACH (r, n) sum[r] += SET(get)(t->q + r * t->dk + d) * numbers;
@@ -158,41 +166,47 @@ SET_TARGET static float SET(weigh_few)(const twg_attention_few *t, int64_t query
 
 /* Values' numbers [d, d + width vectors), n and width constants. */
 SET_TARGET static inline __attribute__((always_inline)) void
-SET(add_few)(const twg_attention_few *t, int n, int64_t d, int width,
+SET(add_few)(const twg_attention_few *t, int n, int64_t d, int width, bool masked,
              const float (*weights)[TWG_FEW_KEYS], const float *factors) {
     FLOATS sum[TWG_FEW][SET_VECTORS];
     float *out = t->out + d;
     const char *v = (const char *)((const uint16_t *)t->v + d);
     EACH (r, n)
         EACH (w, width) sum[r][w] = SET(get)(out + r * t->dv + w * SET_WIDTH) * factors[r];
-    for (int64_t key = 0; key < t->keys; key++, v += t->v_step)
+    for (int64_t key = 0; key < t->keys; key++, v += t->v_step) {
+        SET(ask)(v, t->v_step, (int64_t)width * SET_WIDTH);
         EACH (w, width) {
             FLOATS numbers = SET_HALVES((const uint16_t *)v + w * SET_WIDTH);
-            EACH (r, n)
-                if (weights[r][key] != 0) sum[r][w] += weights[r][key] * numbers;
+            EACH (r, n) /* what the mask closes may be no numbers */
+                if (!masked || weights[r][key] != 0) sum[r][w] += weights[r][key] * numbers;
         }
+    }
     EACH (r, n)
         EACH (w, width) SET(put)(out + r * t->dv + w * SET_WIDTH, sum[r][w]);
 }
 
 SET_TARGET static inline __attribute__((always_inline)) void SET(few_of)(const twg_attention_few *t,
-                                                                         int n) {
+                                                                         int n, bool masked) {
     float scores[TWG_FEW][TWG_FEW_KEYS], factors[TWG_FEW];
+    const float(*weights)[TWG_FEW_KEYS] = (const float(*)[TWG_FEW_KEYS])scores;
     int64_t d = 0;
     SET(score_few)(t, n, scores);
     EACH (r, n) factors[r] = SET(weigh_few)(t, r, scores[r]);
     for (; d + SET(BLOCK) <= t->dv; d += SET(BLOCK))
-        SET(add_few)(t, n, d, SET_VECTORS, (const float(*)[TWG_FEW_KEYS])scores, factors);
-    for (; d < t->dv; d += SET_WIDTH)
-        SET(add_few)(t, n, d, 1, (const float(*)[TWG_FEW_KEYS])scores, factors);
+        SET(add_few)(t, n, d, SET_VECTORS, masked, weights, factors);
+    for (; d < t->dv; d += SET_WIDTH) SET(add_few)(t, n, d, 1, masked, weights, factors);
 }
 
 SET_TARGET static void SET(few)(const twg_attention_few *t) {
-    switch (t->queries) {
-    case 1: SET(few_of)(t, 1); break;
-    case 2: SET(few_of)(t, 2); break;
-    case 3: SET(few_of)(t, 3); break;
-    default: SET(few_of)(t, 4); break;
+    switch (2 * t->queries + (t->mask != NULL)) {
+    case 2: SET(few_of)(t, 1, false); break;
+    case 3: SET(few_of)(t, 1, true); break;
+    case 4: SET(few_of)(t, 2, false); break;
+    case 5: SET(few_of)(t, 2, true); break;
+    case 6: SET(few_of)(t, 3, false); break;
+    case 7: SET(few_of)(t, 3, true); break;
+    case 8: SET(few_of)(t, 4, false); break;
+    default: SET(few_of)(t, 4, true); break;
     }
 }
 

@@ -272,9 +272,9 @@ typedef struct twg_attention_part {
 void twg_attention_part_of(const struct ggml_tensor *node, twg_rows read, twg_attention_part *part);
 
 /* A node that all threads run together: what a custom operation has no room for, and what is to be
- * taken next.  Zero `next` before each run. */
+ * taken next, and is done.  Zero both before each run. */
 typedef struct twg_attention {
-    _Alignas(64) atomic_size_t next;
+    _Alignas(64) atomic_size_t next, done;
     twg_attention_part part;
     float scale;         /* of scores: the node's first parameter */
     int threads;         /* that scratch is for; others do nothing */

@@ -147,10 +147,12 @@ static void memset_tensor(ggml_backend_buffer_t buffer, struct ggml_tensor *tens
 static void clear(ggml_backend_buffer_t buffer, uint8_t value) {
     space *s = space_of(buffer);
     while (s->weights) leave(s, s->weights->tensor);
-    if (value || s->host)
+    if (value || s->host) {
         memset(s->base, value, s->size);
-    else
-        madvise(s->base, s->size, MADV_DONTNEED); /* and it reads as zeros */
+        return;
+    }
+    madvise(s->base, s->size, MADV_DONTNEED); /* and it reads as zeros */
+    madvise(s->base, s->size, MADV_HUGEPAGE); /* a cache of keys and values, which is read whole */
 }
 
 /* Tuning would measure what packing leaves of the machine: then who needs layers makes them. */

@@ -416,7 +416,10 @@ struct ggml_cgraph *twg_plan_begin(twg_plan *p, const struct ggml_cgraph *graph,
     for (size_t i = 0; i < p->count; i++)
         if (!p->products[i].joined) twg_operation_begin(&p->products[i].operation.operation);
     for (size_t i = 0; i < p->chain_count; i++) twg_operation_begin(&p->chains[i].operation);
-    for (size_t i = 0; i < p->attention_count; i++) atomic_init(&p->attentions[i].next, 0);
+    for (size_t i = 0; i < p->attention_count; i++) {
+        atomic_init(&p->attentions[i].next, 0);
+        atomic_init(&p->attentions[i].done, 0);
+    }
     if (p->leaves) twg_packer_pause();
     return &p->graph;
 }

@@ -9,7 +9,7 @@
 #include "hosts/ggml/attention.h"
 #include "hosts/ggml/tests/test.h"
 
-typedef enum masking { NOT, CAUSAL, CLOSED, ADDED } masking;
+typedef enum masking { NOT, CAUSAL, CLOSED, ADDED, STEEP, WINDOW, FIRST, NOTHING } masking;
 
 typedef struct shape {
     const char *what;
@@ -45,14 +45,20 @@ static void set(data *d) {
     free(raw);
 }
 
-/* CLOSED: a token sees nothing, and one tile of keys is nobody's; ADDED: a number each. */
+/* CLOSED: a token sees nothing, and one tile of keys is nobody's; ADDED: a number each; STEEP: the
+ * earlier, the more; WINDOW, FIRST: what is seen is somewhere in the middle, or just the first. */
 static void set_mask(const shape *s, data *mask) {
     for (int64_t i = 0; i < mask->count; i++) {
         int64_t key = i % s->keys, token = i / s->keys % s->tokens, last = s->keys - s->tokens;
         bool closed = s->mask == CAUSAL   ? key > token + last
                       : s->mask == CLOSED ? token == 3 || key / 64 == 1 || key % 7 == token % 7
-                                          : false;
-        mask->values[i] = closed ? -INFINITY : s->mask == ADDED ? mask->values[i] * 4 : 0;
+                      : s->mask == WINDOW ? key < s->keys / 2 || key > s->keys / 2 + 90 + token
+                      : s->mask == FIRST  ? key > 0
+                                          : s->mask == NOTHING;
+        mask->values[i] = closed             ? -INFINITY
+                          : s->mask == ADDED ? mask->values[i] * 4
+                          : s->mask == STEEP ? -(float)key
+                                             : 0;
     }
     set(mask);
 }
@@ -98,7 +104,7 @@ static void attention(const shape *s) {
     bool ran = compute_twice(graph) && y->op == GGML_OP_FLASH_ATTN_EXT;
     float *out = malloc(ggml_nbytes(y));
     ggml_backend_tensor_get(y, out, 0, ggml_nbytes(y));
-    double error = 0, signal = 0, *truth = malloc(sizeof *truth * (size_t)s->dv);
+    double error = 0, signal = 1e-30, *truth = malloc(sizeof *truth * (size_t)s->dv);
     for (int64_t i = 0; i < s->sequences * s->tokens * s->heads; i++) {
         int64_t head = i % s->heads, token = i / s->heads % s->tokens,
                 sequence = i / s->heads / s->tokens, key_head = head * s->key_heads / s->heads,
@@ -388,12 +394,30 @@ void attentions(void) {
          false},
         {"attention, a token, fewer heads than threads", 64, 64, 1, 1, 1, 70, 1, GGML_TYPE_F16, NOT,
          false},
+        {"attention, a token behind many", 64, 64, 9, 3, 1, 700, 1, GGML_TYPE_F16, CAUSAL, false},
+        {"attention, a token behind many, no mask", 80, 96, 8, 8, 1, 999, 1, GGML_TYPE_F16, NOT,
+         false},
+        {"attention, a token behind many, sinks", 64, 64, 12, 2, 1, 700, 1, GGML_TYPE_F16, ADDED,
+         true},
+        {"attention, a token to which early ones count most", 64, 64, 9, 3, 1, 700, 1,
+         GGML_TYPE_F16, STEEP, false},
+        {"attention, a token and a window", 64, 64, 9, 3, 1, 700, 1, GGML_TYPE_F16, WINDOW, false},
+        {"attention, a token that sees the first", 64, 64, 9, 3, 1, 700, 1, GGML_TYPE_F16, FIRST,
+         false},
+        {"attention, seven tokens behind many", 80, 64, 6, 2, 7, 800, 1, GGML_TYPE_F16, CLOSED,
+         false},
+        {"attention, seven tokens and a window", 80, 64, 6, 2, 7, 1500, 1, GGML_TYPE_F16, WINDOW,
+         true},
+        {"attention, two of three sequences behind many", 64, 64, 8, 2, 2, 700, 3, GGML_TYPE_F16,
+         CAUSAL, false},
         {"attention, seven tokens", 80, 64, 6, 2, 7, 200, 1, GGML_TYPE_F16, CLOSED, false},
         {"attention, two tokens of three sequences", 192, 128, 8, 2, 2, 100, 3, GGML_TYPE_F16,
          ADDED, false},
         {"attention, long", 128, 128, 2, 1, 300, 900, 1, GGML_TYPE_F16, CAUSAL, false},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) attention(&shapes[i]);
+    attention(&(shape){"attention, a token that sees nothing", 64, 64, 9, 3, 1, 700, 1,
+                       GGML_TYPE_F16, NOTHING, false});
     not_finite(40, 7);
     not_finite(6, 2);
     behind_the_mask(1);

@@ -88,6 +88,7 @@ static void case_of(const char *what, bool takes) {
     check("  of the first again", error_of(&l, b, x, first));
     set_n_threads(backend, 3);
     check("  by other threads", error_of(&l, b, x, first));
+    set_n_threads(backend, GGML_DEFAULT_N_THREADS);
     release(&other);
     check("  after a buffer went", error_of(&l, b, x, first));
     release(&l);

@@ -178,8 +178,8 @@ static void group_task(void *arg, size_t i) {
     matmul_task((void *)&g->jobs[at], at ? i - g->ends[at - 1] : i);
 }
 
-/* With few rows the most columns that a task has of one kernel's: a thread's share of all, or a part
- * of it where there is much to read, since threads seldom read equally fast. */
+/* With few rows the most columns that a task has of one kernel's: a thread's share of all, or a
+ * part of it where there is much to read, since threads seldom read equally fast. */
 static int64_t columns_of_task(int64_t columns, int64_t K, int64_t M, tw_threads *threads) {
     int64_t share = tw_ceil_div(columns, tw_threads_count(threads));
     if (M > FEW_ROWS) return share;
