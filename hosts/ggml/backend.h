@@ -168,10 +168,25 @@ typedef struct twg_rows {
     int64_t first, count; /* count may be 0 */
 } twg_rows;
 
+enum { TWG_MOST_TAKERS = 4 };
+
+typedef struct twg_taker {
+    const struct ggml_tensor *node; /* a GET_ROWS of a result, with the host's indices */
+    twg_rows rows;                  /* that it takes */
+} twg_taker;
+
+/* Those by which it is so. */
+typedef struct twg_takers {
+    twg_taker all[TWG_MOST_TAKERS];
+    int count;
+} twg_takers;
+
 /* What somebody reads of each of the graph's nodes.  Memory is there, and so are the values of
  * leaves that no node writes.  Of products of several matrices, and attention of several sequences:
- * all.  true: such values mattered, so that it may be another time something else. */
-bool twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows);
+ * all. */
+void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows, twg_takers *takers);
+/* Whether the values of those leaves still say the same. */
+bool twg_rows_stay(const twg_takers *takers);
 /* Whether a node writes into a tensor that is none of its own. */
 bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *tensor);
 

@@ -48,6 +48,7 @@ struct twg_plan {
     size_t chain_capacity, chain_count;
     twg_rows *read; /* of each node */
     size_t read_capacity;
+    twg_takers takers;
     standing *standings; /* of each node */
     size_t standing_capacity;
     twg_moves moves;
@@ -358,8 +359,8 @@ static bool make(twg_plan *p, const struct ggml_cgraph *graph) {
     look_through(p, graph);
     forget_written(graph);
     p->changes = twg_buffer_changes();
-    bool by_values = twg_rows_read(graph, p->read), brief = is_brief(graph),
-         attends = room_for_attention(p, graph);
+    twg_rows_read(graph, p->read, &p->takers);
+    bool brief = is_brief(graph), attends = room_for_attention(p, graph);
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
         if (attends && twg_attention_takes(node)) take_attention(p, node, i);
@@ -377,7 +378,7 @@ static bool make(twg_plan *p, const struct ggml_cgraph *graph) {
     }
     take_norms(p, graph);
     settle(graph);
-    if (ggml_graph_next_uid && !by_values && !p->leaves) p->uid = graph->uid;
+    if (ggml_graph_next_uid && !p->leaves) p->uid = graph->uid;
     return assemble(p, graph);
 }
 
@@ -403,7 +404,7 @@ void twg_plan_destroy(twg_plan *p) {
 struct ggml_cgraph *twg_plan_begin(twg_plan *p, const struct ggml_cgraph *graph, int threads) {
     p->shared.status = TW_OK;
     if (p->uid && p->uid == graph->uid && p->threads == threads &&
-        p->changes == twg_buffer_changes()) {
+        p->changes == twg_buffer_changes() && twg_rows_stay(&p->takers)) {
         twg_moves_redo(&p->moves);
     } else {
         p->uid = 0;

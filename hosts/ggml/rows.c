@@ -63,13 +63,18 @@ bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *t
     return false;
 }
 
-/* The rows that a GET_ROWS takes of a matrix, as long as the graph does not compute which. */
-static twg_rows taken_by(const struct ggml_cgraph *graph, const struct ggml_tensor *node) {
+/* Whether it can be known before which rows a GET_ROWS takes of a matrix: the graph does not compute
+ * that. */
+static bool is_known(const struct ggml_cgraph *graph, const struct ggml_tensor *node) {
+    const struct ggml_tensor *from = node->src[0], *ids = node->src[1];
+    return ids->op == GGML_OP_NONE && !ids->view_src && ids->type == GGML_TYPE_I32 &&
+           ggml_is_contiguous(ids) && !twg_written_by(graph, ids) && from->ne[2] * from->ne[3] == 1;
+}
+
+/* Those rows, by what the ids are now. */
+static twg_rows taken_by(const struct ggml_tensor *node) {
     const struct ggml_tensor *from = node->src[0], *ids = node->src[1];
     int64_t first = from->ne[1], end = 0;
-    if (ids->op != GGML_OP_NONE || ids->view_src || ids->type != GGML_TYPE_I32 ||
-        !ggml_is_contiguous(ids) || twg_written_by(graph, ids) || from->ne[2] * from->ne[3] != 1)
-        return (twg_rows){0};
     for (int64_t i = 0; i < ggml_nelements(ids); i++) {
         int32_t id = ((const int32_t *)ids->data)[i];
         if (id < 0 || id >= from->ne[1]) return (twg_rows){0}; /* ggml's to complain about */
@@ -102,8 +107,8 @@ static int computed_for(const struct ggml_cgraph *graph, const struct ggml_tenso
     return only ? i : -1;
 }
 
-bool twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows) {
-    bool by_values = false;
+void twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows, twg_takers *takers) {
+    takers->count = 0;
     for (int i = 0; i < graph->n_nodes; i++) rows[i] = (twg_rows){0};
     for (int i = graph->n_nodes; i--;) {
         const struct ggml_tensor *node = graph->nodes[i];
@@ -113,12 +118,22 @@ bool twg_rows_read(const struct ggml_cgraph *graph, twg_rows *rows) {
             read = of_source(node, rows[i], &source);
             /* Of a product of several matrices, say, it is no range of tokens. */
             if (!read.dimension) rows[i] = (twg_rows){0};
-        } else if (node->op == GGML_OP_GET_ROWS && node->src[0]->ne[1] > 1) {
-            read = taken_by(graph, node);
-            by_values = by_values || node->src[0]->op != GGML_OP_NONE;
+        } else if (node->op == GGML_OP_GET_ROWS && node->src[0]->op != GGML_OP_NONE &&
+                   node->src[0]->ne[1] > 1 && takers->count < TWG_MOST_TAKERS &&
+                   is_known(graph, node)) {
+            read = taken_by(node);
+            takers->all[takers->count++] = (twg_taker){node, read};
         }
         int from = read.dimension ? computed_for(graph, node->src[source], i) : -1;
         if (from >= 0) rows[from] = read;
     }
-    return by_values;
+}
+
+bool twg_rows_stay(const twg_takers *takers) {
+    for (int i = 0; i < takers->count; i++) {
+        twg_rows was = takers->all[i].rows, is = taken_by(takers->all[i].node);
+        if (is.dimension != was.dimension || is.first != was.first || is.count != was.count)
+            return false;
+    }
+    return true;
 }
