@@ -63,8 +63,7 @@ bool twg_written_by(const struct ggml_cgraph *graph, const struct ggml_tensor *t
     return false;
 }
 
-/* Whether it can be known before which rows a GET_ROWS takes of a matrix: the graph does not compute
- * that. */
+/* Whether the graph has no say in which rows a GET_ROWS takes, of a matrix. */
 static bool is_known(const struct ggml_cgraph *graph, const struct ggml_tensor *node) {
     const struct ggml_tensor *from = node->src[0], *ids = node->src[1];
     return ids->op == GGML_OP_NONE && !ids->view_src && ids->type == GGML_TYPE_I32 &&
