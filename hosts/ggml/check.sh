@@ -1,8 +1,8 @@
 #!/bin/sh
 # What must be right before speed is looked at: our own cases, ggml's suites of matrix products, of
-# norms and of what is done with heads, a part of that of attention, a model of which ggml computes
-# a part itself (by the same threads, whose matrix unit it configures once), and that a ggml of
-# another backend API version refuses the backend with a sentence.
+# norms, of SWIGLU and of what is done with heads, a part of that of attention, a model of which
+# ggml computes a part itself (by the same threads, whose matrix unit it configures once), and that
+# a ggml of another backend API version refuses the backend with a sentence.
 #
 # usage: hosts/ggml/check.sh     from anywhere, after build.sh
 set -eu
@@ -31,6 +31,7 @@ suite RMS_NORM
 suite RMS_NORM_MUL_ADD
 suite ROPE
 suite SET_ROWS
+suite SWIGLU
 for model in models/llama/smollm2.*.gguf; do
     $folder/bin/llama-bench -m "$model" -t 2 -p 64 -n 1 -r 1 -ngl 15 >$folder/shared.log 2>&1 || {
         echo "hosts/ggml/check.sh: $model, half of whose layers ggml has, failed" >&2

@@ -1,5 +1,6 @@
 """Runs stock llama.cpp with our backend and without it, in turns, and prints medians beside what
-is required.  Both are the same binaries; GGML_BACKEND_PATH is the difference.
+is required, and how many tokens a second the memory's rate allows, which no kernel can exceed.
+Both are the same binaries; GGML_BACKEND_PATH is the difference.
 
 usage: compare.py [--rounds 3] [--threads 2] [--only NAME,...] [--quick] [--no-text]
 
@@ -63,6 +64,15 @@ def speeds(model, threads, ours):
     return {f'{"pp" if row["n_prompt"] else "tg"}': row['samples_ts'] for row in rows}
 
 
+def memory_rate(threads):
+    """Bytes per second that so many threads read from memory now: of several loops the best."""
+    result = subprocess.run([os.path.join(ROOT, 'build', 'tilewright'), 'bench', 'cpu',
+                             'M=1,N=8192,K=8192,w=i8,a=i8', '--weights', 'cold', '--repeat', '1',
+                             '--threads', str(threads), '--json'],
+                            capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)['limit_gbps'] * 1e9
+
+
 def load_ms(model, threads, ours):
     """Milliseconds from the start to a model that computes, which is llama.cpp's load time and has
     a first token in it, and to the end of the next one, which our layers must be there for: the
@@ -96,12 +106,15 @@ def verdict(value, required, at_least=True):
 
 def compare_speed(model, options, writer):
     required = REQUIRED[model]
-    samples = {}
+    samples, rates = {}, []
     for _ in range(options.rounds):
         for ours in (False, True):
             for test, values in speeds(model, options.threads, ours).items():
                 samples.setdefault((test, ours), []).extend(values)
+            rates.append(memory_rate(options.threads))
     missed = 0
+    # A token reads all of the weights: so many a second are what the memory has.
+    most = statistics.median(rates) / os.path.getsize(path_of(model))
     for test, least in (('pp', required[0]), ('tg', required[1])):
         stock, ours = samples[test, False], samples[test, True]
         ratio = statistics.median(ours) / statistics.median(stock)
@@ -109,10 +122,13 @@ def compare_speed(model, options, writer):
         print(f'{model:16} {test + ("512" if test == "pp" else "64"):6}'
               f' {statistics.median(stock):8.1f} ±{spread(stock):3.0f} %'
               f' {statistics.median(ours):8.1f} ±{spread(ours):3.0f} %'
-              f' {ratio:6.2f}x  {least:4.1f}x  {verdict(ratio, least)}', flush=True)
+              f' {ratio:6.2f}x  {least:4.1f}x  {verdict(ratio, least):5}'
+              + (f' {most:8.1f} ±{spread(rates):3.0f} %' if test == 'tg' else ''), flush=True)
         for side, values in (('stock', stock), ('tilewright', ours)):
             writer.writerow([model, test, side, options.threads, statistics.median(values),
                              ' '.join(f'{v:.2f}' for v in values), least])
+    writer.writerow([model, 'tg', 'memory', options.threads, most,
+                     ' '.join(f'{rate / 1e9:.1f} GB/s' for rate in rates), ''])
     return missed
 
 
@@ -157,7 +173,7 @@ def main():
         writer = csv.writer(file)
         writer.writerow(['model', 'test', 'side', 'threads', 'median', 'samples', 'required'])
         print(f'{"model":16} {"test":6} {"stock t/s":>15} {"tilewright t/s":>15}'
-              f' {"ratio":>7}  required')
+              f' {"ratio":>7}  required     {"memory t/s":>15}')
         for model in options.only.split(','):
             missed += compare_speed(model, options, writer)
         for model in options.only.split(',') if not options.no_text else ():
