@@ -15,10 +15,12 @@
 
 #define FLOATS SET(floats)
 #define INTS SET(ints)
+#define PAIRS SET(pairs) /* of 16 bits each, wherever they lie */
 /* Counts up to a constant, without a loop: or sums would not stay in registers. */
 #define EACH(i, count) _Pragma("GCC unroll 4") for (int i = 0; i < (count); i++)
 typedef float FLOATS __attribute__((vector_size(SET_WIDTH * 4), aligned(4), may_alias));
 typedef int32_t INTS __attribute__((vector_size(SET_WIDTH * 4), aligned(4), may_alias));
+typedef int32_t PAIRS __attribute__((vector_size(SET_WIDTH * 4), aligned(2), may_alias));
 
 enum { SET(BLOCK) = SET_VECTORS * SET_WIDTH, SET(ROWS) = 4 };
 
@@ -231,12 +233,12 @@ SET_TARGET static int64_t SET(visible)(const uint16_t *mask, size_t step, int64_
     for (; key + MANY <= keys; key += MANY) {
         INTS opens = {0}, adds = {0}, closed = opens + (int)0xfc00fc00;
         for (int64_t i = 0; i < tokens; i++) {
-            INTS both = *(const INTS *)(from + (size_t)i * step + (size_t)key * sizeof *mask);
+            INTS both = *(const PAIRS *)(from + (size_t)i * step + (size_t)key * sizeof *mask);
             opens |= both ^ closed;
             adds |= both;
         }
-        *(INTS *)(opened + key) = opens;
-        *(INTS *)(added + key) = adds;
+        *(PAIRS *)(opened + key) = opens;
+        *(PAIRS *)(added + key) = adds;
     }
     for (; key < keys; key++)
         for (int64_t i = 0; i < tokens; i++) {
@@ -293,6 +295,7 @@ SET_TARGET static void SET(turn_back)(const float *from, int64_t queries, int64_
 
 #undef FLOATS
 #undef INTS
+#undef PAIRS
 #undef EACH
 #undef SET
 #undef SET_TARGET

@@ -321,15 +321,12 @@ static bool assemble(twg_plan *p, const struct ggml_cgraph *graph) {
     struct ggml_tensor *next = p->stand_ins;
     twg_chain *chain = NULL; /* to which the node before belongs */
     p->chain_count = 0;
-    p->graph = (struct ggml_cgraph){.size = graph->n_nodes,
-                                    .nodes = p->nodes,
-                                    .use_counts = graph->use_counts,
-                                    .visited_hash_set = graph->visited_hash_set,
-                                    .order = graph->order};
+    p->graph =
+        (struct ggml_cgraph){.size = graph->n_nodes, .nodes = p->nodes, .order = graph->order};
     for (int i = 0; i < graph->n_nodes; i++) {
         struct ggml_tensor *node = graph->nodes[i];
         const standing *s = &p->standings[i];
-        if (s->place != i || ggml_op_is_empty(node->op) ||
+        if (s->place != i || ggml_op_is_empty(node->op) || ggml_is_empty(node) ||
             !(node->flags & GGML_TENSOR_FLAG_COMPUTE))
             continue;
         if (s->link.manner != TWG_APART && chain && chain->count < TWG_MOST_LINKS) {
@@ -414,6 +411,8 @@ struct ggml_cgraph *twg_plan_begin(twg_plan *p, const struct ggml_cgraph *graph,
             return NULL;
         }
     }
+    p->graph.use_counts = graph->use_counts;
+    p->graph.visited_hash_set = graph->visited_hash_set;
     for (size_t i = 0; i < p->count; i++)
         if (!p->products[i].joined) twg_operation_begin(&p->products[i].operation.operation);
     for (size_t i = 0; i < p->chain_count; i++) twg_operation_begin(&p->chains[i].operation);

@@ -179,7 +179,43 @@ static void case_of(const char *what, int tokens, int times) {
     free(got), free(truth);
 }
 
+/* Operations of no numbers before a product: ggml looks at the first of a chain only. */
+static void behind_empty(const char *what, bool normed) {
+    enum { N = 5 };
+    struct ggml_context *c = tensors(), *weights_context = tensors();
+    struct ggml_tensor *w = ggml_new_tensor_2d(weights_context, GGML_TYPE_F32, D, N);
+    ggml_backend_buffer_t weights = alloc_weights(weights_context);
+    struct ggml_tensor *none = ggml_new_tensor_2d(c, GGML_TYPE_F32, D, 0),
+                       *by = ggml_new_tensor_1d(c, GGML_TYPE_F32, D),
+                       *x = ggml_new_tensor_1d(c, GGML_TYPE_F32, D), *y = ggml_mul_mat(c, w, x);
+    struct ggml_cgraph *graph = ggml_new_graph(c);
+    ggml_build_forward_expand(graph, normed ? norm(c, none, by) : ggml_swiglu_split(c, none, none));
+    ggml_build_forward_expand(graph, y);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(c, backend);
+    set_random(w, 1, 1), set_random(x, 2, 1);
+    float of[N * D], in[D], out[N], error = 0;
+    ggml_backend_tensor_get(x, in, 0, sizeof in);
+    bool done = compute_twice(graph);
+    ggml_backend_tensor_get(y, out, 0, sizeof out);
+    for (unsigned i = 0, seed = 1; i < N * D; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        of[i] = (float)(seed >> 8) / (1 << 23) - 1;
+    }
+    for (int n = 0; n < N; n++) {
+        float sum = 0;
+        for (int k = 0; k < D; k++) sum += of[n * D + k] * in[k];
+        error = fmaxf(error, fabsf(sum - out[n]));
+    }
+    check(what, done ? (double)(error * error) : INFINITY);
+    ggml_backend_buffer_free(buffer);
+    ggml_backend_buffer_free(weights);
+    ggml_free(c);
+    ggml_free(weights_context);
+}
+
 void chains(void) {
+    behind_empty("behind a norm of nothing", true);
+    behind_empty("behind a SWIGLU of nothing", false);
     case_of("a model, one token at a time", 1, 8);
     case_of("a model, eight tokens", 8, 2);
     case_of("a model, nine tokens", 9, 2);

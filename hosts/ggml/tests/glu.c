@@ -35,11 +35,11 @@ static void swiglu(const char *what, int64_t n, int64_t rows, float most, bool a
 }
 
 static void not_a_number(void) {
-    const float of[] = {NAN, 1, INFINITY, -200}, by[] = {1, NAN, 2, 1};
-    float got[4] = {0};
+    const float of[] = {NAN, 1, INFINITY, -200, -3e38f, -INFINITY}, by[] = {1, NAN, 2, 1, 1, 1};
+    float got[6] = {0};
     struct ggml_context *context = tensors();
-    struct ggml_tensor *a = ggml_new_tensor_1d(context, GGML_TYPE_F32, 4),
-                       *b = ggml_new_tensor_1d(context, GGML_TYPE_F32, 4),
+    struct ggml_tensor *a = ggml_new_tensor_1d(context, GGML_TYPE_F32, 6),
+                       *b = ggml_new_tensor_1d(context, GGML_TYPE_F32, 6),
                        *y = ggml_swiglu_split(context, a, b);
     struct ggml_cgraph *graph = ggml_new_graph(context);
     ggml_build_forward_expand(graph, y);
@@ -49,7 +49,8 @@ static void not_a_number(void) {
     bool done = compute_twice(graph);
     ggml_backend_tensor_get(y, got, 0, sizeof got);
     check("swiglu, no numbers and none that counts",
-          done && isnan(got[0]) && isnan(got[1]) && isinf(got[2]) && fabsf(got[3]) < 1e-30f
+          done && isnan(got[0]) && isnan(got[1]) && isinf(got[2]) && fabsf(got[3]) < 1e-30f &&
+                  got[4] == 0 && isnan(got[5])
               ? 0
               : INFINITY);
     ggml_backend_buffer_free(buffer);
