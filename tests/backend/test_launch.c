@@ -228,6 +228,33 @@ static void test_inline(void **state) {
     tw_threads_destroy(threads);
 }
 
+/* Many rows by few weights: each thread packs and multiplies for itself, in one parallel-for. */
+static void test_blocks(void **state) {
+    (void)state;
+    host h = {0};
+    tw_threads *threads, *pool;
+    assert_int_equal(tw_threads_create(&(tw_parallel){host_run, &h, HOST_THREADS}, 0, &threads),
+                     TW_OK);
+    assert_int_equal(tw_threads_create(NULL, 3, &pool), TW_OK);
+    for (size_t c = 0; c < TW_COUNT(configs); c++) {
+        record r = record_of(configs[c], 200, 1 << 12);
+        for (int64_t M = 3200; M < 3203; M++) {
+            h.calls = 0;
+            launch(&r, threads, M);
+            assert_int_equal(h.calls, 1);
+            assert_in_range(r.most_rows, 96, 100);
+            launch(&r, pool, M);
+        }
+        /* Weights that no cache keeps, and few rows. */
+        launch(&r, threads, 1300);
+        r.kernel.K = 1 << 14;
+        launch(&r, threads, 3200);
+        assert_in_range(r.most_rows, 200, 1024);
+    }
+    tw_threads_destroy(pool);
+    tw_threads_destroy(threads);
+}
+
 /* The columns of one task, seen by a kernel of one row. */
 static int64_t share[MOST_SHARES];
 static atomic_int shares;
@@ -340,9 +367,10 @@ static void test_order(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),  cmocka_unit_test(test_scratch),
-        cmocka_unit_test(test_inline), cmocka_unit_test(test_balance),
-        cmocka_unit_test(test_group),  cmocka_unit_test(test_order),
+        cmocka_unit_test(test_tiles),   cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_inline),  cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_balance), cmocka_unit_test(test_group),
+        cmocka_unit_test(test_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

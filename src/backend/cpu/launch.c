@@ -1,5 +1,6 @@
 /* One linear layer's forward on a CPU: x is packed chunk by chunk of rows, so that scratch is
- * bounded, then a grid of tiles of y is computed from it. */
+ * bounded, then a grid of tiles of y is computed from it; or each thread does both by itself. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "src/backend/backend.h"
@@ -15,6 +16,9 @@ enum { PACK_ELEMENTS = 1 << 14 };
 enum { FEW_ROWS = 64 };
 /* Tasks of a thread's share of a group of products, if each has so many weights: a MiB or more. */
 enum { SHARE_TASKS = 8, TASK_WEIGHTS = 1 << 21 };
+/* Where weights are so few that a core's caches keep them, and rows so many that each thread has
+ * BLOCKS blocks of them, it packs and multiplies a block at a time: nobody waits for anybody. */
+enum { CACHED_WEIGHTS = 1 << 20, BLOCK_ROWS = 96, BLOCKS = 8 };
 /* What starting a task costs, in multiply-adds. */
 static const double TASK_MACS = 1 << 13;
 
@@ -148,17 +152,76 @@ static void matmul(const tw_kernel *kernel, tw_threads *threads, const tw_kernel
     tw_threads_run(threads, matmul_task, &job, (size_t)grid(&job));
 }
 
+/* ---- blocks of rows ---- */
+
+typedef struct block_job {
+    const tw_kernel *kernel;
+    const tw_kernel_args *args; /* of all rows */
+    char *scratch;
+    size_t apart;  /* bytes of one task's scratch */
+    int64_t rows;  /* of a block */
+    int64_t count; /* of blocks */
+    atomic_int_fast64_t next;
+} block_job;
+
+static tw_kernel_args rows_from(const tw_kernel_args *args, int64_t m, int64_t most) {
+    tw_kernel_args part = *args;
+    part.x = (const char *)args->x + m * args->x_stride;
+    part.y = (char *)args->y + m * args->y_stride;
+    part.M = tw_min(most, args->M - m);
+    return part;
+}
+
+/* A task for each thread, which takes blocks until there are none. */
+static void block_task(void *arg, size_t i) {
+    block_job *job = arg;
+    const tw_kernel *kernel = job->kernel;
+    int64_t block;
+    while ((block = atomic_fetch_add(&job->next, 1)) < job->count) {
+        tw_kernel_args part = rows_from(job->args, block * job->rows, job->rows);
+        part.xq = job->scratch + i * job->apart;
+        part.xmeta = (char *)part.xq + xq_bytes(kernel, job->rows);
+        clear_padding(kernel, &part);
+        kernel->pack_x(&part, 0, part.M);
+        matmul_job tiles = job_of(kernel, &part);
+        for (int64_t t = 0; t < grid(&tiles); t++) matmul_task(&tiles, (size_t)t);
+    }
+}
+
+/* Rows of a block, if that is the way to go and their scratch is there; else 0. */
+static int64_t block_rows(const tw_kernel *kernel, const tw_threads *threads, int64_t M) {
+    int64_t rows = tw_round_up(BLOCK_ROWS, tw_max(kernel->config.micro_m, 1)),
+            count = tw_threads_count(threads);
+    size_t needed = (size_t)count * (xq_bytes(kernel, rows) + xmeta_bytes(kernel, rows));
+    bool suits = threads && kernel->N * kernel->K <= CACHED_WEIGHTS && M >= count * BLOCKS * rows;
+    return suits && needed <= tw_launch_scratch(kernel, M) ? rows : 0;
+}
+
+static void launch_blocks(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args,
+                          void *scratch, int64_t rows) {
+    block_job job = {.kernel = kernel,
+                     .args = args,
+                     .scratch = scratch,
+                     .apart = xq_bytes(kernel, rows) + xmeta_bytes(kernel, rows),
+                     .rows = rows,
+                     .count = tw_ceil_div(args->M, rows)};
+    tw_threads_run(threads, block_task, &job, (size_t)tw_threads_count(threads));
+}
+
+/* ---- a launch ---- */
+
 void tw_launch(const tw_kernel *kernel, tw_threads *threads, const tw_kernel_args *args,
                void *scratch) {
-    tw_kernel_args part = *args;
-    int64_t chunk = tw_launch_chunk(kernel, args->M);
+    int64_t chunk = tw_launch_chunk(kernel, args->M), rows = block_rows(kernel, threads, args->M);
+    if (rows) {
+        launch_blocks(kernel, threads, args, scratch, rows);
+        return;
+    }
     if ((double)args->M * (double)kernel->N * (double)kernel->K < INLINE_MACS) threads = NULL;
-    part.xq = scratch;
-    part.xmeta = (char *)scratch + xq_bytes(kernel, chunk);
     for (int64_t m = 0; m < args->M; m += chunk) {
-        part.x = (const char *)args->x + m * args->x_stride;
-        part.y = (char *)args->y + m * args->y_stride;
-        part.M = tw_min(chunk, args->M - m);
+        tw_kernel_args part = rows_from(args, m, chunk);
+        part.xq = scratch;
+        part.xmeta = (char *)scratch + xq_bytes(kernel, chunk);
         pack(kernel, threads, &part);
         matmul(kernel, threads, &part);
     }
@@ -222,12 +285,7 @@ void tw_launch_group(const tw_kernel *const *kernels, tw_threads *threads,
     int64_t M = args->M, chunk = tw_max(M, 1);
     for (int32_t i = 0; i < count; i++) chunk = tw_min(chunk, tw_launch_chunk(kernels[i], M));
     for (int64_t m = 0; m < M; m += chunk) {
-        for (int32_t i = 0; i < count; i++) {
-            part[i] = args[i];
-            part[i].x = (const char *)args[i].x + m * args[i].x_stride;
-            part[i].y = (char *)args[i].y + m * args[i].y_stride;
-            part[i].M = tw_min(chunk, M - m);
-        }
+        for (int32_t i = 0; i < count; i++) part[i] = rows_from(&args[i], m, chunk);
         launch_chunk(kernels, threads, part, count, scratch);
     }
 }
