@@ -232,9 +232,10 @@ static void test_inline(void **state) {
 static void test_blocks(void **state) {
     (void)state;
     host h = {0};
-    tw_threads *threads, *pool;
+    tw_threads *threads, *crowd, *pool;
     assert_int_equal(tw_threads_create(&(tw_parallel){host_run, &h, HOST_THREADS}, 0, &threads),
                      TW_OK);
+    assert_int_equal(tw_threads_create(&(tw_parallel){host_run, &h, 8}, 0, &crowd), TW_OK);
     assert_int_equal(tw_threads_create(NULL, 3, &pool), TW_OK);
     for (size_t c = 0; c < TW_COUNT(configs); c++) {
         record r = record_of(configs[c], 200, 1 << 12);
@@ -245,13 +246,16 @@ static void test_blocks(void **state) {
             assert_in_range(r.most_rows, 96, 100);
             launch(&r, pool, M);
         }
-        /* Weights that no cache keeps, and few rows. */
+        /* Few rows; so many threads that there is no scratch for all; weights that no cache keeps. */
         launch(&r, threads, 1300);
+        launch(&r, crowd, 6400);
+        assert_in_range(r.most_rows, 200, 1024);
         r.kernel.K = 1 << 14;
         launch(&r, threads, 3200);
         assert_in_range(r.most_rows, 200, 1024);
     }
     tw_threads_destroy(pool);
+    tw_threads_destroy(crowd);
     tw_threads_destroy(threads);
 }
 
