@@ -246,10 +246,9 @@ static void test_blocks(void **state) {
             assert_in_range(r.most_rows, 96, 100);
             launch(&r, pool, M);
         }
-        /* Few rows; so many threads that there is no scratch for all; weights that no cache keeps. */
+        /* Few rows; more threads than there is scratch for; weights that no cache keeps. */
         launch(&r, threads, 1300);
         launch(&r, crowd, 6400);
-        assert_in_range(r.most_rows, 200, 1024);
         r.kernel.K = 1 << 14;
         launch(&r, threads, 3200);
         assert_in_range(r.most_rows, 200, 1024);
