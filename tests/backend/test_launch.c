@@ -238,10 +238,11 @@ static void host_run_back(void *user, void (*task)(void *arg, size_t i), void *a
 static void test_blocks(void **state) {
     (void)state;
     host h = {0};
-    tw_threads *threads, *crowd, *pool;
+    tw_threads *threads, *pair, *crowd, *pool;
     assert_int_equal(tw_threads_create(&(tw_parallel){host_run, &h, HOST_THREADS}, 0, &threads),
                      TW_OK);
     assert_int_equal(tw_threads_create(&(tw_parallel){host_run_back, NULL, 6}, 0, &crowd), TW_OK);
+    assert_int_equal(tw_threads_create(&(tw_parallel){host_run, &h, 2}, 0, &pair), TW_OK);
     assert_int_equal(tw_threads_create(NULL, 3, &pool), TW_OK);
     for (size_t c = 0; c < TW_COUNT(configs); c++) {
         record r = record_of(configs[c], 200, 1 << 12);
@@ -259,6 +260,14 @@ static void test_blocks(void **state) {
         launch(&r, threads, 3200);
         assert_in_range(r.most_rows, 200, 1024);
     }
+    /* Codes unpacked for 200 rows, of which there is scratch for two threads. */
+    tw_config unpacked = {.micro_m = 1, .micro_n = 64, .block_m = 200, .block_n = 64, .ahead = 64};
+    record r = record_of(unpacked, 200, 1 << 12);
+    launch(&r, pair, 3200);
+    assert_int_equal(r.most_rows, 200);
+    launch(&r, threads, 6400);
+    assert_in_range(r.most_rows, 201, 600);
+    tw_threads_destroy(pair);
     tw_threads_destroy(pool);
     tw_threads_destroy(crowd);
     tw_threads_destroy(threads);

@@ -188,10 +188,13 @@ static void block_task(void *arg, size_t i) {
     }
 }
 
-/* Rows of a block, if that is the way to go and their scratch is there; else 0. */
+/* Rows of a block, if that is the way to go and their scratch is there; else 0.  Codes that are
+ * unpacked once for a task's rows are so for no fewer than the config has. */
 static int64_t block_rows(const tw_kernel *kernel, const tw_threads *threads, int64_t M) {
-    int64_t rows = tw_round_up(BLOCK_ROWS, tw_max(kernel->config.micro_m, 1)),
+    const tw_config *c = &kernel->config;
+    int64_t rows = tw_round_up(BLOCK_ROWS, tw_max(c->micro_m, 1)),
             count = tw_threads_count(threads);
+    if (c->ahead) rows = tw_max(rows, unit_rows(c));
     size_t needed = (size_t)count * (xq_bytes(kernel, rows) + xmeta_bytes(kernel, rows));
     bool suits = threads && kernel->N * kernel->K <= CACHED_WEIGHTS && M >= count * BLOCKS * rows;
     return suits && needed <= tw_launch_scratch(kernel, M) ? rows : 0;
