@@ -6,6 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* 2^f for f of [-1/2, 1/2], of vectors too: relative error below 2^-21. */
+#define TWG_EXP2(f)                                                                                \
+    ((((((f) * 0.00132647273f + 0.00967151299f) * (f) + 0.0555073358f) * (f) + 0.240222424f) *     \
+          (f) +                                                                                    \
+      0.693147004f) *                                                                              \
+         (f) +                                                                                     \
+     1)
+
 /* Queries and keys of a tile, at most.  A matrix [..][TWG_QUERIES] has its queries side by side, in
  * the lanes of vectors. */
 enum { TWG_QUERIES = 64, TWG_KEYS = 64, TWG_MOST_HEAD = 1024 };

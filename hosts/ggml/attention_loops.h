@@ -33,12 +33,7 @@ SET_TARGET static inline FLOATS SET(exp2)(FLOATS x) {
     const FLOATS zero = {0}, least = zero - 126, magic = zero + 0x1.8p23f;
     INTS there = x > least;
     FLOATS kept = SET_MAX(x, least), whole = kept + magic, f = kept - (whole - magic);
-    FLOATS p = zero + 0.00132647273f;
-    p = p * f + 0.00967151299f;
-    p = p * f + 0.0555073358f;
-    p = p * f + 0.240222424f;
-    p = p * f + 0.693147004f;
-    p = p * f + 1;
+    FLOATS p = TWG_EXP2(f);
     return (FLOATS)(((INTS)p + ((INTS)whole << 23)) & there);
 }
 

@@ -1,5 +1,6 @@
 /* SWIGLU of two tensors, y = a / (1 + e^-a) * b: in ggml's own graph a barrier between a layer's
  * widest products. */
+#include "hosts/ggml/attention.h"
 #include "hosts/ggml/backend.h"
 
 enum { WIDTH = 16 };
@@ -25,14 +26,9 @@ TWG_CLONES static void whole_vectors(const float *a, const float *b, int64_t n, 
     const floats zero = {0}, magic = zero + 0x1.8p23f, most = zero + 127;
     for (int64_t i = 0; i < n; i += WIDTH) {
         floats from = *(const floats *)(a + i), x = from * -1.44269504f;
-        ints little = x<-126.0f, much = x> most; /* of which 2^x is 0, or infinity */
+        ints much = x > most, little = x < -126.0f; /* of which 2^x is infinity, or 0 */
         x = (floats)((ints)x & ~much);
-        floats whole = x + magic, f = x - (whole - magic), p = zero + 0.00132647273f;
-        p = p * f + 0.00967151299f;
-        p = p * f + 0.0555073358f;
-        p = p * f + 0.240222424f;
-        p = p * f + 0.693147004f;
-        p = p * f + 1;
+        floats whole = x + magic, f = x - (whole - magic), p = TWG_EXP2(f);
         ints bits = ((ints)p + ((ints)whole << 23)) & ~little;
         floats power = (floats)((bits & ~much) | (much & 0x7f800000));
         *(floats *)(y + i) = from / (1 + power) * *(const floats *)(b + i);
