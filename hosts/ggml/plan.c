@@ -375,8 +375,9 @@ static bool make(twg_plan *p, const struct ggml_cgraph *graph) {
     }
     take_norms(p, graph);
     settle(graph);
+    if (!assemble(p, graph)) return false;
     if (ggml_graph_next_uid && !p->leaves) p->uid = graph->uid;
-    return assemble(p, graph);
+    return true;
 }
 
 twg_plan *twg_plan_create(void) { return calloc(1, sizeof(twg_plan)); }
