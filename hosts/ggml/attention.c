@@ -31,6 +31,15 @@ static float parameter(const struct ggml_tensor *node, int i) {
 
 static int64_t tile_floats(const plan *p) { return (p->dk + p->dv + 2) * TWG_QUERIES; }
 
+/* The best that takes the node's keys and values; strict: and rounds nothing. */
+static const twg_attention_kernel *kernel_for(const struct ggml_tensor *node, bool strict) {
+    int64_t dk = node->src[1]->ne[0], dv = node->src[2]->ne[0];
+    const twg_attention_kernel *kernel = twg_attention_kernel_at(0);
+    for (int n = 1; dk % kernel->multiple || dv % kernel->multiple || (strict && kernel->rounds);)
+        kernel = twg_attention_kernel_at(n++);
+    return kernel;
+}
+
 static plan plan_of(const struct ggml_tensor *node, int nth) {
     plan p = {.y = node,
               .q = node->src[0],
@@ -40,8 +49,6 @@ static plan plan_of(const struct ggml_tensor *node, int nth) {
               .sinks = node->src[4]};
     p.dk = p.k->ne[0];
     p.dv = p.v->ne[0];
-    for (int n = 0; !p.kernel || p.dk % p.kernel->multiple || p.dv % p.kernel->multiple; n++)
-        p.kernel = twg_attention_kernel_at(n);
     p.keys = p.k->ne[1];
     p.together = p.q->ne[2] / p.k->ne[2];
     p.queries = p.q->ne[1] * p.together;
@@ -258,6 +265,7 @@ void twg_attention_run(struct ggml_tensor *stand_in, int ith, int nth, void *use
         return;
     }
     plan p = plan_of(node, nth);
+    p.kernel = kernel_for(node, operation->strict);
     p.scale = operation->scale * TWG_LOG2_E;
     task t = {.p = &p};
     t.k = (float *)(operation->scratch + (size_t)ith * operation->scratch_size);

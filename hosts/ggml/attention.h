@@ -27,8 +27,9 @@ typedef struct twg_attention_tile {
     const float *mask;    /* [keys][TWG_QUERIES], is added to scores; NULL: 0 */
     float *q;             /* [dk][TWG_QUERIES], scaled */
     float *scores;        /* [TWG_KEYS][TWG_QUERIES], scratch */
-    /* What has come of earlier keys: the largest score (finite, and below any for none), the sum
-     * of 2^(score - largest), and the values' sum, each times that: [dv][TWG_QUERIES]. */
+    /* What has come of earlier keys: the largest score or one that none is much larger than (finite,
+     * and below any for none), the sum of 2^(score - that), and the values' sum, each times that:
+     * [dv][TWG_QUERIES]. */
     float *most, *sum, *out;
 } twg_attention_tile;
 
@@ -49,6 +50,7 @@ typedef struct twg_attention_few {
 
 typedef struct twg_attention_kernel {
     int multiple; /* of what dk and dv must be; `few` takes those of TWG_FEW_MULTIPLE */
+    bool rounds;  /* steps round queries, values and what these are weighted with to bf16 */
     /* Before steps, queries, and keys with their values, that are new: to the kernel's own form, in
      * their place.  NULL: it has none. */
     void (*queries)(const twg_attention_tile *tile);

@@ -1,15 +1,12 @@
-/* Steps of attention by the matrix unit (AMX); included by attention_kernel.c behind its AVX-512
- * set, whose softmax they share.
+/* Steps of attention by the matrix unit (AMX); included by attention_kernel.c.
  *
- * The unit multiplies bf16 and adds in f32.  Each number is split in two of bf16, high and low,
- * which hold 16 of its bits, and three of their four products are taken:
+ * The unit multiplies bf16 and adds in f32.  Queries, weights and values are rounded to bf16, as x
+ * and weights of products are where it multiplies those; a key is the sum of two, high and low, which
+ * hold the 11 bits of f16 and more: its error would count once a query, times what queries have in
+ * common.  Numbers beyond 3.39e38, which bf16 rounds to infinity, give NaN, as infinities do.
  *
- *   a b = a.low b.high + a.high b.high + a.high b.low     within 2^-16 of a b or so
- *
- * Numbers beyond 3.39e38, which bf16 rounds to infinity, give NaN, as infinities do.
- *
- * Its first factor has consecutive k in rows, its second pairs of k of each column side by side.
- * Both are made in the place of the f32 that they are of, each half of it, when those are new. */
+ * The unit's first factor has consecutive k in rows, its second pairs of k of each column side by
+ * side.  Both are made in the place of the f32 that they are of when those are new. */
 #define AMX_TARGET                                                                                 \
     __attribute__((                                                                                \
         target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c,amx-tile,amx-bf16")))
@@ -17,44 +14,27 @@
 /* Compilers see the tiles' instructions, but not the memory that they read and write. */
 #define AMX_MEMORY() __asm__ volatile("" ::: "memory")
 
-enum { AMX_ROWS = 16, AMX_K = 32 };
+enum { AMX_ROWS = 16, AMX_K = 32, AMX_VECTORS = TWG_QUERIES / 16 };
 
-/* A number of each lane, rounded to bf16 twice: high, and what is left. */
-typedef struct amx_split {
-    __m512 high, low;
-} amx_split;
+/* Without a loop, or what it is about would not stay in registers. */
+#define AMX_EACH(v) _Pragma("GCC unroll 4") for (int v = 0; (v) < AMX_VECTORS; (v)++)
 
-AMX_TARGET static inline __m512 amx_rounded(__m512 v) {
-    __m256i half = (__m256i)_mm512_cvtneps_pbh(v);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+/* Two rows of 16 numbers, rounded to bf16, side by side in each lane; infinity behind the largest of
+ * bf16, and NaN as it is but for one of all ones. */
+AMX_TARGET static inline __m512i amx_pair(__m512 even, __m512 odd) {
+    const __m512i half = _mm512_set1_epi32(0x8000), high = _mm512_set1_epi32(-0x10000);
+    __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(even), half), 16),
+            b = _mm512_add_epi32(_mm512_castps_si512(odd), half);
+    return _mm512_ternarylogic_epi32(a, b, high, 0xf8); /* a | (b & high) */
 }
 
-AMX_TARGET static inline amx_split amx_split_of(const float *at) {
-    __m512 v = _mm512_loadu_ps(at), high = amx_rounded(v);
-    return (amx_split){high, amx_rounded(_mm512_sub_ps(v, high))};
-}
-
-/* Of numbers that bf16 holds: those of a and b side by side in each lane. */
-AMX_TARGET static inline __m512i amx_pair(__m512 a, __m512 b) {
-    return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(a), 16), _mm512_castps_si512(b));
-}
-
-/* Rows k of TWG_QUERIES numbers, an even count: two rows make a row of pairs, all high ones and
- * then all low ones.  The same memory. */
+/* Rows k of TWG_QUERIES numbers, an even count: two rows make a row of pairs.  The same memory. */
 AMX_TARGET static void amx_pair_rows(float *rows, int64_t count) {
-    for (int64_t k = 0; k < count; k += 2, rows += (ptrdiff_t)2 * TWG_QUERIES) {
-        __m512i high[TWG_QUERIES / 16], low[TWG_QUERIES / 16];
-        for (int i = 0; i < TWG_QUERIES / 16; i++) {
-            amx_split even = amx_split_of(rows + 16 * i),
-                      odd = amx_split_of(rows + TWG_QUERIES + 16 * i);
-            high[i] = amx_pair(even.high, odd.high);
-            low[i] = amx_pair(even.low, odd.low);
-        }
-        for (int i = 0; i < TWG_QUERIES / 16; i++) {
-            _mm512_storeu_si512(rows + 16 * i, high[i]);
-            _mm512_storeu_si512(rows + TWG_QUERIES + 16 * i, low[i]);
-        }
-    }
+    float *to = rows;
+    for (int64_t k = 0; k < count; k += 2, rows += (ptrdiff_t)2 * TWG_QUERIES, to += TWG_QUERIES)
+        for (int i = 0; i < TWG_QUERIES; i += 16)
+            _mm512_storeu_si512(to + i, amx_pair(_mm512_loadu_ps(rows + i),
+                                                 _mm512_loadu_ps(rows + TWG_QUERIES + i)));
 }
 
 /* Rows of `length` numbers, a multiple of 32: all high ones, then all low ones. */
@@ -63,10 +43,14 @@ AMX_TARGET static void amx_split_rows(float *rows, int64_t count, int64_t length
     for (int64_t row = 0; row < count; row++, rows += length) {
         uint32_t *high = (uint32_t *)(void *)rows;
         for (int64_t d = 0; d < length; d += 32) {
+            __m512 a = _mm512_loadu_ps(rows + d), b = _mm512_loadu_ps(rows + d + 16);
             /* The conversion's order: its second operand first. */
-            amx_split a = amx_split_of(rows + d), b = amx_split_of(rows + d + 16);
-            _mm512_storeu_si512(high + d / 2, (__m512i)_mm512_cvtne2ps_pbh(b.high, a.high));
-            _mm512_storeu_si512(low + d / 2, (__m512i)_mm512_cvtne2ps_pbh(b.low, a.low));
+            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+            a -= (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), 16);
+            b -= (__m512)_mm512_slli_epi32(
+                _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1)), 16);
+            _mm512_storeu_si512(high + d / 2, both);
+            _mm512_storeu_si512(low + d / 2, (__m512i)_mm512_cvtne2ps_pbh(b, a));
         }
         memcpy(high + length / 2, low, (size_t)length / 2 * sizeof *low);
     }
@@ -100,33 +84,41 @@ AMX_TARGET static void amx_transpose(const uint32_t *from, int64_t from_step, ui
     for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * to_step, r[i]);
 }
 
-/* Of values [TWG_KEYS][dv] the transpose [dv][TWG_KEYS], each row all high ones and then all low
- * ones. */
+/* Of values [TWG_KEYS][dv] the transpose [dv][TWG_KEYS], in the first halves of rows of `turned`. */
 AMX_TARGET static void amx_turn_values(const float *v, int64_t dv, uint32_t *to) {
     enum { PAIRS = TWG_KEYS / 2 };
-    uint32_t high[PAIRS][16], low[PAIRS][16];
+    uint32_t pairs[PAIRS][16];
     for (int64_t d = 0; d < dv; d += 16) {
         for (int64_t j = 0; j < PAIRS; j++) {
-            amx_split even = amx_split_of(v + 2 * j * dv + d),
-                      odd = amx_split_of(v + (2 * j + 1) * dv + d);
-            _mm512_storeu_si512(high[j], amx_pair(even.high, odd.high));
-            _mm512_storeu_si512(low[j], amx_pair(even.low, odd.low));
+            const float *even = v + 2 * j * dv + d;
+            _mm512_storeu_si512(pairs[j],
+                                amx_pair(_mm512_loadu_ps(even), _mm512_loadu_ps(even + dv)));
         }
-        for (int64_t j = 0; j < PAIRS; j += 16) {
-            uint32_t *at = to + d * TWG_KEYS + j;
-            amx_transpose(high[j], 16, at, TWG_KEYS);
-            amx_transpose(low[j], 16, at + PAIRS, TWG_KEYS);
-        }
+        for (int64_t j = 0; j < PAIRS; j += 16)
+            amx_transpose(pairs[j], 16, to + d * TWG_KEYS + j, TWG_KEYS);
     }
 }
 
+/* Adds a b to tiles 0 to 3, for AMX_K of k: a's 2 AMX_ROWS rows, b's two blocks of columns, which are
+ * loaded already into tiles 6 and 7. */
+#define AMX_ADD(a, a_step)                                                                         \
+    do {                                                                                           \
+        _tile_loadd(4, a, a_step);                                                                 \
+        _tile_loadd(5, (a) + AMX_ROWS * (a_step), a_step);                                         \
+        _tile_dpbf16ps(0, 4, 6);                                                                   \
+        _tile_dpbf16ps(1, 4, 7);                                                                   \
+        _tile_dpbf16ps(2, 5, 6);                                                                   \
+        _tile_dpbf16ps(3, 5, 7);                                                                   \
+    } while (0)
+
 /* c [rows][TWG_QUERIES] = c, or 0, + a b.
- *   a  rows of `length` high numbers, then as many low ones, of which `depth` are multiplied
- *   b  [depth / 2] rows of pairs, high ones and then low ones */
-AMX_TARGET static void amx_multiply(int64_t rows, int64_t depth, const float *a, int64_t length,
-                                    const float *b, bool adds, float *c) {
-    const int64_t line = TWG_QUERIES * (int64_t)sizeof(float), a_step = length * 4,
-                  b_step = 2 * line;
+ *   a  rows of `length` high numbers, of which `depth` are multiplied, then, if split, as many low
+ *      ones, whose products are added; else of nothing
+ *   b  [depth / 2] rows of pairs */
+AMX_TARGET static inline __attribute__((always_inline)) void
+amx_multiply(int64_t rows, int64_t depth, const float *a, int64_t length, bool split,
+             const float *b, bool adds, float *c) {
+    const int64_t line = TWG_QUERIES * (int64_t)sizeof(float), a_step = length * 4;
     for (int64_t row = 0; row < rows; row += 2L * AMX_ROWS)
         for (int64_t q = 0; q < TWG_QUERIES; q += 2L * AMX_ROWS) {
             const char *from = (const char *)(a + row * length), *across = (const char *)(b + q);
@@ -143,27 +135,11 @@ AMX_TARGET static void amx_multiply(int64_t rows, int64_t depth, const float *a,
                 _tile_zero(3);
             }
             for (int64_t d = 0; d < depth;
-                 d += AMX_K, from += AMX_K * 2L, across += AMX_K / 2 * b_step) {
-                _tile_loadd(4, from + length * 2, a_step);
-                _tile_loadd(5, from + length * 2 + AMX_ROWS * a_step, a_step);
-                _tile_loadd(6, across, b_step);
-                _tile_loadd(7, across + AMX_ROWS * 4L, b_step);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-                _tile_loadd(4, from, a_step);
-                _tile_loadd(5, from + AMX_ROWS * a_step, a_step);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-                _tile_loadd(6, across + line, b_step);
-                _tile_loadd(7, across + line + AMX_ROWS * 4L, b_step);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
+                 d += AMX_K, from += AMX_K * 2L, across += AMX_K / 2 * line) {
+                _tile_loadd(6, across, line);
+                _tile_loadd(7, across + AMX_ROWS * 4L, line);
+                if (split) AMX_ADD(from + length * 2, a_step);
+                AMX_ADD(from, a_step);
             }
             _tile_stored(0, to, line);
             _tile_stored(1, to + AMX_ROWS, line);
@@ -172,23 +148,73 @@ AMX_TARGET static void amx_multiply(int64_t rows, int64_t depth, const float *a,
         }
 }
 
+/* 2^x, within 2^-13.5 of it; the polynomial is the best of its degree on [0, 1), with 1 at 0. */
+AMX_TARGET static inline __m512 amx_exp2(__m512 x) {
+    __m512 f = _mm512_reduce_ps(x, 1 /* x - floor(x) */), p = _mm512_set1_ps(0.0770671592f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.227644861f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.695116818f));
+    return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1)), x);
+}
+
+/* Whether scores of `keys` keys are so much larger than earlier ones that all is to be told from
+ * another largest one: then that is in t->most, and what has come of earlier keys, but t->out, times
+ * factor.  Else weights are up to 2^AMX_SLACK.  The mask is added to the scores. */
+AMX_TARGET static bool amx_largest(const twg_attention_tile *t, float *factor) {
+    enum { AMX_SLACK = 8 };
+    __m512 most[AMX_VECTORS];
+    AMX_EACH(v) most[v] = _mm512_loadu_ps(t->most + 16 * v);
+    for (int64_t key = 0; key < t->keys; key++) AMX_EACH(v) {
+            float *at = t->scores + key * TWG_QUERIES + 16 * v;
+            __m512 score = _mm512_loadu_ps(at);
+            if (t->mask) {
+                score += _mm512_loadu_ps(t->mask + key * TWG_QUERIES + 16 * v);
+                _mm512_storeu_ps(at, score);
+            }
+            most[v] = _mm512_max_ps(score, most[v]); /* the second, if one is NaN */
+        }
+    __mmask16 grows = 0;
+    AMX_EACH(v)
+    grows |= _mm512_cmp_ps_mask(most[v], _mm512_loadu_ps(t->most + 16 * v) + AMX_SLACK, _CMP_GT_OQ);
+    if (!grows) return false;
+    AMX_EACH(v) {
+        __m512 rest = amx_exp2(_mm512_loadu_ps(t->most + 16 * v) - most[v]);
+        _mm512_storeu_ps(factor + 16 * v, rest);
+        _mm512_storeu_ps(t->most + 16 * v, most[v]);
+        _mm512_storeu_ps(t->sum + 16 * v, _mm512_loadu_ps(t->sum + 16 * v) * rest);
+    }
+    return true;
+}
+
+/* Scores become rows of pairs of 2^(score - largest), an even count. */
+AMX_TARGET static void amx_weigh(const twg_attention_tile *t, int64_t count) {
+    __m512 most[AMX_VECTORS], sum[AMX_VECTORS];
+    AMX_EACH(v) most[v] = _mm512_loadu_ps(t->most + 16 * v);
+    AMX_EACH(v) sum[v] = _mm512_loadu_ps(t->sum + 16 * v);
+    float *to = t->scores;
+    for (int64_t key = 0; key < count; key += 2, to += TWG_QUERIES) AMX_EACH(v) {
+            const float *at = t->scores + key * TWG_QUERIES + 16 * v;
+            __m512 even = amx_exp2(_mm512_loadu_ps(at) - most[v]),
+                   odd = amx_exp2(_mm512_loadu_ps(at + TWG_QUERIES) - most[v]);
+            sum[v] += even + odd;
+            _mm512_storeu_si512(to + 16 * v, amx_pair(even, odd));
+        }
+    AMX_EACH(v) _mm512_storeu_ps(t->sum + 16 * v, sum[v]);
+}
+
 /* The unit's shapes: 16 rows of 64 bytes. */
 static const uint8_t amx_shapes[64] = {
     [0] = 1,   [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64,
     [26] = 64, [28] = 64, [30] = 64, [48] = 16, [49] = 16, [50] = 16,
     [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
 
-AMX_TARGET static void amx_queries(const twg_attention_tile *t) {
-    amx_pair_rows((float *)t->q, t->dk);
-}
+AMX_TARGET static void amx_queries(const twg_attention_tile *t) { amx_pair_rows(t->q, t->dk); }
 
 AMX_TARGET static void amx_keys(const twg_attention_tile *t) {
-    float *k = (float *)t->k, *v = (float *)t->v;
     /* What is behind the last key is multiplied by 0, so that it must be a number. */
-    memset(k + t->keys * t->dk, 0, (size_t)((TWG_KEYS - t->keys) * t->dk) * sizeof(float));
-    memset(v + t->keys * t->dv, 0, (size_t)((TWG_KEYS - t->keys) * t->dv) * sizeof(float));
-    amx_split_rows(k, TWG_KEYS, t->dk);
-    amx_turn_values(v, t->dv, (uint32_t *)(void *)t->turned);
+    memset(t->k + t->keys * t->dk, 0, (size_t)((TWG_KEYS - t->keys) * t->dk) * sizeof(float));
+    memset(t->v + t->keys * t->dv, 0, (size_t)((TWG_KEYS - t->keys) * t->dv) * sizeof(float));
+    amx_split_rows(t->k, TWG_KEYS, t->dk);
+    amx_turn_values(t->v, t->dv, (uint32_t *)(void *)t->turned);
 }
 
 AMX_TARGET static void amx_step(const twg_attention_tile *t) {
@@ -198,19 +224,16 @@ AMX_TARGET static void amx_step(const twg_attention_tile *t) {
     AMX_MEMORY();
     _tile_storeconfig(host);
     _tile_loadconfig(amx_shapes);
-    amx_multiply(keys, t->dk, t->k, t->dk, t->q, false, t->scores);
+    amx_multiply(keys, t->dk, t->k, t->dk, true, t->q, false, t->scores);
     AMX_MEMORY();
-    for (int64_t q = 0; q < TWG_QUERIES; q += avx512_BLOCK) avx512_weigh(t, q, factor);
-    memset(t->scores + t->keys * TWG_QUERIES, 0,
-           (size_t)((keys - t->keys) * TWG_QUERIES) * sizeof(float));
-    amx_pair_rows(t->scores, keys);
-    for (int64_t d = 0; d < t->dv; d++)
-        for (int64_t q = 0; q < TWG_QUERIES; q += 16) {
-            float *at = t->out + d * TWG_QUERIES + q;
-            _mm512_storeu_ps(at, _mm512_loadu_ps(at) * _mm512_loadu_ps(factor + q));
-        }
+    bool rescales = amx_largest(t, factor);
+    for (int64_t i = t->keys * TWG_QUERIES; i < keys * TWG_QUERIES; i++) t->scores[i] = -INFINITY;
+    amx_weigh(t, keys);
+    for (int64_t i = 0; rescales && i < t->dv * TWG_QUERIES; i += 16)
+        _mm512_storeu_ps(t->out + i,
+                         _mm512_loadu_ps(t->out + i) * _mm512_loadu_ps(factor + i % TWG_QUERIES));
     AMX_MEMORY();
-    amx_multiply(t->dv, keys, t->turned, TWG_KEYS, t->scores, true, t->out);
+    amx_multiply(t->dv, keys, t->turned, TWG_KEYS, false, t->scores, true, t->out);
     AMX_MEMORY();
     _tile_loadconfig(host);
     AMX_MEMORY();

@@ -292,6 +292,7 @@ typedef struct twg_attention {
     _Alignas(64) atomic_size_t next, done;
     twg_attention_part part;
     float scale;         /* of scores: the node's first parameter */
+    bool strict;         /* nothing is rounded, whatever it takes */
     int threads;         /* that scratch is for; others do nothing */
     char *scratch;       /* aligned to 64 bytes */
     size_t scratch_size; /* a thread's: at least what twg_attention_scratch asks for */

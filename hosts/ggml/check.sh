@@ -11,6 +11,10 @@ folder=build-llama
 export GGML_BACKEND_PATH="$PWD/$folder/libggml-tilewright.so"
 
 $folder/test-backend
+TW_GGML_STRICT=1 $folder/test-backend >$folder/strict.log || {
+    grep WRONG $folder/strict.log >&2
+    exit 1
+}
 for microseconds in 0 1000 3000 10000 30000; do
     $folder/test-backend leave $microseconds 2>/dev/null || {
         echo "hosts/ggml/check.sh: a process that ended after $microseconds us crashed" >&2

@@ -206,6 +206,7 @@ static void take_attention(twg_plan *p, struct ggml_tensor *node, int index) {
     twg_attention *a = &p->attentions[p->attention_count++];
     twg_attention_part_of(node, p->read[index], &a->part);
     memcpy(&a->scale, node->op_params, sizeof a->scale);
+    a->strict = twg_is_set("TW_GGML_STRICT");
     a->threads = p->threads;
     a->scratch = p->attention_scratch;
     a->scratch_size = p->attention_scratch_size;

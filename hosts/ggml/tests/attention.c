@@ -19,6 +19,11 @@ typedef struct shape {
     bool sinks;
 } shape;
 
+bool attention_rounds(void) {
+    const char *strict = getenv("TW_GGML_STRICT");
+    return twg_attention_kernel_at(0)->rounds && !(strict && *strict == '1');
+}
+
 /* A tensor of a graph and its values, as f32. */
 typedef struct data {
     struct ggml_tensor *tensor;
@@ -117,7 +122,8 @@ static void attention(const shape *s) {
             signal += truth[d] * truth[d];
         }
     }
-    check(s->what, ran ? error / signal : INFINITY);
+    bool few = s->tokens == 1 || s->tokens * s->heads / s->key_heads < 32;
+    check_rounded(s->what, ran ? error / signal : INFINITY, !few && attention_rounds());
     ggml_backend_buffer_free(buffer);
     ggml_free(context);
     free(q.values), free(k.values), free(v.values), free(mask.values), free(sinks.values);
@@ -171,6 +177,10 @@ static void kernel(int n, int64_t keys, bool masked) {
     memset(out, 0, sizeof *out * (size_t)(DV * QUERIES));
     memset(sum, 0, sizeof sum);
     for (int i = 0; i < QUERIES; i++) most[i] = -1e30f;
+    /* Keys have much in common, as a bias gives them; of some queries the later ones are more. */
+    for (int64_t i = 0; i < STEPS * TWG_KEYS; i++) k[i * DK] = own_k[i * DK] += 100;
+    for (int64_t i = TWG_KEYS * QUERIES; i < (int64_t)STEPS * TWG_KEYS * QUERIES; i++)
+        mask[i] += i % 3 ? 0 : 30;
     for (int step = 0; step < STEPS; step++) {
         const twg_attention_tile tile = {keys,
                                          DK,
@@ -209,7 +219,7 @@ static void kernel(int n, int64_t keys, bool masked) {
     char what[64];
     snprintf(what, sizeof what, "attention kernel %d, %d keys%s", n, (int)keys,
              masked ? ", masked" : "");
-    check(what, error / signal);
+    check_rounded(what, error / signal, kernel->rounds);
     free(q), free(k), free(v), free(mask), free(scores), free(out);
     free(turned), free(own_q), free(own_k), free(own_v);
 }

@@ -73,6 +73,10 @@ void check(const char *what, double error) {
     wrong += !right;
 }
 
+void check_rounded(const char *what, double error, bool rounded) {
+    check(what, rounded ? error / 1e5 : error);
+}
+
 /* ---- one matrix ---- */
 
 typedef struct weights {
