@@ -1,4 +1,4 @@
-/* The arithmetic of attention.c, for the instructions of the machine at hand. */
+/* The arithmetic of attention, heads and SWIGLU, for the instructions of the machine at hand. */
 #ifndef TILEWRIGHT_HOSTS_GGML_ATTENTION_H
 #define TILEWRIGHT_HOSTS_GGML_ATTENTION_H
 
@@ -32,6 +32,8 @@ typedef struct twg_attention_tile {
      * [dv][TWG_QUERIES]. */
     float *most, *sum, *out;
 } twg_attention_tile;
+
+enum { TWG_GLU = 16 };
 
 /* Most queries, and keys, of a step of few; what numbers of a key or a value are a multiple of. */
 enum { TWG_FEW = 4, TWG_FEW_KEYS = 32, TWG_FEW_MULTIPLE = 16 };
@@ -68,6 +70,9 @@ typedef struct twg_attention_kernel {
     /* rows[query][d] = from [d][TWG_QUERIES] * factors[query] */
     void (*turn_back)(const float *from, int64_t queries, int64_t length, const float *factors,
                       float *const *rows);
+    /* y = a / (1 + e^-a) * b, a relative error below 2^-20; count: a multiple of TWG_GLU.  y may be
+     * a or b. */
+    void (*swiglu)(const float *a, const float *b, int64_t count, float *y);
 } twg_attention_kernel;
 
 /* The best for this machine, the next best..; NULL: there are no more. */

@@ -30,6 +30,7 @@ static void turn_back_rest(const float *from, int64_t query, int64_t queries, in
 #define SET_WIDTH 16
 #define SET_VECTORS 4
 #define SET_MAX(a, b) ((avx512_floats)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define SET_MIN(a, b) ((avx512_floats)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define SET_SUM(v) _mm512_reduce_add_ps((__m512)(v))
 #define SET_MOST(v) _mm512_reduce_max_ps((__m512)(v))
 #define SET_HALVES(at) ((avx512_floats)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at))))
@@ -71,6 +72,7 @@ __attribute__((target("avx2"))) static inline float most_of_eight(__m256 v) {
 #define SET_WIDTH 8
 #define SET_VECTORS 2
 #define SET_MAX(a, b) ((avx2_floats)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define SET_MIN(a, b) ((avx2_floats)_mm256_min_ps((__m256)(a), (__m256)(b)))
 #define SET_SUM(v) sum_of_eight((__m256)(v))
 #define SET_MOST(v) most_of_eight((__m256)(v))
 #define SET_HALVES(at) ((avx2_floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(at))))
@@ -107,35 +109,21 @@ static bool has_amx(void) {
     return permitted;
 }
 
+/* All but steps of many queries. */
+#define OTHERS(set)                                                                                \
+    .few = set##_few, .halves = set##_convert, .to_halves = set##_convert_back,                    \
+    .visible = set##_visible, .turn = set##_turn, .turn_back = set##_turn_back,                    \
+    .swiglu = set##_swiglu
+
 const twg_attention_kernel *twg_attention_kernel_at(int n) {
-    static const twg_attention_kernel amx = {AMX_K,           true,
-                                             amx_queries,     amx_keys,
-                                             amx_step,        avx512_few,
-                                             avx512_convert,  avx512_convert_back,
-                                             avx512_visible,  avx512_turn,
-                                             avx512_turn_back},
-                                      avx512 = {4,
-                                                false,
-                                                NULL,
-                                                NULL,
-                                                avx512_step,
-                                                avx512_few,
-                                                avx512_convert,
-                                                avx512_convert_back,
-                                                avx512_visible,
-                                                avx512_turn,
-                                                avx512_turn_back},
-                                      avx2 = {4,
-                                              false,
-                                              NULL,
-                                              NULL,
-                                              avx2_step,
-                                              avx2_few,
-                                              avx2_convert,
-                                              avx2_convert_back,
-                                              avx2_visible,
-                                              avx2_turn,
-                                              avx2_turn_back};
+    static const twg_attention_kernel amx = {.multiple = AMX_K,
+                                             .rounds = true,
+                                             .queries = amx_queries,
+                                             .keys = amx_keys,
+                                             .step = amx_step,
+                                             OTHERS(avx512)},
+                                      avx512 = {.multiple = 4, .step = avx512_step, OTHERS(avx512)},
+                                      avx2 = {.multiple = 4, .step = avx2_step, OTHERS(avx2)};
     const twg_attention_kernel *all[4];
     int count = 0;
     if (has_amx()) all[count++] = &amx;

@@ -4,7 +4,7 @@
  * SET_TARGET      its attributes
  * SET_WIDTH       floats in a vector
  * SET_VECTORS     vectors side by side that four rows of sums fit registers with
- * SET_MAX         of two vectors
+ * SET_MAX, SET_MIN  of two vectors
  * SET_SUM, SET_MOST  of a vector's numbers
  * SET_HALVES(at), SET_PUT_HALVES(at, v)  a vector of f16 in memory
  *
@@ -35,6 +35,18 @@ SET_TARGET static inline FLOATS SET(exp2)(FLOATS x) {
     FLOATS kept = SET_MAX(x, least), whole = kept + magic, f = kept - (whole - magic);
     FLOATS p = TWG_EXP2(f);
     return (FLOATS)(((INTS)p + ((INTS)whole << 23)) & there);
+}
+
+/* Of a up to -88 e^-a is infinity, or nearly. */
+SET_TARGET static void SET(swiglu)(const float *a, const float *b, int64_t count, float *y) {
+    const FLOATS zero = {0}, magic = zero + 0x1.8p23f;
+    for (int64_t i = 0; i < count; i += SET_WIDTH) {
+        FLOATS from = SET(get)(a + i), x = from * -1.44269504f;
+        x = SET_MIN(SET_MAX(x, zero - 126), zero + 128);
+        FLOATS whole = x + magic, f = x - (whole - magic), p = TWG_EXP2(f);
+        FLOATS power = (FLOATS)((INTS)p + ((INTS)whole << 23));
+        SET(put)(y + i, from / (1 + power) * SET(get)(b + i));
+    }
 }
 
 /* c [rows][TWG_QUERIES] = c * factor [TWG_QUERIES], or 0 without one,
@@ -297,6 +309,7 @@ SET_TARGET static void SET(turn_back)(const float *from, int64_t queries, int64_
 #undef SET_WIDTH
 #undef SET_VECTORS
 #undef SET_MAX
+#undef SET_MIN
 #undef SET_SUM
 #undef SET_MOST
 #undef SET_HALVES
