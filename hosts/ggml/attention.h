@@ -27,9 +27,9 @@ typedef struct twg_attention_tile {
     const float *mask;    /* [keys][TWG_QUERIES], is added to scores; NULL: 0 */
     float *q;             /* [dk][TWG_QUERIES], scaled */
     float *scores;        /* [TWG_KEYS][TWG_QUERIES], scratch */
-    /* What has come of earlier keys: the largest score or one that none is much larger than (finite,
-     * and below any for none), the sum of 2^(score - that), and the values' sum, each times that:
-     * [dv][TWG_QUERIES]. */
+    /* What has come of earlier keys: the largest score, or one that none is much larger than
+     * (finite, and below any for none), the sum of 2^(score - that), and the values' sum, each
+     * times that: [dv][TWG_QUERIES]. */
     float *most, *sum, *out;
 } twg_attention_tile;
 

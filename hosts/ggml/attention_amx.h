@@ -1,9 +1,10 @@
 /* Steps of attention by the matrix unit (AMX); included by attention_kernel.c.
  *
  * The unit multiplies bf16 and adds in f32.  Queries, weights and values are rounded to bf16, as x
- * and weights of products are where it multiplies those; a key is the sum of two, high and low, which
- * hold the 11 bits of f16 and more: its error would count once a query, times what queries have in
- * common.  Numbers beyond 3.39e38, which bf16 rounds to infinity, give NaN, as infinities do.
+ * and weights of products are where it multiplies those.  A key is the sum of two, high and low,
+ * which hold the 11 bits of f16 and more: models with biases have numbers in their keys that are
+ * large and much the same in all, whose rounding would be what tells keys apart.  Numbers beyond
+ * 3.39e38, which bf16 rounds to infinity, give NaN, as infinities do.
  *
  * The unit's first factor has consecutive k in rows, its second pairs of k of each column side by
  * side.  Both are made in the place of the f32 that they are of when those are new. */
@@ -19,8 +20,8 @@ enum { AMX_ROWS = 16, AMX_K = 32, AMX_VECTORS = TWG_QUERIES / 16 };
 /* Without a loop, or what it is about would not stay in registers. */
 #define AMX_EACH(v) _Pragma("GCC unroll 4") for (int v = 0; (v) < AMX_VECTORS; (v)++)
 
-/* Two rows of 16 numbers, rounded to bf16, side by side in each lane; infinity behind the largest of
- * bf16, and NaN as it is but for one of all ones. */
+/* Two rows of 16 numbers, rounded to bf16, side by side in each lane.  NaN of all ones would be
+ * lost, which no arithmetic makes. */
 AMX_TARGET static inline __m512i amx_pair(__m512 even, __m512 odd) {
     const __m512i half = _mm512_set1_epi32(0x8000), high = _mm512_set1_epi32(-0x10000);
     __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(even), half), 16),
@@ -84,7 +85,7 @@ AMX_TARGET static void amx_transpose(const uint32_t *from, int64_t from_step, ui
     for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * to_step, r[i]);
 }
 
-/* Of values [TWG_KEYS][dv] the transpose [dv][TWG_KEYS], in the first halves of rows of `turned`. */
+/* Of values [TWG_KEYS][dv] the transpose [dv][TWG_KEYS], in the first halves of rows. */
 AMX_TARGET static void amx_turn_values(const float *v, int64_t dv, uint32_t *to) {
     enum { PAIRS = TWG_KEYS / 2 };
     uint32_t pairs[PAIRS][16];
@@ -99,8 +100,8 @@ AMX_TARGET static void amx_turn_values(const float *v, int64_t dv, uint32_t *to)
     }
 }
 
-/* Adds a b to tiles 0 to 3, for AMX_K of k: a's 2 AMX_ROWS rows, b's two blocks of columns, which are
- * loaded already into tiles 6 and 7. */
+/* Adds a b to tiles 0 to 3, for AMX_K of k: a's 2 AMX_ROWS rows, and b's two blocks of columns,
+ * which are in tiles 6 and 7 already. */
 #define AMX_ADD(a, a_step)                                                                         \
     do {                                                                                           \
         _tile_loadd(4, a, a_step);                                                                 \
@@ -156,9 +157,9 @@ AMX_TARGET static inline __m512 amx_exp2(__m512 x) {
     return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1)), x);
 }
 
-/* Whether scores of `keys` keys are so much larger than earlier ones that all is to be told from
- * another largest one: then that is in t->most, and what has come of earlier keys, but t->out, times
- * factor.  Else weights are up to 2^AMX_SLACK.  The mask is added to the scores. */
+/* Adds the mask to the scores.  Whether some are so much larger than earlier ones that all is to be
+ * told from another largest one: then that is in t->most, t->sum is times factor, and t->out is to
+ * be.  Else weights are up to 2^AMX_SLACK. */
 AMX_TARGET static bool amx_largest(const twg_attention_tile *t, float *factor) {
     enum { AMX_SLACK = 8 };
     __m512 most[AMX_VECTORS];
