@@ -6,7 +6,8 @@
 #include "src/backend/backend.h"
 #include "src/core/act.h"
 
-/* Rows a chunk: weights are read once a chunk, and its packed x stays in the second-level cache. */
+/* Rows a chunk, or as many more as make whole blocks: weights are read once a chunk, and its packed
+ * x stays in the second-level cache. */
 enum { CHUNK_ROWS = 512, SCRATCH_ALIGN = 64 };
 /* Waking a pool costs some microseconds; a core does this many multiply-adds in about five. */
 static const double INLINE_MACS = 1 << 18;
@@ -35,8 +36,7 @@ static int64_t tile_columns(const tw_config *c) {
 
 /* The most rows of a chunk, for any M. */
 static int64_t chunk_limit(const tw_config *c) {
-    int64_t unit = unit_rows(c);
-    return tw_max(CHUNK_ROWS / unit, 1) * unit;
+    return tw_round_up(CHUNK_ROWS, unit_rows(c));
 }
 
 /* Chunks of one launch are about equal: 520 rows are not 512 and then 8. */
