@@ -11,7 +11,7 @@
 
 /* With fewer queries than that lanes would be idle: they are attention_few.c's.  A task has at most
  * so many tiles, and so many bytes of them, for the L2 cache. */
-enum { LEAST_QUERIES = 32, MOST_TILES = 4, MOST_BYTES = 256 << 10 };
+enum { LEAST_QUERIES = 32, MOST_TILES = 8, MOST_BYTES = 256 << 10 };
 /* One operation as all threads see it. */
 typedef struct plan {
     const struct ggml_tensor *y, *q, *k, *v, *mask, *sinks;

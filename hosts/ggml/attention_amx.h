@@ -220,11 +220,15 @@ AMX_TARGET static void amx_keys(const twg_attention_tile *t) {
 
 AMX_TARGET static void amx_step(const twg_attention_tile *t) {
     float factor[TWG_QUERIES];
-    uint8_t host[64] __attribute__((aligned(64))); /* ggml configures the unit once for all */
+    /* ggml configures the unit once a thread, for all times.  A thread that it has not been on yet
+     * keeps these shapes, which other steps want as well. */
+    uint8_t host[64] __attribute__((aligned(64)));
     int64_t keys = (t->keys + AMX_K - 1) / AMX_K * AMX_K;
     AMX_MEMORY();
     _tile_storeconfig(host);
-    _tile_loadconfig(amx_shapes);
+    AMX_MEMORY();
+    bool other = memcmp(host, amx_shapes, sizeof host) != 0;
+    if (other) _tile_loadconfig(amx_shapes);
     amx_multiply(keys, t->dk, t->k, t->dk, true, t->q, false, t->scores);
     AMX_MEMORY();
     bool rescales = amx_largest(t, factor);
@@ -236,6 +240,6 @@ AMX_TARGET static void amx_step(const twg_attention_tile *t) {
     AMX_MEMORY();
     amx_multiply(t->dv, keys, t->turned, TWG_KEYS, false, t->scores, true, t->out);
     AMX_MEMORY();
-    _tile_loadconfig(host);
+    if (other && host[0]) _tile_loadconfig(host);
     AMX_MEMORY();
 }

@@ -35,9 +35,7 @@ static int64_t tile_columns(const tw_config *c) {
 }
 
 /* The most rows of a chunk, for any M. */
-static int64_t chunk_limit(const tw_config *c) {
-    return tw_round_up(CHUNK_ROWS, unit_rows(c));
-}
+static int64_t chunk_limit(const tw_config *c) { return tw_round_up(CHUNK_ROWS, unit_rows(c)); }
 
 /* Chunks of one launch are about equal: 520 rows are not 512 and then 8. */
 int64_t tw_launch_chunk(const tw_kernel *kernel, int64_t M) {
