@@ -1,10 +1,10 @@
-/* Steps of attention by the matrix unit (AMX); included by attention_kernel.c.
+/* Steps of attention by the matrix unit (AMX), as attention_bf16.h's, behind which attention_kernel.c
+ * includes this.
  *
- * The unit multiplies bf16 and adds in f32.  Queries, weights and values are rounded to bf16, as x
- * and weights of products are where it multiplies those.  A key is the sum of two, high and low,
- * which hold the 11 bits of f16 and more: models with biases have numbers in their keys that are
- * large and much the same in all, whose rounding would be what tells keys apart.  Numbers beyond
- * 3.39e38, which bf16 rounds to infinity, give NaN, as infinities do.
+ * Queries are rounded as well, as x and weights of products are where the unit multiplies those.  A
+ * key is the sum of two, high and low, which hold the 11 bits of f16 and more: models with biases
+ * have numbers in their keys that are large and much the same in all, whose rounding would be what
+ * tells keys apart.
  *
  * The unit's first factor has consecutive k in rows, its second pairs of k of each column side by
  * side.  Both are made in the place of the f32 that they are of when those are new. */
@@ -15,27 +15,15 @@
 /* Compilers see the tiles' instructions, but not the memory that they read and write. */
 #define AMX_MEMORY() __asm__ volatile("" ::: "memory")
 
-enum { AMX_ROWS = 16, AMX_K = 32, AMX_VECTORS = TWG_QUERIES / 16 };
-
-/* Without a loop, or what it is about would not stay in registers. */
-#define AMX_EACH(v) _Pragma("GCC unroll 4") for (int v = 0; (v) < AMX_VECTORS; (v)++)
-
-/* Two rows of 16 numbers, rounded to bf16, side by side in each lane.  NaN of all ones would be
- * lost, which no arithmetic makes. */
-AMX_TARGET static inline __m512i amx_pair(__m512 even, __m512 odd) {
-    const __m512i half = _mm512_set1_epi32(0x8000), high = _mm512_set1_epi32(-0x10000);
-    __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(even), half), 16),
-            b = _mm512_add_epi32(_mm512_castps_si512(odd), half);
-    return _mm512_ternarylogic_epi32(a, b, high, 0xf8); /* a | (b & high) */
-}
+enum { AMX_ROWS = 16, AMX_K = 32 };
 
 /* Rows k of TWG_QUERIES numbers, an even count: two rows make a row of pairs.  The same memory. */
 AMX_TARGET static void amx_pair_rows(float *rows, int64_t count) {
     float *to = rows;
     for (int64_t k = 0; k < count; k += 2, rows += (ptrdiff_t)2 * TWG_QUERIES, to += TWG_QUERIES)
         for (int i = 0; i < TWG_QUERIES; i += 16)
-            _mm512_storeu_si512(to + i, amx_pair(_mm512_loadu_ps(rows + i),
-                                                 _mm512_loadu_ps(rows + TWG_QUERIES + i)));
+            _mm512_storeu_si512(to + i, bf16_pair(_mm512_loadu_ps(rows + i),
+                                                  _mm512_loadu_ps(rows + TWG_QUERIES + i)));
 }
 
 /* Rows of `length` numbers, a multiple of 32: all high ones, then all low ones. */
@@ -93,7 +81,7 @@ AMX_TARGET static void amx_turn_values(const float *v, int64_t dv, uint32_t *to)
         for (int64_t j = 0; j < PAIRS; j++) {
             const float *even = v + 2 * j * dv + d;
             _mm512_storeu_si512(pairs[j],
-                                amx_pair(_mm512_loadu_ps(even), _mm512_loadu_ps(even + dv)));
+                                bf16_pair(_mm512_loadu_ps(even), _mm512_loadu_ps(even + dv)));
         }
         for (int64_t j = 0; j < PAIRS; j += 16)
             amx_transpose(pairs[j], 16, to + d * TWG_KEYS + j, TWG_KEYS);
@@ -149,59 +137,6 @@ amx_multiply(int64_t rows, int64_t depth, const float *a, int64_t length, bool s
         }
 }
 
-/* 2^x, within 2^-13.5 of it; the polynomial is the best of its degree on [0, 1), with 1 at 0. */
-AMX_TARGET static inline __m512 amx_exp2(__m512 x) {
-    __m512 f = _mm512_reduce_ps(x, 1 /* x - floor(x) */), p = _mm512_set1_ps(0.0770671592f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.227644861f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.695116818f));
-    return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1)), x);
-}
-
-/* Adds the mask to the scores.  Whether some are so much larger than earlier ones that all is to be
- * told from another largest one: then that is in t->most, t->sum is times factor, and t->out is to
- * be.  Else weights are up to 2^AMX_SLACK. */
-AMX_TARGET static bool amx_largest(const twg_attention_tile *t, float *factor) {
-    enum { AMX_SLACK = 8 };
-    __m512 most[AMX_VECTORS];
-    AMX_EACH(v) most[v] = _mm512_loadu_ps(t->most + 16 * v);
-    for (int64_t key = 0; key < t->keys; key++) AMX_EACH(v) {
-            float *at = t->scores + key * TWG_QUERIES + 16 * v;
-            __m512 score = _mm512_loadu_ps(at);
-            if (t->mask) {
-                score += _mm512_loadu_ps(t->mask + key * TWG_QUERIES + 16 * v);
-                _mm512_storeu_ps(at, score);
-            }
-            most[v] = _mm512_max_ps(score, most[v]); /* the second, if one is NaN */
-        }
-    __mmask16 grows = 0;
-    AMX_EACH(v)
-    grows |= _mm512_cmp_ps_mask(most[v], _mm512_loadu_ps(t->most + 16 * v) + AMX_SLACK, _CMP_GT_OQ);
-    if (!grows) return false;
-    AMX_EACH(v) {
-        __m512 rest = amx_exp2(_mm512_loadu_ps(t->most + 16 * v) - most[v]);
-        _mm512_storeu_ps(factor + 16 * v, rest);
-        _mm512_storeu_ps(t->most + 16 * v, most[v]);
-        _mm512_storeu_ps(t->sum + 16 * v, _mm512_loadu_ps(t->sum + 16 * v) * rest);
-    }
-    return true;
-}
-
-/* Scores become rows of pairs of 2^(score - largest), an even count. */
-AMX_TARGET static void amx_weigh(const twg_attention_tile *t, int64_t count) {
-    __m512 most[AMX_VECTORS], sum[AMX_VECTORS];
-    AMX_EACH(v) most[v] = _mm512_loadu_ps(t->most + 16 * v);
-    AMX_EACH(v) sum[v] = _mm512_loadu_ps(t->sum + 16 * v);
-    float *to = t->scores;
-    for (int64_t key = 0; key < count; key += 2, to += TWG_QUERIES) AMX_EACH(v) {
-            const float *at = t->scores + key * TWG_QUERIES + 16 * v;
-            __m512 even = amx_exp2(_mm512_loadu_ps(at) - most[v]),
-                   odd = amx_exp2(_mm512_loadu_ps(at + TWG_QUERIES) - most[v]);
-            sum[v] += even + odd;
-            _mm512_storeu_si512(to + 16 * v, amx_pair(even, odd));
-        }
-    AMX_EACH(v) _mm512_storeu_ps(t->sum + 16 * v, sum[v]);
-}
-
 /* The unit's shapes: 16 rows of 64 bytes. */
 static const uint8_t amx_shapes[64] = {
     [0] = 1,   [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64,
@@ -231,9 +166,10 @@ AMX_TARGET static void amx_step(const twg_attention_tile *t) {
     if (other) _tile_loadconfig(amx_shapes);
     amx_multiply(keys, t->dk, t->k, t->dk, true, t->q, false, t->scores);
     AMX_MEMORY();
-    bool rescales = amx_largest(t, factor);
-    for (int64_t i = t->keys * TWG_QUERIES; i < keys * TWG_QUERIES; i++) t->scores[i] = -INFINITY;
-    amx_weigh(t, keys);
+    bool rescales = bf16_largest(t, factor);
+    bf16_weigh(t);
+    memset(t->scores + (t->keys + 1) / 2 * TWG_QUERIES, 0,
+           (size_t)((keys - t->keys) / 2 * TWG_QUERIES) * sizeof(float));
     for (int64_t i = 0; rescales && i < t->dv * TWG_QUERIES; i += 16)
         _mm512_storeu_ps(t->out + i,
                          _mm512_loadu_ps(t->out + i) * _mm512_loadu_ps(factor + i % TWG_QUERIES));

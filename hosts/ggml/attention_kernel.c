@@ -53,6 +53,8 @@ static void turn_back_rest(const float *from, int64_t query, int64_t queries, in
      _mm_storeu_ps(at(3), _mm512_extractf32x4_ps((__m512)(v), 3)))
 #include "hosts/ggml/attention_loops.h"
 
+#include "hosts/ggml/attention_bf16.h"
+
 #include "hosts/ggml/attention_amx.h"
 
 __attribute__((target("avx2"))) static inline float sum_of_eight(__m256 v) {
@@ -95,15 +97,15 @@ static bool has_avx512(void) {
            __builtin_cpu_supports("avx512dq");
 }
 
+static bool has_bf16(void) { return __builtin_cpu_supports("avx512bf16") && has_avx512(); }
+
 /* Whether there is a matrix unit, and the process has leave to use it, which Tilewright's context
  * asks for: it may come later, so that a refusal is no answer for ever. */
 static bool has_amx(void) {
     enum { GET_PERMISSION = 0x1022, TILE_DATA = 18 }; /* asm/prctl.h of Linux 5.16 and later */
     static atomic_bool permitted;
     unsigned long components = 0;
-    if (!__builtin_cpu_supports("amx-bf16") || !__builtin_cpu_supports("avx512bf16") ||
-        !has_avx512())
-        return false;
+    if (!__builtin_cpu_supports("amx-bf16") || !has_bf16()) return false;
     if (!permitted && !syscall(SYS_arch_prctl, GET_PERMISSION, &components))
         permitted = components >> TILE_DATA & 1;
     return permitted;
@@ -122,11 +124,17 @@ const twg_attention_kernel *twg_attention_kernel_at(int n) {
                                              .keys = amx_keys,
                                              .step = amx_step,
                                              OTHERS(avx512)},
+                                      bf16 = {.multiple = BF16_MULTIPLE,
+                                              .rounds = true,
+                                              .keys = bf16_keys,
+                                              .step = bf16_step,
+                                              OTHERS(avx512)},
                                       avx512 = {.multiple = 4, .step = avx512_step, OTHERS(avx512)},
                                       avx2 = {.multiple = 4, .step = avx2_step, OTHERS(avx2)};
-    const twg_attention_kernel *all[4];
+    const twg_attention_kernel *all[5];
     int count = 0;
     if (has_amx()) all[count++] = &amx;
+    if (has_bf16()) all[count++] = &bf16;
     if (has_avx512()) all[count++] = &avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c"))

@@ -37,6 +37,7 @@ void twg_glu_run(struct ggml_tensor *node, int ith, int nth, void *user) {
             end = twg_share(pieces, ith + 1, nth) * TWG_GLU;
     if (end > ggml_nelements(y)) end = ggml_nelements(y);
     (void)node;
+    if (first >= end) return;
     swiglu((const float *)y->src[0]->data + first, (const float *)y->src[1]->data + first,
            end - first, (float *)y->data + first);
 }

@@ -21,7 +21,7 @@ typedef struct shape {
 
 bool attention_rounds(void) {
     const char *strict = getenv("TW_GGML_STRICT");
-    return twg_attention_kernel_at(0)->rounds && !(strict && *strict == '1');
+    return twg_attention_kernel_at(0)->rounds && !(strict && *strict && strcmp(strict, "0") != 0);
 }
 
 /* A tensor of a graph and its values, as f32. */
@@ -131,7 +131,7 @@ static void attention(const shape *s) {
 }
 
 /* What is not finite in a query shows in its results, and in no other's. */
-static void not_finite(int64_t tokens, int64_t which) {
+static void not_finite(const char *what, int64_t tokens, int64_t which, float number) {
     enum { D = 64, MOST = 40 };
     struct ggml_context *context = tensors();
     data q = data_of(context, GGML_TYPE_F32, D, tokens, 1, 1),
@@ -142,15 +142,14 @@ static void not_finite(int64_t tokens, int64_t which) {
     struct ggml_cgraph *graph = ggml_new_graph(context);
     ggml_build_forward_expand(graph, y);
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(context, backend);
-    q.values[which * D] = NAN;
+    q.values[which * D] = number;
+    for (int64_t key = 0; key < tokens; key++) k.values[key * D] = -1.001f;
     set(&q), set(&k), set(&v);
     bool right = compute_twice(graph);
     float out[MOST * D];
     ggml_backend_tensor_get(y, out, 0, ggml_nbytes(y));
     for (int i = 0; i < tokens * D; i++) right = right && isnan(out[i]) == (i / D == which);
-    check(tokens == MOST ? "attention, a query that is not a number"
-                         : "attention, one of few that is not a number",
-          right ? 0 : INFINITY);
+    check(what, right ? 0 : INFINITY);
     ggml_backend_buffer_free(buffer);
     ggml_free(context);
     free(q.values), free(k.values), free(v.values);
@@ -195,6 +194,8 @@ static void kernel(int n, int64_t keys, bool masked) {
                                          most,
                                          sum,
                                          out};
+        /* Who has a form of values of its own sees to what is behind the last one. */
+        for (int64_t i = keys * DV; kernel->keys && i < TWG_KEYS * DV; i++) tile.v[i] = NAN;
         if (!step && kernel->queries) kernel->queries(&tile);
         if (kernel->keys) kernel->keys(&tile);
         kernel->step(&tile);
@@ -428,8 +429,9 @@ void attentions(void) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) attention(&shapes[i]);
     attention(&(shape){"attention, a token that sees nothing", 64, 64, 9, 3, 1, 700, 1,
                        GGML_TYPE_F16, NOTHING, false});
-    not_finite(40, 7);
-    not_finite(6, 2);
+    not_finite("attention, a query that is not a number", 40, 7, NAN);
+    not_finite("attention, a query that is infinite", 40, 7, INFINITY);
+    not_finite("attention, one of few that is not a number", 6, 2, NAN);
     behind_the_mask(1);
     behind_the_mask(6);
     /* ggml takes 0 for as many threads as its pool has. */

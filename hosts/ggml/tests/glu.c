@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "hosts/ggml/attention.h"
 #include "hosts/ggml/tests/test.h"
 
 /* Numbers up to `most`; apart: y has memory of its own. */
@@ -34,6 +35,22 @@ static void swiglu(const char *what, int64_t n, int64_t rows, float most, bool a
     free(of), free(by), free(got);
 }
 
+/* By each kernel there is; the backend takes the first. */
+static void kernel(int n) {
+    enum { COUNT = 5 * TWG_GLU };
+    float *of = numbers(COUNT), *by = numbers(COUNT), got[COUNT];
+    double worst = 0;
+    for (int i = 0; i < COUNT; i++) of[i] *= 8;
+    twg_attention_kernel_at(n)->swiglu(of, by, COUNT, got);
+    for (int i = 0; i < COUNT; i++) {
+        double right = (double)of[i] / (1 + exp(-(double)of[i])) * (double)by[i],
+               off = fabs((double)got[i] - right) / fabs(right);
+        if (!(off <= worst)) worst = off;
+    }
+    check("swiglu kernel", worst < 0x1p-20 ? 0 : worst);
+    free(of), free(by);
+}
+
 static void not_a_number(void) {
     const float of[] = {NAN, 1, INFINITY, -200, -3e38f, -INFINITY}, by[] = {1, NAN, 2, 1, 1, 1};
     float got[6] = {0};
@@ -58,6 +75,7 @@ static void not_a_number(void) {
 }
 
 void glus(void) {
+    for (int n = 0; twg_attention_kernel_at(n); n++) kernel(n);
     swiglu("swiglu", 576, 3, 1, true);
     swiglu("swiglu, large numbers", 1536, 1, 60, true);
     swiglu("swiglu, in its place", 100, 7, 4, false);

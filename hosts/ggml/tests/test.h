@@ -22,7 +22,7 @@ bool compute_twice(struct ggml_cgraph *graph);
 /* Prints a case; error: over signal, squared. */
 void check(const char *what, double error);
 
-/* As check; rounded: numbers on the way were rounded to bf16, to within 2^-9 of them. */
+/* As check; rounded: numbers on the way were rounded to bf16, to within 2^-8 of them. */
 void check_rounded(const char *what, double error, bool rounded);
 
 /* attention.c; whether the backend rounds in attention of many tokens */
