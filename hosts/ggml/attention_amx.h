@@ -1,5 +1,5 @@
-/* Steps of attention by the matrix unit (AMX), as attention_bf16.h's, behind which attention_kernel.c
- * includes this.
+/* Steps of attention by the matrix unit (AMX); included by attention_kernel.c after
+ * attention_bf16.h, whose weights they share.
  *
  * Queries are rounded as well, as x and weights of products are where the unit multiplies those.  A
  * key is the sum of two, high and low, which hold the 11 bits of f16 and more: models with biases
