@@ -6,14 +6,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 2^f for f of [-1/2, 1/2], of vectors too: relative error below 2^-21. */
-#define TWG_EXP2(f)                                                                                \
-    ((((((f) * 0.00132647273f + 0.00967151299f) * (f) + 0.0555073358f) * (f) + 0.240222424f) *     \
-          (f) +                                                                                    \
-      0.693147004f) *                                                                              \
-         (f) +                                                                                     \
-     1)
-
 /* Queries and keys of a tile, at most.  A matrix [..][TWG_QUERIES] has its queries side by side, in
  * the lanes of vectors. */
 enum { TWG_QUERIES = 64, TWG_KEYS = 64, TWG_MOST_HEAD = 1024 };
@@ -33,6 +25,7 @@ typedef struct twg_attention_tile {
     float *most, *sum, *out;
 } twg_attention_tile;
 
+/* How many numbers of a SWIGLU go together. */
 enum { TWG_GLU = 16 };
 
 /* Most queries, and keys, of a step of few; what numbers of a key or a value are a multiple of. */
@@ -52,7 +45,7 @@ typedef struct twg_attention_few {
 
 typedef struct twg_attention_kernel {
     int multiple; /* of what dk and dv must be; `few` takes those of TWG_FEW_MULTIPLE */
-    bool rounds;  /* steps round queries, values and what these are weighted with to bf16 */
+    bool rounds;  /* steps round values, what these are weighted with, and maybe queries to bf16 */
     /* Before steps, queries, and keys with their values, that are new: to the kernel's own form, in
      * their place.  NULL: it has none. */
     void (*queries)(const twg_attention_tile *tile);

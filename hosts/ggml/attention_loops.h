@@ -27,24 +27,30 @@ enum { SET(BLOCK) = SET_VECTORS * SET_WIDTH, SET(ROWS) = 4 };
 SET_TARGET static inline FLOATS SET(get)(const float *at) { return *(const FLOATS *)at; }
 SET_TARGET static inline void SET(put)(float *at, FLOATS v) { *(FLOATS *)at = v; }
 
-/* 2^x for x up to 0, within 2^-22 of it; 0 for x of -126 and below.  The polynomial is the best of
+/* 2^x for x of [-126, 128], within 2^-21 of it; infinity for 128.  The polynomial is the best of
  * its degree for the relative error on [-1/2, 1/2], with 1 at 0. */
+SET_TARGET static inline FLOATS SET(power)(FLOATS x) {
+    const FLOATS zero = {0}, magic = zero + 0x1.8p23f;
+    FLOATS whole = x + magic, f = x - (whole - magic), p = f * 0.00132647273f + 0.00967151299f;
+    p = p * f + 0.0555073358f;
+    p = p * f + 0.240222424f;
+    p = p * f + 0.693147004f;
+    return (FLOATS)((INTS)(p * f + 1) + ((INTS)whole << 23));
+}
+
+/* 2^x for x up to 0; 0 for x of -126 and below. */
 SET_TARGET static inline FLOATS SET(exp2)(FLOATS x) {
-    const FLOATS zero = {0}, least = zero - 126, magic = zero + 0x1.8p23f;
+    const FLOATS zero = {0}, least = zero - 126;
     INTS there = x > least;
-    FLOATS kept = SET_MAX(x, least), whole = kept + magic, f = kept - (whole - magic);
-    FLOATS p = TWG_EXP2(f);
-    return (FLOATS)(((INTS)p + ((INTS)whole << 23)) & there);
+    return (FLOATS)((INTS)SET(power)(SET_MAX(x, least)) & there);
 }
 
 /* Of a up to -88 e^-a is infinity, or nearly. */
 SET_TARGET static void SET(swiglu)(const float *a, const float *b, int64_t count, float *y) {
-    const FLOATS zero = {0}, magic = zero + 0x1.8p23f;
+    const FLOATS zero = {0};
     for (int64_t i = 0; i < count; i += SET_WIDTH) {
-        FLOATS from = SET(get)(a + i), x = from * -1.44269504f;
-        x = SET_MIN(SET_MAX(x, zero - 126), zero + 128);
-        FLOATS whole = x + magic, f = x - (whole - magic), p = TWG_EXP2(f);
-        FLOATS power = (FLOATS)((INTS)p + ((INTS)whole << 23));
+        FLOATS from = SET(get)(a + i), x = from * -1.44269504f,
+               power = SET(power)(SET_MIN(SET_MAX(x, zero - 126), zero + 128));
         SET(put)(y + i, from / (1 + power) * SET(get)(b + i));
     }
 }
