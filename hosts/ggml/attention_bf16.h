@@ -8,9 +8,6 @@
 
 enum { BF16_MULTIPLE = 16, BF16_VECTORS = TWG_QUERIES / 16, BF16_ROWS = 4 };
 
-/* Counts up to a constant, without a loop: or sums would not stay in registers. */
-#define EACH(i, count) _Pragma("GCC unroll 4") for (int i = 0; i < (count); i++)
-
 /* Two rows of 16 numbers, rounded to bf16, side by side in each lane. */
 BF16_TARGET static inline __m512i bf16_pair(__m512 even, __m512 odd) {
     static const uint16_t turns[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
@@ -127,5 +124,3 @@ BF16_TARGET static void bf16_step(const twg_attention_tile *t) {
     bf16_weigh(t);
     bf16_add(t, (t->keys + 1) / 2, rescales ? factor : NULL);
 }
-
-#undef EACH

@@ -11,6 +11,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Counts up to a constant, without a loop: or sums would not stay in registers. */
+#define EACH(i, count) _Pragma("GCC unroll 4") for (int i = 0; i < (count); i++)
+
 /* What is left of turn and of turn_back from `query` on. */
 static void turn_rest(const float *const *rows, int64_t query, int64_t queries, int64_t length,
                       float factor, float *to) {

@@ -16,8 +16,6 @@
 #define FLOATS SET(floats)
 #define INTS SET(ints)
 #define PAIRS SET(pairs) /* of 16 bits each, wherever they lie */
-/* Counts up to a constant, without a loop: or sums would not stay in registers. */
-#define EACH(i, count) _Pragma("GCC unroll 4") for (int i = 0; i < (count); i++)
 typedef float FLOATS __attribute__((vector_size(SET_WIDTH * 4), aligned(4), may_alias));
 typedef int32_t INTS __attribute__((vector_size(SET_WIDTH * 4), aligned(4), may_alias));
 typedef int32_t PAIRS __attribute__((vector_size(SET_WIDTH * 4), aligned(2), may_alias));
@@ -309,7 +307,6 @@ SET_TARGET static void SET(turn_back)(const float *from, int64_t queries, int64_
 #undef FLOATS
 #undef INTS
 #undef PAIRS
-#undef EACH
 #undef SET
 #undef SET_TARGET
 #undef SET_WIDTH
